@@ -1,0 +1,1 @@
+"""What was imaged: each source gives the same validated field table."""

@@ -1,0 +1,185 @@
+"""The field table: one row a field of view, the same for every assay, checked when made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from benchmark.errors import Fault, FaultsError
+from benchmark.tables import (
+    BATCH,
+    COMPOUND,
+    CONCENTRATION,
+    CONTROL,
+    FIELD_COLUMNS,
+    FIELD_KEY,
+    LABEL,
+    PLATE,
+    WELL,
+    WELL_COLUMNS,
+    WELL_KEY,
+    path_column,
+    plane_column,
+)
+
+CONTROLS = ("", "negative", "positive")
+#: Channel names become column and feature names, so they must be plain words.
+CHANNEL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*")
+
+
+@dataclass(frozen=True)
+class Assay:
+    """An assay ready for use.
+
+    Attributes
+    ----------
+    name : str
+        Short name for files and headings.
+    root : Path
+        Folder that every ``Path_<Channel>`` is relative to.
+    fields : DataFrame
+        The field table, sorted by plate, well and site, index 0…n-1.
+    channels : tuple of str
+        In the order in which crops stack them.
+    simulated : bool
+        Drawn by code, not imaged. Whatever shows a figure from it must say so.
+    source : str
+        A sentence for the report: where the images come from, and how to cite them.
+    left_out : tuple of Fault
+        What the table held and the assay does not (for example a label with one compound), and why.
+    """
+
+    name: str
+    root: Path
+    fields: pd.DataFrame
+    channels: tuple[str, ...]
+    simulated: bool = False
+    source: str = ""
+    left_out: tuple[Fault, ...] = field(default=())
+
+    @property
+    def treated(self) -> pd.DataFrame:
+        """Fields that are scored: with a label, and no negative control."""
+        return self.fields[(self.fields[LABEL] != "") & (self.fields[CONTROL] != "negative")]
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels that are scored, sorted."""
+        return sorted(self.treated[LABEL].unique())
+
+    @property
+    def wells(self) -> pd.DataFrame:
+        """One row a well: the field table's metadata without the site."""
+        return self.fields[WELL_COLUMNS].drop_duplicates(WELL_KEY).reset_index(drop=True)
+
+
+def row_name(row: pd.Series) -> str:
+    """How messages name a field: ``plate P, well W, site S``."""
+    return f"plate {row[PLATE]}, well {row[WELL]}, site {row['Metadata_Site']}"
+
+
+def _differing(table: pd.DataFrame, key: Sequence[str], column: str) -> pd.Series:
+    """Values of ``key`` for which ``column`` takes more than one value, with those values."""
+    values = table.drop_duplicates([*key, column]).groupby(list(key))[column].agg(list)
+    return values[values.str.len() > 1]
+
+
+def field_table_faults(table: pd.DataFrame, channels: Sequence[str]) -> list[Fault]:
+    """Everything wrong with a field table's own cells (not with the files it names).
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row a field with `FIELD_COLUMNS` and ``Path_/Plane_`` of each channel.
+    channels : sequence of str
+        Channel names.
+
+    Returns
+    -------
+    list of Fault
+        Empty for a sound table. Missing columns are reported alone, since nothing else can be checked.
+    """
+    wanted = FIELD_COLUMNS + [f(c) for c in channels for f in (path_column, plane_column)]
+    missing = [c for c in wanted if c not in table]
+    if missing:
+        return [Fault(f"the field table lacks the columns {', '.join(missing)}")]
+    if table.empty:
+        return [Fault("the field table has no rows", remedy="Check the CSV and the filters in the study.")]
+    faults = [
+        Fault(f"the channel name {c!r} is not a plain word", remedy="Use letters and digits, a letter first.")
+        for c in channels
+        if not CHANNEL_NAME.fullmatch(c)
+    ]
+    for column in (PLATE, WELL, COMPOUND, BATCH):
+        for i in table.index[table[column].astype(str).str.strip() == ""]:
+            faults.append(Fault(f"{column} is empty", f"row {i}"))
+    for i in table.index[table[CONCENTRATION].isna() | (table[CONCENTRATION] < 0)]:
+        faults.append(Fault(f"{CONCENTRATION} is {table[CONCENTRATION][i]}, not a number of at least 0", f"row {i}"))
+    for i in table.index[~table[CONTROL].isin(CONTROLS)]:
+        faults.append(Fault(f"{CONTROL} is {table[CONTROL][i]!r}, not one of {CONTROLS}", f"row {i}"))
+    for i in table.index[(table[LABEL] == "") & (table[CONTROL] == "")]:
+        faults.append(Fault(f"{LABEL} is empty and the well is no control", f"row {i}"))
+    for i in table.index[table.duplicated(FIELD_KEY)]:
+        faults.append(Fault("the same field stands in the table twice", f"row {i}, {row_name(table.loc[i])}",
+                            "Remove the row, or map a column to `site`."))
+    files = table[[path_column(c) for c in channels] + [plane_column(c) for c in channels]]
+    for i in table.index[files.duplicated()]:
+        faults.append(Fault("names the same image planes as an earlier row", f"row {i}, {row_name(table.loc[i])}"))
+    for what in (COMPOUND, CONCENTRATION, LABEL, CONTROL, BATCH):
+        for key, values in _differing(table, WELL_KEY, what).items():
+            faults.append(Fault(f"the well's rows disagree on {what}: {values}", f"plate {key[0]}, well {key[1]}"))
+    for key, values in _differing(table, [PLATE], BATCH).items():
+        faults.append(Fault(f"the plate lies in several batches: {values}", f"plate {key}"))
+    for key, values in _differing(table[table[LABEL] != ""], [COMPOUND], LABEL).items():
+        faults.append(Fault(f"the compound has several labels: {values}", f"compound {key}",
+                            "Give each compound one label, or leave it out."))
+    return faults
+
+
+def lone_labels(table: pd.DataFrame) -> dict[str, str]:
+    """Labels with a single compound, which leave-one-compound-out cannot score, and that compound."""
+    scored = table[(table[LABEL] != "") & (table[CONTROL] != "negative")]
+    compounds = scored.groupby(LABEL)[COMPOUND].unique()
+    return {str(label): str(names[0]) for label, names in compounds.items() if len(names) == 1}
+
+
+def make_assay(
+    name: str,
+    root: Path,
+    table: pd.DataFrame,
+    channels: Sequence[str],
+    *,
+    single_compound_labels: Literal["refuse", "leave_out"] = "refuse",
+    simulated: bool = False,
+    source: str = "",
+) -> Assay:
+    """Check a field table, sort it, and make it an `Assay`.
+
+    Raises
+    ------
+    FaultsError
+        The table has faults (all are listed), or a label has a single compound and the setting refuses it.
+    """
+    faults = field_table_faults(table, channels)
+    left_out: list[Fault] = []
+    if not faults:
+        for label, compound in lone_labels(table).items():
+            fault = Fault(
+                f"the label {label!r} has a single compound ({compound}): leave-one-compound-out cannot score it",
+                remedy="Set assay.single_compound_labels to leave_out to go on without it.",
+            )
+            if single_compound_labels == "refuse":
+                faults.append(fault)
+            else:
+                left_out.append(Fault(f"label {label!r} left out: a single compound ({compound})"))
+                table = table[(table[LABEL] != label) | (table[CONTROL] == "negative")]
+    if faults:
+        raise FaultsError(faults, f"The field table of {name} has {len(faults)} fault(s):")
+    columns = FIELD_COLUMNS + [f(c) for c in channels for f in (path_column, plane_column)]
+    table = table[columns].sort_values(FIELD_KEY, kind="stable").reset_index(drop=True)
+    return Assay(name, root, table, tuple(channels), simulated, source, tuple(left_out))
