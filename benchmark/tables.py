@@ -79,8 +79,9 @@ def check_predictions(table: pd.DataFrame, where: str = "prediction table") -> N
     p = table[columns].to_numpy(float)
     if not np.isfinite(p).all() or (p < -1e-6).any() or not np.allclose(p.sum(axis=1), 1, atol=1e-3):
         raise MorphobenchError("has probabilities that are not finite or do not sum to 1", where)
-    for unit, rows in table.groupby("unit"):
+    for unit in sorted(table["unit"].unique()):
+        rows = table[table["unit"] == unit]
         if unit not in UNITS:
             raise MorphobenchError(f"has the unit {unit!r}, not one of {', '.join(UNITS)}", where)
-        if rows.duplicated([*UNIT_KEY[str(unit)], "method", "seed"]).any():
+        if rows.duplicated([*UNIT_KEY[unit], "method", "seed"]).any():
             raise MorphobenchError(f"predicts a {unit} twice", where)

@@ -83,10 +83,15 @@ def row_name(row: pd.Series) -> str:
     return f"plate {row[PLATE]}, well {row[WELL]}, site {row['Metadata_Site']}"
 
 
-def _differing(table: pd.DataFrame, key: Sequence[str], column: str) -> pd.Series:
-    """Values of ``key`` for which ``column`` takes more than one value, with those values."""
-    values = table.drop_duplicates([*key, column]).groupby(list(key))[column].agg(list)
-    return values[values.str.len() > 1]
+def _differing(table: pd.DataFrame, key: Sequence[str], column: str) -> list[tuple[str, list[object]]]:
+    """Values of ``key`` (joined to one string) for which ``column`` takes several values, with those values."""
+    distinct = table.drop_duplicates([*key, column])
+    found = []
+    for name, rows in distinct.groupby(list(key)):
+        if len(rows) > 1:
+            parts = name if isinstance(name, tuple) else (name,)
+            found.append((", well ".join(map(str, parts)), rows[column].tolist()))
+    return found
 
 
 def field_table_faults(table: pd.DataFrame, channels: Sequence[str]) -> list[Fault]:
@@ -131,11 +136,11 @@ def field_table_faults(table: pd.DataFrame, channels: Sequence[str]) -> list[Fau
     for i in table.index[files.duplicated()]:
         faults.append(Fault("names the same image planes as an earlier row", f"row {i}, {row_name(table.loc[i])}"))
     for what in (COMPOUND, CONCENTRATION, LABEL, CONTROL, BATCH):
-        for key, values in _differing(table, WELL_KEY, what).items():
-            faults.append(Fault(f"the well's rows disagree on {what}: {values}", f"plate {key[0]}, well {key[1]}"))
-    for key, values in _differing(table, [PLATE], BATCH).items():
+        for key, values in _differing(table, WELL_KEY, what):
+            faults.append(Fault(f"the well's rows disagree on {what}: {values}", f"plate {key}"))
+    for key, values in _differing(table, [PLATE], BATCH):
         faults.append(Fault(f"the plate lies in several batches: {values}", f"plate {key}"))
-    for key, values in _differing(table[table[LABEL] != ""], [COMPOUND], LABEL).items():
+    for key, values in _differing(table[table[LABEL] != ""], [COMPOUND], LABEL):
         faults.append(Fault(f"the compound has several labels: {values}", f"compound {key}",
                             "Give each compound one label, or leave it out."))
     return faults

@@ -1,0 +1,88 @@
+"""Running CellProfiler headless as a child process that cannot outlive its time."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.cellprofiler.find import CellProfiler
+from benchmark.errors import MorphobenchError
+
+PIPELINE, TABLE, LOG, DONE, OUT = "pipeline.cppipe", "load_data.csv", "log.txt", "done.txt", "out"
+#: One process a core: libraries that start threads of their own would fight over it.
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
+                                     "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS")}
+
+
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What a run took: its exit status (for the record, never trusted), wall and CPU seconds."""
+
+    status: int
+    seconds: float
+    cpu_seconds: float
+
+
+def execute(cellprofiler: CellProfiler, folder: Path, timeout_seconds: float) -> Execution:
+    """Run the pipeline staged in ``folder`` over its load_data.csv.
+
+    Writes ``log.txt``, ``done.txt`` and ``out/`` there. The child and all it starts form a process
+    group of their own, which is ended on a timeout, an interrupt or any error here.
+
+    Raises
+    ------
+    MorphobenchError
+        CellProfiler cannot be started, or ran out of time.
+    """
+    out = folder / OUT
+    out.mkdir(exist_ok=True)
+    command = [*cellprofiler.command, "-c", "-r", "-p", str(folder / PIPELINE), "--data-file", str(folder / TABLE),
+               "-i", str(folder), "-o", str(out), "-d", str(folder / DONE)]
+    start, before = time.monotonic(), _children_cpu()
+    with (folder / LOG).open("wb") as log:
+        try:
+            child = subprocess.Popen(command, cwd=folder, env={**os.environ, **ONE_THREAD}, stdin=subprocess.DEVNULL,
+                                     stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                                     preexec_fn=_die_with_parent)
+        except OSError as error:
+            raise MorphobenchError(f"cannot be started ({error.strerror})", cellprofiler.command[0],
+                                   "Run `morphobench doctor`.") from error
+        try:
+            status = child.wait(timeout=timeout_seconds)
+        except subprocess.TimeoutExpired:
+            raise MorphobenchError(
+                f"CellProfiler was still running after {timeout_seconds / 60:.3g} minutes and was ended",
+                str(folder / LOG), "Raise cellprofiler.timeout_minutes or lower cellprofiler.shard_fields.") from None
+        finally:
+            _end(child)
+    return Execution(status, time.monotonic() - start, _children_cpu() - before)
+
+
+def _die_with_parent() -> None:
+    """In the child: be killed when the worker dies without a chance to clean up (Linux; elsewhere no help)."""
+    if _LIBC is not None:
+        _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End the child's whole process group, whether or not the child itself still runs."""
+    with contextlib.suppress(ProcessLookupError):  # the usual case: it ended by itself and left nothing behind
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _children_cpu() -> float:
+    """CPU seconds of all children of this process that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

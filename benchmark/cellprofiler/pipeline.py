@@ -1,0 +1,279 @@
+"""The text of a CellProfiler pipeline (.cppipe): reading it and changing settings of it.
+
+The format is a header, then blocks separated by blank lines: ``ModuleName:[attributes]`` and one line
+``    setting text:value`` a setting, in an order that belongs to the module's revision. Only values are
+ever changed here; every other byte stays, so the file still opens in CellProfiler's own window.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.errors import MorphobenchError
+
+Value = str | int | float | bool
+Overrides = Mapping[str, Mapping[str, Value]]
+
+MAGIC = "CellProfiler Pipeline: http://www.cellprofiler.org"
+_HEADER = re.compile(r"(?P<name>\w+):\[(?P<attributes>.*)\]\s*")
+_INDEXED = re.compile(r"(?P<name>.+?)\[(?P<index>[1-9]\d*)\]")
+#: Texts of settings that name images a module reads. CellProfiler's file does not say which settings do.
+_READS = re.compile(
+    r"Select (the |an? )?(\w+ )?(input )?images?( to measure| to save| name for file prefix)?"
+    r"|Select the (input image|illumination function|guiding image|image to .*|images to .*)"
+)
+_WRITES = re.compile(r"Name the (output|averaged|dilated|corrected|.*outline).*image")
+_EXPORT = "Export it from CellProfiler as .cppipe."
+_NO_IMAGE = {"", "None", "Do not use", "Leave this blank", "Leave this black"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting: its text, its value as CellProfiler reads it, and its line in the file (0-based)."""
+
+    text: str
+    value: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Module:
+    """One module of a pipeline; ``number`` counts all modules of the file from 1."""
+
+    name: str
+    number: int
+    enabled: bool
+    settings: tuple[Setting, ...]
+
+    def get(self, text: str, default: str = "") -> str:
+        """Value of the first setting called ``text``."""
+        return next((s.value for s in self.settings if s.text == text), default)
+
+    def all(self, text: str) -> list[str]:
+        """Values of all settings called ``text``."""
+        return [s.value for s in self.settings if s.text == text]
+
+
+def unescape(value: str) -> str:
+    r"""A setting's value as CellProfiler reads it: escapes count only where the text holds ``\x``."""
+    if "\\x" in value:
+        with contextlib.suppress(UnicodeDecodeError):
+            value = value.encode("utf-8").decode("unicode_escape")
+    return value
+
+
+def escape(value: str) -> str:
+    r"""Text of a value that CellProfiler reads back as ``value``; plain unless it holds ``\x``."""
+    return value.encode("unicode_escape").decode("ascii") if "\\x" in value else value
+
+
+def read_pipeline(path: Path) -> str:
+    """Text of a .cppipe file with its line ends as they are.
+
+    Raises
+    ------
+    MorphobenchError
+        The file is missing or is no text pipeline (a .cpproj or .json one, for example).
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise MorphobenchError("no such pipeline", str(path), "Set cellprofiler.pipeline in the study.") from None
+    except UnicodeDecodeError as error:
+        raise MorphobenchError("is not a text pipeline", str(path), _EXPORT) from error
+    if not text.lstrip("\ufeff").startswith(MAGIC):
+        raise MorphobenchError("is not a CellProfiler pipeline", str(path), _EXPORT)
+    return text
+
+
+def parse(text: str) -> tuple[Module, ...]:
+    """Modules of a pipeline, in order.
+
+    Raises
+    ------
+    MorphobenchError
+        The text has no modules, or a line among the modules is neither a module nor a setting.
+    """
+    modules: list[Module] = []
+    settings: list[Setting] = []
+    found: re.Match[str] | None = None
+    after_blank = in_modules = False
+
+    def close() -> None:
+        if found:
+            enabled = "|enabled:False|" not in f"|{found['attributes']}|"
+            modules.append(Module(found["name"], len(modules) + 1, enabled, tuple(settings)))
+
+    for number, raw in enumerate(text.split("\n")):
+        line = raw.removesuffix("\r")
+        if not line.strip():
+            after_blank = True
+            continue
+        header = _HEADER.fullmatch(line)
+        if after_blank and header:
+            close()
+            found, settings, in_modules = header, [], True
+        elif in_modules:
+            name, colon, value = line.partition(":")
+            if not colon or not line.startswith(" "):
+                raise MorphobenchError(f"line {number + 1} is neither a module nor a setting: {line[:60]!r}",
+                                       "pipeline", "Save it again from CellProfiler.")
+            settings.append(Setting(name.strip(), unescape(value), number))
+        after_blank = False
+    close()
+    if not modules:
+        raise MorphobenchError("the pipeline has no modules", "pipeline", "Save it again from CellProfiler.")
+    return tuple(modules)
+
+
+def module_names(text: str) -> list[str]:
+    """Names of the enabled modules, in order."""
+    return [m.name for m in parse(text) if m.enabled]
+
+
+def _split(name: str) -> tuple[str, int | None]:
+    """``Name[2]`` → (``Name``, 2); ``Name`` → (``Name``, None)."""
+    match = _INDEXED.fullmatch(name.strip())
+    return (match["name"].strip(), int(match["index"])) if match else (name.strip(), None)
+
+
+def _unknown(kind: str, name: str, where: str, names: Iterable[str]) -> MorphobenchError:
+    """The error for a name that the pipeline does not have: close names first, else all."""
+    known = sorted(set(names))
+    near = difflib.get_close_matches(name, known, 3, 0.5)
+    hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"It has: {', '.join(known)}."
+    return MorphobenchError(f"the pipeline has no {kind} {name!r}", where, hint)
+
+
+def _modules_called(modules: Iterable[Module], name: str) -> list[Module]:
+    """Every module called ``Name``, or the one that ``Name[i]`` means."""
+    modules = list(modules)
+    base, index = _split(name)
+    found = [m for m in modules if m.name == base]
+    if not found:
+        raise _unknown("module", base, "cellprofiler.settings", (m.name for m in modules))
+    if index is not None and index > len(found):
+        raise MorphobenchError(f"the pipeline has {len(found)} module(s) {base}, no {name}", "cellprofiler.settings")
+    return found if index is None else [found[index - 1]]
+
+
+def _setting_called(module: Module, name: str) -> Setting:
+    """The setting that ``name`` or ``name[i]`` means; a name that occurs twice needs its index."""
+    where = f"cellprofiler.settings.{module.name}"
+    base, index = _split(name)
+    found = [s for s in module.settings if s.text == base]
+    if not found:
+        raise _unknown("setting", base, where, (s.text for s in module.settings))
+    if index is None and len(found) > 1:
+        raise MorphobenchError(f"{base!r} occurs {len(found)} times", where,
+                               f"Say which: {base}[1] … {base}[{len(found)}].")
+    if (index or 1) > len(found):
+        raise MorphobenchError(f"{base!r} occurs {len(found)} time(s), there is no {name}", where)
+    return found[(index or 1) - 1]
+
+
+def value_text(value: Value) -> str:
+    """A setting's value as CellProfiler writes it: truth is Yes or No."""
+    if isinstance(value, bool):
+        return "Yes" if value else "No"
+    return str(value)
+
+
+def with_settings(text: str, overrides: Overrides) -> str:
+    """The pipeline with some values changed, everything else untouched to the byte.
+
+    Parameters
+    ----------
+    text : str
+        A pipeline.
+    overrides : mapping
+        Module → setting → value. ``Name`` means every module of that name and ``Name[2]`` the second;
+        the latter wins. A setting text that occurs several times in a module needs ``text[i]``.
+
+    Returns
+    -------
+    str
+        The changed pipeline.
+
+    Raises
+    ------
+    MorphobenchError
+        A module or a setting is unknown (close names are listed), ambiguous, or a value spans lines.
+    """
+    modules = parse(text)
+    lines = text.split("\n")
+    for name in sorted(overrides, key=lambda n: _split(n)[1] is not None):
+        for module in _modules_called(modules, name):
+            for setting_name, value in overrides[name].items():
+                setting = _setting_called(module, setting_name)
+                new = value_text(value)
+                if len(new.splitlines()) > 1 or new != new.strip("\r\n"):
+                    raise MorphobenchError("a value may not span lines", f"cellprofiler.settings.{name}.{setting_name}")
+                if new == setting.value:
+                    continue
+                old = lines[setting.line]
+                end = "\r" if old.endswith("\r") else ""
+                lines[setting.line] = old[: old.index(":") + 1] + escape(new) + end
+    return "\n".join(lines)
+
+
+def _names(value: str) -> set[str]:
+    return {part.strip() for part in value.split(",")} - _NO_IMAGE
+
+
+def loaded_images(text: str) -> list[str]:
+    """Images that the enabled modules read and none of them made: those that LoadData must load, sorted.
+
+    Settings that name images are known by their text, which covers the usual modules; a study can
+    always state the images itself.
+    """
+    read: set[str] = set()
+    made: set[str] = set()
+    for module in parse(text):
+        if not module.enabled or module.name == "LoadData":
+            continue
+        for setting in module.settings:
+            if _WRITES.fullmatch(setting.text):
+                made |= _names(setting.value)
+            elif _READS.fullmatch(setting.text):
+                read |= _names(setting.value)
+    return sorted(read - made)
+
+
+def saved_masks(text: str) -> dict[str, str]:
+    """Objects whose label masks are saved by field → end of the file name after the DNA image's stem."""
+    modules = [m for m in parse(text) if m.enabled]
+    objects = {m.get("Name the output image"): m.get("Select the input objects")
+               for m in modules if m.name == "ConvertObjectsToImage"}
+    found = {}
+    for m in modules:
+        image = m.get("Select the image to save")
+        if m.name == "SaveImages" and image in objects:
+            suffix = m.get("Text to append to the image name") if m.get(
+                "Append a suffix to the image file name?") == "Yes" else ""
+            found[objects[image]] = f"{suffix}.{m.get('Saved file format')}"
+    return found
+
+
+def csv_prefix(text: str) -> str:
+    """What ExportToSpreadsheet puts before its file names; the pipeline must have that module.
+
+    Raises
+    ------
+    MorphobenchError
+        The pipeline does not start with LoadData, or has no ExportToSpreadsheet.
+    """
+    modules = [m for m in parse(text) if m.enabled]
+    names = [m.name for m in modules]
+    if names[:1] != ["LoadData"]:
+        raise MorphobenchError(f"the pipeline starts with {names[0] if names else 'nothing'}, not LoadData", "pipeline",
+                               "Put LoadData in the place of Images, Metadata, NamesAndTypes and Groups.")
+    if "ExportToSpreadsheet" not in names:
+        raise MorphobenchError("the pipeline has no ExportToSpreadsheet module", "pipeline", "Add it at the end.")
+    export = modules[names.index("ExportToSpreadsheet")]
+    return export.get("Filename prefix") if export.get("Add a prefix to file names?") == "Yes" else ""

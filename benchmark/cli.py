@@ -1,0 +1,185 @@
+"""The command line: the same verbs as make, for a biologist to read."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmark import __version__
+from benchmark.errors import FaultsError, MorphobenchError
+
+if TYPE_CHECKING:
+    from benchmark.stages import FinishedRun
+
+app = typer.Typer(
+    help="Does a fine-tuned CNN classify the compounds of your assay better than CellProfiler features, and can you "
+    "trust the answer? Both are run on the same held-out compounds and compared on one page.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode="rich",
+)
+assay_app = typer.Typer(help="Look at an assay before anything is run on it.", no_args_is_help=True)
+app.add_typer(assay_app, name="assay")
+
+StudyName = Annotated[str, typer.Argument(
+    help="Name of a study that comes with morphobench (demo, bbbc021-fields), or the path of your own YAML file.",
+    metavar="STUDY")]
+Jobs = Annotated[int, typer.Option(help="Processes at once; 0 takes one for each core.", envvar="JOBS", min=0)]
+Device = Annotated[str, typer.Option(help="Where networks run: auto, cpu or cuda.", envvar="DEVICE")]
+
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+
+
+@contextmanager
+def _said_clearly() -> Iterator[None]:
+    """Bad input ends with its message and exit status 2; a bug keeps its traceback; Ctrl-C says what is kept."""
+    try:
+        yield
+    except (MorphobenchError, FaultsError) as error:
+        err.print(f"morphobench: {error}", style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        err.print("Stopped. What was finished is kept; run the same command again to go on.")
+        raise typer.Exit(130) from None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"morphobench {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")]
+    = False,
+) -> None:
+    """Set what holds for every command."""
+
+
+@app.command()
+def report(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -> None:
+    """Run what is missing of a study, compare all its methods, and render the page.
+
+    CellProfiler and its classifiers, then the networks, then reports/STUDY/index.html. What was finished earlier
+    is used as it is.
+    """
+    with _said_clearly():
+        from benchmark.opened import open_study
+        from benchmark.reporting import make_report
+        from benchmark.stages import run_baseline, run_cnn
+
+        opened = open_study(study, jobs, device)
+        done = {f.method.name: f for f in [*run_baseline(opened), *run_cnn(opened)]}
+        made = make_report(opened, [done[m.name] for m in opened.study.methods])
+        _headline(opened.assay.simulated)
+        out.print(made.text, markup=False, highlight=False)
+        state = "" if made.fresh else " (nothing had changed since it was made)"
+        out.print(f"\nReport: {made.page.resolve()}{state}", markup=False, highlight=False)
+
+
+@app.command()
+def baseline(study: StudyName = "demo", jobs: Jobs = 0) -> None:
+    """Run CellProfiler on the study's images and classify its profiles, fold by fold."""
+    with _said_clearly():
+        from benchmark.opened import open_study
+        from benchmark.stages import run_baseline
+
+        _finished(run_baseline(open_study(study, jobs)), "CellProfiler")
+
+
+@app.command()
+def cnn(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -> None:
+    """Cache the study's crops and run its networks (fine-tuned and frozen), fold by fold."""
+    with _said_clearly():
+        from benchmark.opened import open_study
+        from benchmark.stages import run_cnn
+
+        _finished(run_cnn(open_study(study, jobs, device)), "network")
+
+
+def _finished(runs: list[FinishedRun], kind: str) -> None:
+    """One line a finished method: where it is and how many treatments it got right."""
+    from benchmark.evaluation.metrics import summarise
+    from benchmark.methods.runs import read_all
+
+    if not runs:
+        out.print(f"The study names no {kind} method: nothing to do.")
+    for run in runs:
+        scores = summarise(read_all(run.folder))
+        row = scores[scores["unit"] == "treatment"].iloc[0]
+        out.print(f"{run.record['title']}: {row['correct']} of {row['n']} treatments right "
+                  f"({100 * row['accuracy']:.1f} %), {run.folder.path}", markup=False, highlight=False)
+
+
+def _headline(simulated: bool) -> None:
+    if simulated:
+        out.print("SIMULATED assay: drawn by code. These figures say nothing about real compounds.", style="bold")
+
+
+@assay_app.command("check")
+def assay_check(study: StudyName) -> None:
+    """Print everything that is wrong with a study's table and images, all at once.
+
+    Exit status 1 if there is anything.
+    """
+    with _said_clearly():
+        from benchmark.checking import check_assay
+
+        faults, sentence = check_assay(study)
+        for fault in faults:
+            out.print(f"- {fault}", markup=False, highlight=False)
+        out.print(sentence, markup=False, highlight=False)
+        if faults:
+            raise typer.Exit(1)
+
+
+@app.command()
+def setup() -> None:
+    """Install CellProfiler in its own environment (.venv-cellprofiler), unless CELLPROFILER names one."""
+    with _said_clearly():
+        from benchmark.cellprofiler.find import find_cellprofiler
+        from benchmark.cellprofiler.install import install_default
+
+        install_default()
+        found = find_cellprofiler()
+        out.print(f"CellProfiler {found.version} ({found.origin}) is ready.", markup=False, highlight=False)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, found and missing here, and how to mend it."""
+    with _said_clearly():
+        from benchmark.doctor import examine
+
+        table = Table(show_lines=False)
+        for column in ("", "state", "found", "what to do"):
+            table.add_column(column, overflow="fold")
+        colours = {"ok": "green", "note": "yellow", "missing": "red"}
+        findings = examine()
+        for f in findings:
+            table.add_row(f.subject, f"[{colours[f.state]}]{f.state}[/]", f.found, f.remedy)
+        out.print(table)
+        if any(f.state == "missing" for f in findings):
+            raise typer.Exit(1)
+
+
+@app.command()
+def bench(study: StudyName = "demo") -> None:
+    """Print how fast the parts are, each as a ratio to a named rival in the same run."""
+    with _said_clearly():
+        from benchmark.bench import run_bench
+
+        run_bench(study, out)
+
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -1,0 +1,1 @@
+"""The HDF5 crop cache: build, verify, read."""

@@ -1,0 +1,114 @@
+"""What is installed, found and missing, and how to mend it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from benchmark import preflight
+from benchmark.cluster import available_cores
+from benchmark.errors import MorphobenchError
+from benchmark.stages import versions
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor: what was looked at, what was found, and the remedy where it is not well.
+
+    ``state`` is ``ok``, ``note`` (works without) or ``missing``.
+    """
+
+    subject: str
+    state: str
+    found: str
+    remedy: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at everything that a study needs. Starts nothing long, changes nothing."""
+    return [check() for check in CHECKS]
+
+
+def _packages() -> Finding:
+    found = versions()
+    missing = [p for p, v in found.items() if v == "not installed"]
+    text = ", ".join(f"{p} {v}" for p, v in found.items())
+    return Finding("Python packages", "missing" if missing else "ok", text, "Run `make setup`." if missing else "")
+
+
+def _cellprofiler() -> Finding:
+    from benchmark.cellprofiler.find import find_cellprofiler
+
+    try:
+        found = find_cellprofiler()
+    except MorphobenchError as error:
+        return Finding("CellProfiler", "missing", error.fault.what, error.fault.remedy)
+    return Finding("CellProfiler", "ok", f"{found.version} ({found.origin}: {' '.join(found.command)})")
+
+
+def _java() -> Finding:
+    home = preflight.find_java_home()
+    if home:
+        return Finding("JDK", "ok", home)
+    return Finding("JDK", "missing", "no javac with its headers", "Install a JDK (Debian: default-jdk-headless) or set "
+                   "JAVA_HOME. CellProfiler cannot be installed without it.")
+
+
+def _compiler() -> Finding:
+    found = shutil.which("gcc") or shutil.which("cc")
+    if found:
+        return Finding("C compiler", "ok", found)
+    return Finding("C compiler", "missing", "neither gcc nor cc",
+                   "Install gcc; CellProfiler's Java bridge is compiled.")
+
+
+def _weights() -> Finding:
+    from benchmark.networks.settings import NetworkSettings
+    from benchmark.networks.weights import EMBEDDED, weights_identity
+
+    try:
+        sha = weights_identity(NetworkSettings())
+    except MorphobenchError as error:
+        return Finding("Pretrained weights", "missing", str(error), error.fault.remedy)
+    return Finding("Pretrained weights", "ok", f"{EMBEDDED}, ImageNet, SHA-256 {sha[:16]}",
+                   "Other networks: a file or folder in network.weights, else timm downloads them.")
+
+
+def _device() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        return Finding("GPU", "ok", torch.cuda.get_device_name(0))
+    return Finding("GPU", "note", "none that PyTorch can use: networks run on the CPU",
+                   "With an NVIDIA GPU, check `nvidia-smi` and the driver.")
+
+
+def _machine() -> Finding:
+    memory, disk = psutil.virtual_memory().total / 2**30, shutil.disk_usage(".").free / 1e9
+    text = f"{platform.platform()}, {available_cores()} cores, {memory:.0f} GiB memory, {disk:.0f} GB free here"
+    if memory < 4 or disk < 2:
+        return Finding("Machine", "note", text, "A study wants 4 GiB of memory and 2 GB of disk or more.")
+    return Finding("Machine", "ok", text)
+
+
+def _data() -> Finding:
+    folder = os.environ.get("MORPHOBENCH_DATA", "")
+    if not folder:
+        return Finding("MORPHOBENCH_DATA", "note", "not set",
+                       "Set it to the folder of your image sets for studies that "
+                       "name it, such as bbbc021-fields. The demo needs none.")
+    if not Path(folder).is_dir():
+        return Finding("MORPHOBENCH_DATA", "missing", f"{folder} is no folder", "Correct it or unset it.")
+    names = sorted(p.name for p in Path(folder).iterdir())
+    return Finding("MORPHOBENCH_DATA", "ok", f"{folder}: {', '.join(names[:8])}")
+
+
+CHECKS: tuple[Callable[[], Finding], ...] = (
+    _machine, _packages, _weights, _device, _cellprofiler, _java, _compiler, _data,
+)

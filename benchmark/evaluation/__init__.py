@@ -1,0 +1,1 @@
+"""Treatment aggregation, metrics and statistics: pure functions of prediction tables."""

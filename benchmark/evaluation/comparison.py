@@ -1,0 +1,270 @@
+"""All runs of a study side by side: plain tables that the page and the terminal show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from benchmark.errors import LeakError, MorphobenchError
+from benchmark.evaluation.aggregate import reduce_to
+from benchmark.evaluation.metrics import REPORTED, confusion, summarise
+from benchmark.evaluation.statistics import aligned, pairwise
+from benchmark.tables import COMPOUND, CONCENTRATION, LABEL, TREATMENT_KEY, WELL_KEY, check_predictions, labels_of
+
+#: Kinds of contestant; the report's headline sets ``finetuned`` against ``classical``.
+ROLES = ("count", "classical", "frozen", "finetuned", "control", "other")
+#: Words in a run's name that tell its role where the record does not, the telling ones first.
+ROLE_WORDS = {"count": "count", "finetun": "finetuned", "frozen": "frozen", "cellprofiler": "classical"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method's predictions on one study, and how they came about.
+
+    Attributes
+    ----------
+    name : str
+        Short and unique in the study; the ``method`` of its predictions is replaced by it.
+    title : str
+        For headings; falls back to the name.
+    record : dict
+        JSON-able run record. Read here: ``assay_hash``, ``split_hash`` (runs are compared only where both
+        are equal), ``control`` (labels permuted: shown, never tested against the methods), ``role`` (one of
+        `ROLES`, optional) and ``transductive`` (list of str).
+    predictions : DataFrame
+        Prediction table of all folds, one or several seeds.
+    """
+
+    name: str
+    title: str
+    record: dict[str, Any]
+    predictions: pd.DataFrame
+
+    @property
+    def control(self) -> bool:
+        """Trained on permuted labels, to show what chance looks like."""
+        return bool(self.record.get("control", False))
+
+    @property
+    def role(self) -> str:
+        """What kind of contestant this is: one of `ROLES`; ``record['role']`` goes before the name."""
+        if self.control:
+            return "control"
+        role = str(self.record.get("role", ""))
+        if role in ROLES:
+            return role
+        name = self.name.lower()
+        return next((r for word, r in ROLE_WORDS.items() if word in name), "other")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found; every number that a report shows stands here.
+
+    Attributes
+    ----------
+    methods : tuple of str
+        Run names, controls last.
+    titles : dict of str to str
+        Heading of each method.
+    roles : dict of str to str
+        Kind of each method, one of `ROLES`.
+    controls, transductive : frozenset of str
+        Label-permuted runs; runs that used unlabelled test data for a normalisation or correction.
+    labels : tuple of str
+        Scored labels, sorted.
+    seeds : dict of str to int
+        The seed whose treatments and confusions are shown for each method: its lowest.
+    accuracy : DataFrame
+        As `benchmark.evaluation.metrics.summarise`, with ``title`` and ``control``; ordered by unit
+        (treatment, well, field), then method.
+    pairs : DataFrame
+        As `benchmark.evaluation.statistics.pairwise`; controls left out.
+    confusions : dict of str to DataFrame
+        Treatments by true (rows) and predicted label (columns), at the method's seed.
+    treatments : DataFrame
+        One row a treatment ordered by label, compound, concentration: ``Metadata_Compound,
+        Metadata_Concentration, Metadata_Label`` and for each method a nullable boolean: right or wrong.
+    folds : DataFrame
+        ``fold``, the held-out ``compounds`` (list of str), ``labels``, and numbers of ``treatments`` and
+        ``wells``.
+    notes : tuple of str
+        What a reader must know of how the comparison was made (seeds, methods without fields).
+    """
+
+    methods: tuple[str, ...]
+    titles: dict[str, str]
+    roles: dict[str, str]
+    controls: frozenset[str]
+    transductive: frozenset[str]
+    labels: tuple[str, ...]
+    seeds: dict[str, int]
+    accuracy: pd.DataFrame
+    pairs: pd.DataFrame
+    confusions: dict[str, pd.DataFrame]
+    treatments: pd.DataFrame
+    folds: pd.DataFrame
+    notes: tuple[str, ...] = field(default=())
+
+    def score(self, method: str, unit: str = "treatment") -> pd.Series | None:
+        """The accuracy row of a method at its shown seed, or None where it does not predict the unit."""
+        table = self.accuracy
+        rows = table[
+            (table["method"] == method) & (table["unit"] == unit) & (table["seed"] == self.seeds[method])
+        ]
+        return rows.iloc[0] if len(rows) else None
+
+    def pair(self, a: str, b: str) -> pd.Series | None:
+        """The row of `pairs` for two methods in either order, or None."""
+        table = self.pairs
+        rows = table[
+            ((table["method_a"] == a) & (table["method_b"] == b))
+            | ((table["method_a"] == b) & (table["method_b"] == a))
+        ]
+        return rows.iloc[0] if len(rows) else None
+
+
+def _check_runs(runs: Sequence[Run]) -> None:
+    """Refuse runs that cannot stand in one table: doubled names, malformed, other assay or folds."""
+    if not runs:
+        raise MorphobenchError("has no finished run to compare", "study", "Run `make baseline` or `make cnn` first.")
+    names = [run.name for run in runs]
+    doubled = sorted({n for n in names if names.count(n) > 1})
+    if doubled:
+        raise MorphobenchError(f"holds several runs named {', '.join(doubled)}", "study")
+    first = runs[0]
+    for run in runs:
+        check_predictions(run.predictions, f"predictions of {run.name}")
+        for key, error in (("assay_hash", MorphobenchError), ("split_hash", LeakError)):
+            if not run.record.get(key):
+                raise MorphobenchError(f"has no {key} in its record", run.name, "Run it again.")
+            if run.record[key] != first.record.get(key):
+                raise error(
+                    f"have different {key}es ({first.record.get(key)} and {run.record[key]}): not the same "
+                    f"{'images' if key == 'assay_hash' else 'folds'}",
+                    f"{first.name} and {run.name}",
+                    "Run the stale one again.",
+                )
+
+
+def _check_units(runs: Sequence[Run], reduced: dict[str, dict[str, pd.DataFrame]]) -> None:
+    """Every two methods must cover the same units, at each unit that both reach, with equal true labels.
+
+    A control has other true labels by design; its units must be the same all the same.
+    """
+    for unit in REPORTED:
+        having = [r for r in runs if unit in reduced[r.name]]
+        for run in having[1:]:
+            first = having[0]
+            a, b = (_one_seed(reduced[r.name][unit]) for r in (first, run))
+            if first.control or run.control:
+                a, b = a.assign(**{LABEL: ""}), b.assign(**{LABEL: ""})
+            aligned(a, b, unit, (first.name, run.name))
+
+
+def _one_seed(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["seed"] == table["seed"].min()]
+
+
+def _treatment_table(reduced: dict[str, dict[str, pd.DataFrame]], methods: Sequence[str]) -> pd.DataFrame:
+    """Right and wrong of each treatment (rows) by each method (columns)."""
+    # Labels are those of the first method, which is no control unless there is nothing else.
+    table = _one_seed(reduced[methods[0]]["treatment"])[[*TREATMENT_KEY, LABEL]]
+    for name in methods:
+        right = _one_seed(reduced[name]["treatment"]).set_index(TREATMENT_KEY)["correct"].astype("boolean")
+        table = table.join(right.rename(name), on=TREATMENT_KEY)
+    return table.sort_values([LABEL, COMPOUND, CONCENTRATION], kind="stable").reset_index(drop=True)
+
+
+def _fold_table(predictions: pd.DataFrame) -> pd.DataFrame:
+    """What each fold holds out, read from what was predicted in it."""
+    rows = []
+    for fold, table in _one_seed(predictions).groupby("fold", sort=True):
+        rows.append({
+            "fold": fold,
+            "compounds": sorted(table[COMPOUND].unique()),
+            "labels": sorted(table[LABEL].unique()),
+            "treatments": len(table[TREATMENT_KEY].drop_duplicates()),
+            "wells": len(table[WELL_KEY].drop_duplicates()),
+        })
+    return pd.DataFrame(rows)
+
+
+def _notes(methods: Sequence[Run], accuracy: pd.DataFrame, pairs: pd.DataFrame) -> tuple[str, ...]:
+    notes = []
+    seeds = {run.name: sorted(int(s) for s in run.predictions["seed"].unique()) for run in methods}
+    if any(len(s) > 1 for s in seeds.values()):
+        used = ", ".join(map(str, sorted(set(pairs["seed"])))) or "none"
+        notes.append(
+            "Some methods were run with several seeds. Accuracies are listed for every seed; two methods are "
+            f"tested against each other at the first seed that both have (here: {used}); the heat map and the "
+            "confusion matrices show each method's lowest seed."
+        )
+    fields = set(accuracy.loc[accuracy["unit"] == "field", "method"])
+    lacking = [run.title or run.name for run in methods if run.name not in fields]
+    if lacking and fields:
+        notes.append(f"No accuracy of fields for {', '.join(lacking)}: predicted by well.")
+    tied = accuracy[(accuracy["n_tied"] > 0) & (accuracy["unit"] == "treatment")]
+    for row in tied.itertuples():
+        notes.append(
+            f"{row.title}: {row.n_tied} of {row.n} treatments had two labels with equal highest probability "
+            "(the first in alphabetical order was taken)."
+        )
+    return tuple(notes)
+
+
+def compare(runs: Sequence[Run]) -> Comparison:
+    """Put the runs of a study side by side.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        In the order in which tables and figures show them; controls are moved to the end.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    LeakError
+        The runs used different folds (``split_hash``).
+    MorphobenchError
+        There is no run; a prediction table is malformed; the runs used different assays
+        (``assay_hash``), cover different fields, wells or treatments, or disagree in true labels.
+    """
+    _check_runs(runs)
+    ordered = sorted(runs, key=lambda run: run.control)
+    tables = {run.name: run.predictions.assign(method=run.name) for run in ordered}
+    reduced = {
+        name: {unit: r for unit in REPORTED if (r := reduce_to(table, unit)) is not None}
+        for name, table in tables.items()
+    }
+    _check_units(ordered, reduced)
+    titles = {run.name: run.title or run.name for run in ordered}
+    controls = frozenset(run.name for run in ordered if run.control)
+    accuracy = pd.concat([summarise(table) for table in tables.values()], ignore_index=True)
+    accuracy.insert(1, "title", accuracy["method"].map(titles))
+    accuracy["control"] = accuracy["method"].isin(controls)
+    rank = {unit: i for i, unit in enumerate(REPORTED)}
+    accuracy = accuracy.sort_values("unit", key=lambda s: s.map(rank), kind="stable").reset_index(drop=True)
+    pairs = pairwise({n: r["treatment"] for n, r in reduced.items() if n not in controls})
+    labels = tuple(sorted({label for run in ordered for label in labels_of(run.predictions)}))
+    return Comparison(
+        methods=tuple(tables),
+        titles=titles,
+        roles={run.name: run.role for run in ordered},
+        controls=controls,
+        transductive=frozenset(run.name for run in ordered if run.record.get("transductive")),
+        labels=labels,
+        seeds={name: int(table["seed"].min()) for name, table in tables.items()},
+        accuracy=accuracy,
+        pairs=pairs,
+        confusions={n: confusion(_one_seed(r["treatment"]), labels) for n, r in reduced.items()},
+        treatments=_treatment_table(reduced, list(tables)),
+        folds=_fold_table(next(iter(tables.values()))),
+        notes=_notes(ordered, accuracy, pairs),
+    )

@@ -1,0 +1,111 @@
+"""Settings of the contestants, as a study file gives them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from benchmark.crops.settings import CropSettings
+from benchmark.networks.settings import NetworkSettings, TrainingSettings
+from benchmark.profiles.settings import ProfileSettings
+from benchmark.settings import Settings
+
+ClassifierName = Literal["logistic_regression", "random_forest"]
+
+
+class ClassifierSettings(Settings):
+    """Which classifiers compete inside the training wells.
+
+    Parameters
+    ----------
+    candidates : list of str
+        Each with its own small grid of settings; see `benchmark.methods.classifier`.
+    inner_folds : int
+        Folds of the choice, grouped by compound.
+    """
+
+    candidates: tuple[ClassifierName, ...] = ("logistic_regression", "random_forest")
+    inner_folds: int = Field(4, ge=2)
+
+
+class _Method(Settings):
+    """What every method has: a name for files and figures, and whether its labels are shuffled.
+
+    ``labels: permuted`` makes it a control: labels are permuted between compounds before anything is fitted,
+    so it must score at chance. If it does not, something leaks.
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)
+    title: str = ""
+    labels: Literal["true", "permuted"] = "true"
+
+
+class CellCountMethod(_Method):
+    """Cell count alone: the baseline that every claim must beat."""
+
+    kind: Literal["cell_count"]
+    unit: Literal["well", "field"] = "well"
+    classifier: ClassifierSettings = ClassifierSettings()
+
+
+class ProfileMethod(_Method):
+    """CellProfiler profiles and a classifier."""
+
+    kind: Literal["profile"]
+    profile: ProfileSettings = ProfileSettings()
+    classifier: ClassifierSettings = ClassifierSettings()
+
+
+class FrozenMethod(_Method):
+    """Features of the pretrained network, nothing of it learnt, and the same classifier."""
+
+    kind: Literal["cnn_frozen"]
+    network: NetworkSettings = NetworkSettings()
+    crops: CropSettings = CropSettings(size=224)
+    channels: Literal["together", "separately"] = "separately"
+    classifier: ClassifierSettings = ClassifierSettings(candidates=("logistic_regression",))
+
+
+class FinetunedMethod(_Method):
+    """The pretrained network fine-tuned on a fold's training crops."""
+
+    kind: Literal["cnn_finetuned"]
+    network: NetworkSettings = NetworkSettings()
+    crops: CropSettings = CropSettings()
+    training: TrainingSettings = TrainingSettings()
+
+
+MethodSettings = Annotated[
+    CellCountMethod | ProfileMethod | FrozenMethod | FinetunedMethod, Field(discriminator="kind")
+]
+CLASSICAL = (CellCountMethod, ProfileMethod)
+CNN = (FrozenMethod, FinetunedMethod)
+
+
+def transductive(method: MethodSettings) -> list[str]:
+    """What a method estimates from test wells without their labels, in words; empty where nothing is."""
+    blocks = [getattr(method, "profile", None), getattr(method, "crops", None)]
+    return [text for block in blocks if block is not None and (text := block.transductive)]
+
+
+def summary(method: MethodSettings) -> str:
+    """What a method does, in a sentence for the report."""
+    if isinstance(method, CellCountMethod):
+        text = f"log(1 + mean number of cells a field) of each {method.unit}"
+    elif isinstance(method, ProfileMethod):
+        p = method.profile
+        how = {"controls": f"normalised per plate to its negative controls ({p.method})",
+               "plate": f"normalised per plate to all its {p.unit}s ({p.method})",
+               "training": "standardised on the training wells"}[p.normalise]
+        text = f"{p.aggregate} of CellProfiler's single-cell features over each {p.unit}, {how}"
+    elif isinstance(method, FrozenMethod):
+        text = (f"pooled features of {method.network.backbone} as pretrained, channels {method.channels}, "
+                f"{method.crops.size} px, averaged over each field")
+    else:
+        t = method.training
+        text = (f"{method.network.backbone} fine-tuned in all layers on the training wells' crops "
+                f"({method.crops.size} px, {t.epochs} epochs, batch {t.batch}, peak rate {t.learning_rate:g})")
+    if not isinstance(method, FinetunedMethod):
+        text += "; classifier chosen by cross-validation inside the training wells, grouped by compound"
+    return text + ("; labels permuted between compounds" if method.labels == "permuted" else "")

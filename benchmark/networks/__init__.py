@@ -1,0 +1,1 @@
+"""Backbones, weights, augmentation and the training loop."""

@@ -1,0 +1,136 @@
+"""A study opened for work: its assay loaded and checked, hashed, and its folds audited."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmark.assays.demo import make_demo
+from benchmark.assays.fieldtable import Assay
+from benchmark.assays.settings import DemoAssaySettings
+from benchmark.assays.table import load_table
+from benchmark.cluster import Cluster, available_cores
+from benchmark.errors import FaultsError, MorphobenchError
+from benchmark.files import digest, read_json, write_json
+from benchmark.images.check import assay_hash, file_hashes, image_faults
+from benchmark.splits import Split, study_split
+from benchmark.study import Study, load_study, study_base
+from benchmark.tasks import RunTasks
+
+RUNS = Path("runs")
+REPORTS = Path("reports")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A study and everything its methods share.
+
+    Attributes
+    ----------
+    hashes : mapping
+        Relative image path to SHA-256 of its content.
+    assay_hash : str
+        Over the field table and those hashes.
+    folder : Path
+        ``runs/<study>``.
+    jobs : int
+        Worker processes.
+    device : str
+        ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    study: Study
+    assay: Assay
+    hashes: Mapping[str, str]
+    assay_hash: str
+    split: Split
+    folder: Path
+    jobs: int
+    device: str
+
+    @property
+    def run_tasks(self) -> RunTasks:
+        """The local cluster; its workers share the cores."""
+        return Cluster(self.jobs, max(1, available_cores() // self.jobs))
+
+
+def load_assay(study: Study, base: Path, folder: Path, run_tasks: RunTasks) -> Assay:
+    """The study's assay; the simulated one is drawn first where it is not there."""
+    if isinstance(study.assay, DemoAssaySettings):
+        key = digest(study.assay.model_dump(mode="json"))
+        with stage(folder, "demo assay", key) as facts:
+            assay = make_demo(study.assay, folder / "assay" / key, run_tasks=run_tasks)
+            facts["detail"] = f"{len(assay.fields)} simulated fields"
+        return assay
+    return load_table(study.assay, study.name, base)
+
+
+def open_study(name: str, jobs: int = 0, device: str = "auto", runs: Path = RUNS) -> Opened:
+    """Load a study, check its assay down to every pixel (once), and make or audit its folds.
+
+    Parameters
+    ----------
+    jobs : int
+        Worker processes; 0 takes as many as there are cores.
+
+    Raises
+    ------
+    MorphobenchError
+        The study, its assay or its folds have faults; all of an assay's faults are listed.
+    """
+    study = load_study(name)
+    jobs = jobs or available_cores()
+    if jobs < 0:
+        raise MorphobenchError(f"{jobs} is no number of processes", "JOBS", "Use 1 or more; 0 for one a core.")
+    folder = runs / study.name
+    cluster = Cluster(jobs)
+    assay = load_assay(study, study_base(name), folder, cluster)
+    _check_files_exist(assay)
+    hashes = file_hashes(assay)
+    whole_hash = assay_hash(assay, hashes)
+    checked = folder / "checked" / f"{whole_hash[:16]}.json"
+    if not checked.exists():
+        faults = image_faults(assay)
+        if faults:
+            raise FaultsError(faults, f"The images of {study.name} have {len(faults)} fault(s):")
+        write_json(checked, {"assay_hash": whole_hash, "fields": len(assay.fields)})
+    split = study_split(folder / "splits" / f"{digest([whole_hash, study.split])}.json", assay, whole_hash,
+                        study.split, hashes)
+    return Opened(study, assay, hashes, whole_hash, split, folder, jobs, device)
+
+
+def _check_files_exist(assay: Assay) -> None:
+    """Missing files are all listed before the first is read."""
+    columns = [c for c in assay.fields.columns if c.startswith("Path_")]
+    if all((assay.root / p).is_file() for c in columns for p in assay.fields[c].unique()):
+        return
+    faults = image_faults(assay)
+    raise FaultsError(faults, f"The images of {assay.name} have {len(faults)} fault(s):")
+
+
+@contextmanager
+def stage(folder: Path, name: str, key: str) -> Iterator[dict[str, Any]]:
+    """Time a stage, once. What it cost when it really ran is kept: a rerun that finds it done changes nothing.
+
+    The block may set ``detail`` (a few words for the report). Seconds of a run that was cut off are lost; those of
+    the run that finishes count.
+    """
+    path = folder / "stages" / f"{name.replace(' ', '-')}-{key}.json"
+    facts: dict[str, Any] = {}
+    start = time.perf_counter()
+    yield facts
+    if not path.exists():
+        record = {"stage": name, "key": key, "seconds": round(time.perf_counter() - start, 2),
+                  "detail": "", "finished": datetime.now(UTC).isoformat(timespec="seconds"), **facts}
+        write_json(path, record)
+
+
+def stage_record(folder: Path, name: str, key: str) -> dict[str, Any] | None:
+    """What `stage` kept of a stage, or None where it has not run."""
+    path = folder / "stages" / f"{name.replace(' ', '-')}-{key}.json"
+    return read_json(path) if path.exists() else None

@@ -1,0 +1,81 @@
+"""Is this machine fit for set-up? Runs before anything is installed, on any Python's standard library.
+
+`make` calls it as ``python benchmark/preflight.py suite|cellprofiler``. It prints one sentence with the remedy for
+each thing that is missing and exits 1. Nothing newer than Python 3.8 is used: its own version check has to run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+#: Free space each set-up needs, in GB: the size measured after installation, with room for pip's temporary files.
+DISK_GB = {"suite": 9, "cellprofiler": 2}
+NAMES = {"suite": "suite's", "cellprofiler": "CellProfiler"}
+
+
+def find_java_home() -> str | None:
+    """JAVA_HOME with a JDK in it: from the environment, or from where `javac` really lies."""
+    candidates = [os.environ.get("JAVA_HOME", "")]
+    javac = shutil.which("javac")
+    if javac:
+        candidates.append(str(Path(javac).resolve().parent.parent))
+    for home in candidates:
+        if home and (Path(home) / "include" / "jni.h").is_file():
+            return home
+    return None
+
+
+def problems(target: str) -> list[str]:
+    """What is missing for a target (a key of `DISK_GB`), each with its remedy in one sentence."""
+    found = []
+    major, minor = sys.version_info[:2]
+    remedy = "install Python 3.11 and run `make PYTHON=/path/to/python3.11`"
+    if target == "cellprofiler" and (major, minor) != (3, 11):
+        found.append(f"CellProfiler's pinned packages need Python 3.11, and this is {major}.{minor}: {remedy}.")
+    elif (major, minor) < (3, 11):
+        found.append(f"morphobench needs Python 3.11 or newer, and this is {major}.{minor}: {remedy}.")
+    try:
+        import ensurepip  # noqa: F401
+        import venv  # noqa: F401
+    except ImportError:
+        found.append("This Python cannot make virtual environments: install its venv package (Debian: python3-venv).")
+    if target == "cellprofiler":
+        found += _build_tools()
+    free = shutil.disk_usage(".").free / 1e9
+    if free < DISK_GB[target]:
+        found.append(f"{free:.1f} GB are free here and the {NAMES[target]} environment needs {DISK_GB[target]} GB: "
+                     "free some, or clone to a larger disk.")
+    return found
+
+
+def _build_tools() -> list[str]:
+    """What compiling CellProfiler's bridge to Java lacks."""
+    found = []
+    own = "or set CELLPROFILER to the path of a CellProfiler you have"
+    if not find_java_home():
+        found.append("There is no JDK (javac and its headers): install one (Debian: default-jdk-headless) or set "
+                     f"JAVA_HOME, {own}.")
+    if not (shutil.which("gcc") or shutil.which("cc")):
+        found.append(f"There is no C compiler: install gcc (Debian: gcc libc6-dev), {own}.")
+    return found
+
+
+def main() -> int:
+    """Print what is missing; exit status 1 if anything is."""
+    target = sys.argv[1] if len(sys.argv) > 1 else "suite"
+    own = os.environ.get("CELLPROFILER", "")
+    if target == "cellprofiler" and own:
+        found = [] if os.access(own, os.X_OK) else [
+            f"CELLPROFILER is set to {own}, which is no file that can be executed: correct or unset it."]
+    else:
+        found = problems(target)
+    for sentence in found:
+        print("morphobench: " + sentence, file=sys.stderr)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

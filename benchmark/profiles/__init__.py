@@ -1,0 +1,1 @@
+"""Single cells to well profiles to normalised, selected profiles."""

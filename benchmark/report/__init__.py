@@ -1,0 +1,1 @@
+"""Figures, the page and the printed table; reads comparisons and run records only."""

@@ -1,0 +1,213 @@
+"""The page: one self-contained HTML file out of a comparison, run records and pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from benchmark.errors import MorphobenchError
+from benchmark.evaluation.comparison import Comparison, Run
+from benchmark.evaluation.metrics import REPORTED
+from benchmark.files import whole
+from benchmark.report.figures import SIMULATED, draw
+from benchmark.report.words import answer, interval, p_value, percent, points
+
+HERE = Path(__file__).parent
+#: A picture larger than this goes into the page as a JPEG; the PNG beside the page stays as it is.
+PICTURE_BYTES = 600_000
+#: Keys of a run record that have a place of their own on the page; the rest is shown as it is.
+SHOWN_KEYS = {
+    "assay_hash", "split_hash", "versions", "device", "seconds", "cellprofiler", "transductive", "control",
+    "choices", "role", "summary",
+}  # fmt: skip
+
+CITATIONS = (
+    "Kensert A, Harrison PJ, Spjuth O (2019). Transfer learning with deep convolutional neural networks for "
+    "classifying cellular morphological changes. SLAS Discovery 24:466–475. doi:10.1177/2472555218818756 "
+    "(reduction of crops to wells and treatments by medians).",
+    "Ljosa V et al. (2013). Comparison of methods for image-based profiling of cellular morphological responses "
+    "to small-molecule treatment. J Biomol Screen 18:1321–1329. doi:10.1177/1087057113503553 (holding whole "
+    "compounds out).",
+    "Stirling DR et al. (2021). CellProfiler 4: improvements in speed, utility and usability. BMC Bioinformatics "
+    "22:433. doi:10.1186/s12859-021-04344-9.",
+    "Wilson EB (1927). Probable inference, the law of succession, and statistical inference. J Am Stat Assoc "
+    "22:209–212.",
+    "McNemar Q (1947). Note on the sampling error of the difference between correlated proportions or "
+    "percentages. Psychometrika 12:153–157.",
+    "Holm S (1979). A simple sequentially rejective multiple test procedure. Scand J Stat 6:65–70.",
+)
+
+
+def duration(seconds: Any) -> str:
+    """``812.3`` → ``13 min 32 s``; anything that is no number is left as text."""
+    if not isinstance(seconds, int | float):
+        return "–" if seconds is None else str(seconds)
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 90 else f"{minutes} min {rest} s"
+
+
+def _flat(value: Any) -> str:
+    """A record's value as short text: ``name 1.0, other 2.1`` for a mapping of plain values."""
+    if isinstance(value, Mapping) and all(not isinstance(v, Mapping | list) for v in value.values()):
+        return ", ".join(f"{k} {v}" for k, v in value.items())
+    if isinstance(value, list | tuple) and all(isinstance(v, str | int | float) for v in value):
+        return ", ".join(map(str, value))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def data_uri(path: Path) -> str:
+    """A picture file as a ``data:`` address; a large PNG becomes a JPEG of bounded size.
+
+    Raises
+    ------
+    MorphobenchError
+        The file is missing or is neither SVG nor a picture that Pillow reads.
+    """
+    try:
+        raw = path.read_bytes()
+        kind = "image/svg+xml" if path.suffix == ".svg" else "image/png"
+        if path.suffix != ".svg":
+            with Image.open(io.BytesIO(raw)) as image:
+                image.load()
+                if len(raw) > PICTURE_BYTES or image.format != "PNG":
+                    raw, kind = _jpeg(image.convert("RGB")), "image/jpeg"
+    except OSError as error:
+        raise MorphobenchError(f"cannot be put into the page ({error})", str(path), "Draw it again.") from error
+    return f"data:{kind};base64,{base64.b64encode(raw).decode()}"
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    """JPEG below `PICTURE_BYTES`: first by quality, then by size; colour at full resolution for thin lines."""
+    while True:
+        for quality in (90, 82, 74):
+            buffer = io.BytesIO()
+            image.save(buffer, format="JPEG", quality=quality, subsampling=0)
+            if buffer.tell() <= PICTURE_BYTES or max(image.size) < 200:
+                return buffer.getvalue()
+        image = image.resize((image.width * 4 // 5, image.height * 4 // 5), Image.Resampling.LANCZOS)
+
+
+def _accuracy_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """The accuracy table's cells, unit by unit; `first` marks where a unit begins."""
+    rows: list[dict[str, Any]] = []
+    for unit in REPORTED:
+        table = comparison.accuracy[comparison.accuracy["unit"] == unit]
+        for i, (_, row) in enumerate(table.iterrows()):
+            rows.append({
+                "unit": unit, "first": i == 0, "method": row["method"], "title": row["title"], "seed": row["seed"],
+                "control": row["control"], "transductive": row["method"] in comparison.transductive,
+                "count": f"{row['correct']}/{row['n']}", "percent": percent(row["accuracy"]),
+                "interval": interval(row["low"], row["high"]),
+                "cluster": interval(row["cluster_low"], row["cluster_high"]),
+                "balanced": percent(row["balanced_accuracy"]), "chance": percent(row["chance"]),
+                "n_labels": row["n_labels"],
+            })  # fmt: skip
+    return rows
+
+
+def _pair_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    return [
+        {
+            "a": comparison.titles[row["method_a"]], "b": comparison.titles[row["method_b"]], "seed": row["seed"],
+            "right": f"{row['correct_a']} – {row['correct_b']}",
+            "difference": points(row["difference"]),
+            "cluster": f"{points(row['cluster_low'])} to {points(row['cluster_high'])}",
+            "only_a": row["b"], "only_b": row["c"], "p": p_value(row["p"]), "p_holm": p_value(row["p_holm"]),
+            "p_compounds": p_value(row["p_compounds"]),
+            # Not "clear": in the template that would be the mapping's own method.
+            "differs": bool(row["p_holm"] < 0.05),
+        }
+        for _, row in comparison.pairs.iterrows()
+    ]  # fmt: skip
+
+
+def _run_rows(runs: Sequence[Run], comparison: Comparison) -> list[dict[str, Any]]:
+    """What each run did and with what, out of its record, in the comparison's order."""
+    by_name = {run.name: run for run in runs}
+    rows = []
+    for name in comparison.methods:
+        run = by_name[name]
+        record = run.record
+        rows.append({
+            "name": name, "title": comparison.titles[name], "control": run.control,
+            "summary": str(record.get("summary", "")),
+            "unit": _flat(sorted(run.predictions["unit"].unique().tolist())),
+            "seeds": _flat(sorted(run.predictions["seed"].unique().tolist())),
+            "transductive": [str(tag) for tag in record.get("transductive") or []],
+            "choices": dict(record.get("choices") or {}),
+            "seconds": duration(record.get("seconds")),
+            "device": _flat(record.get("device", "–")),
+            "cellprofiler": _flat(record["cellprofiler"]) if record.get("cellprofiler") else "",
+            "versions": _flat(record.get("versions", "–")),
+            "hashes": f"assay {record['assay_hash']}, folds {record['split_hash']}",
+            "rest": {k: _flat(v) for k, v in record.items() if k not in SHOWN_KEYS and v not in (None, "", [], {})},
+        })  # fmt: skip
+    return rows
+
+
+def render(
+    study: Mapping[str, Any],
+    runs: Sequence[Run],
+    comparison: Comparison,
+    pictures: Mapping[str, Path],
+    folder: Path,
+) -> Path:
+    """Draw the figures into ``folder/figures`` and write ``folder/index.html``.
+
+    Parameters
+    ----------
+    study : mapping
+        ``name, title, description, simulated, source, scheme, n_folds, n_fields, n_wells, n_treatments,
+        n_compounds, labels`` (label → number of treatments), ``left_out`` (list of str), ``assay_hash,
+        split_hash, morphobench`` (version) and ``stages`` (list of ``stage, seconds, detail``).
+    runs : sequence of Run
+        Those that were compared.
+    comparison : Comparison
+    pictures : mapping of str to Path
+        Further pictures (crops, outlines): heading → PNG.
+    folder : Path
+        Made if absent.
+
+    Returns
+    -------
+    Path
+        The page. It needs no other file and asks no server for anything.
+    """
+    simulated = bool(study["simulated"])
+    drawn = draw(comparison, folder / "figures", simulated)
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["duration"] = duration
+    html = environment.get_template("page.html").render(
+        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+        study=study,
+        simulated=SIMULATED if simulated else "",
+        answer=answer(comparison, simulated),
+        comparison=comparison,
+        several_seeds=comparison.accuracy["seed"].nunique() > 1,
+        accuracy=_accuracy_rows(comparison),
+        pairs=_pair_rows(comparison),
+        runs=_run_rows(runs, comparison),
+        folds=comparison.folds.to_dict("records"),
+        figures={
+            kind: [(p, data_uri(p.svg)) for p in drawn if p.kind == kind]
+            for kind in ("accuracy", "treatments", "confusion")
+        },
+        pictures=[(title, data_uri(path)) for title, path in pictures.items()],
+        citations=CITATIONS,
+    )
+    page = folder / "index.html"
+    with whole(page) as tmp:
+        tmp.write_text(html, encoding="utf-8")
+    return page

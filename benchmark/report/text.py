@@ -1,0 +1,60 @@
+"""The comparison as plain text for the terminal."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from benchmark.evaluation.comparison import Comparison
+from benchmark.evaluation.metrics import REPORTED
+from benchmark.report.words import interval, p_value, percent, points
+
+
+def _plain(text: str) -> str:
+    """One line without control characters: a compound or method name must not drive the terminal."""
+    return "".join(c if c.isprintable() else " " for c in text.replace("\u00a0", " "))
+
+
+def cell_text(row: pd.Series) -> str:
+    """``50/55 90.9 % [80.4–96.1]``."""
+    return f"{row['correct']}/{row['n']} {percent(row['accuracy'])} [{interval(row['low'], row['high'])}]"
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Rows as columns of equal width, the first row underlined."""
+    rows = [[_plain(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [lines[0], "  ".join("─" * w for w in widths), *lines[1:]]
+
+
+def accuracy_text(comparison: Comparison) -> str:
+    """Accuracies (methods × treatment, well, field) and pairwise tests as monospaced text.
+
+    Returns
+    -------
+    str
+        Several lines: correct/n, percent and Wilson's 95 % interval; a dash where a method does not
+        predict the unit; then a row for every two methods; then the notes.
+    """
+    table = comparison.accuracy
+    several = table["seed"].nunique() > 1
+    rows = [["method", *(["seed"] if several else []), *REPORTED]]
+    for method in comparison.methods:
+        mine = table[table["method"] == method]
+        for seed, of_seed in mine.groupby("seed", sort=True):
+            by_unit = {str(row["unit"]): cell_text(row) for _, row in of_seed.iterrows()}
+            name = method + (" (control)" if method in comparison.controls else "")
+            rows.append([name, *([str(seed)] if several else []), *(by_unit.get(u, "–") for u in REPORTED)])
+    chance = table.loc[table["unit"] == "treatment", "chance"].iloc[0]
+    lines = [*_aligned(rows), f"chance (commonest label): {percent(chance)} of treatments; intervals: Wilson 95 %"]
+    if len(comparison.pairs):
+        rows = [["pair (treatments)", "difference", "95 % by compound", "only 1st", "only 2nd", "McNemar p", "Holm p"]]
+        for _, pair in comparison.pairs.iterrows():
+            rows.append([
+                f"{pair['method_a']} – {pair['method_b']}",
+                f"{points(pair['difference'])} points",
+                f"[{points(pair['cluster_low'])} to {points(pair['cluster_high'])}]",
+                str(pair["b"]), str(pair["c"]), p_value(pair["p"]), p_value(pair["p_holm"]),
+            ])  # fmt: skip
+        lines += ["", *_aligned(rows)]
+    return "\n".join(_plain(line) for line in [*lines, *comparison.notes]) + "\n"

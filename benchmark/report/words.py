@@ -1,0 +1,204 @@
+"""How numbers are written, and the answer in plain words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from benchmark.evaluation.comparison import Comparison
+
+#: Two methods differ where McNemar's exact p is below this.
+ALPHA = 0.05
+#: Cell count within this share of the best method "does nearly as well".
+NEARLY = 0.05
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The headline: sentences to read first, and warnings to read before them."""
+
+    sentences: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The sentences as one paragraph."""
+        return " ".join(self.sentences)
+
+
+def percent(share: float) -> str:
+    """``0.909`` → ``90.9 %`` (no-break space)."""
+    return f"{100 * share:.1f}\u00a0%"
+
+
+def interval(low: float, high: float) -> str:
+    """``80.4–96.1`` in percent, or ``−12.0 to 3.5`` where a bound is negative."""
+    if low < 0:
+        return f"{points(low)} to {points(high)}"
+    return f"{100 * low:.1f}–{100 * high:.1f}"
+
+
+def points(difference: float) -> str:
+    """A difference in percentage points with a true minus sign: ``−5.5``."""
+    text = f"{100 * difference:.1f}"
+    return "0.0" if text == "-0.0" else text.replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    """``0.25``, ``0.041``, ``< 0.001``: three decimals where two would hide on which side of 0.05 it lies."""
+    if p < 0.001:
+        return "<\u00a00.001"
+    return f"{p:.2f}" if p >= 0.0995 else f"{p:.3f}"
+
+
+def p_equals(p: float) -> str:
+    """``p = 0.25`` or ``p < 0.001``, never broken over lines."""
+    return f"p\u00a0{p_value(p)}" if p < 0.001 else f"p\u00a0=\u00a0{p_value(p)}"
+
+
+def share_of(row: pd.Series) -> str:
+    """``54 of 55 treatments (98.2 %, 95 % interval 90.4–99.7 %)``."""
+    return (
+        f"{row['correct']} of {row['n']} treatments ({percent(row['accuracy'])}, 95\u00a0% interval "
+        f"{interval(row['low'], row['high'])}\u00a0%)"
+    )
+
+
+def listing(names: list[str]) -> str:
+    """``A``, ``A and B``, ``A, B and C``."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _row(comparison: Comparison, method: str) -> pd.Series:
+    row = comparison.score(method)
+    assert row is not None  # every method reaches treatments
+    return row
+
+
+def _best(comparison: Comparison, methods: list[str]) -> list[str]:
+    """The methods with the most treatments right; several where they tie."""
+    correct = {m: int(_row(comparison, m)["correct"]) for m in methods}
+    return [m for m in methods if correct[m] == max(correct.values())]
+
+
+def _headline(comparison: Comparison, methods: list[str]) -> str:
+    best = _best(comparison, methods)
+    row = _row(comparison, best[0])
+    names = listing([comparison.titles[m] for m in best])
+    verb = "had" if len(best) == 1 else "each had"
+    text = f"{names} {verb} the most treatments right: {share_of(row)}; "
+    text += f"always guessing the commonest label would have {percent(row['chance'])}."
+    if row["low"] <= row["chance"]:
+        text += " That is not clearly better than chance."
+    return text
+
+
+def _duel(comparison: Comparison) -> str:
+    """The question of the suite: the fine-tuned network against CellProfiler profiles."""
+    first = {
+        role: next((m for m in comparison.methods if comparison.roles[m] == role), None)
+        for role in ("finetuned", "classical")
+    }
+    cnn, classical = first["finetuned"], first["classical"]
+    if cnn is None or classical is None:
+        missing = "fine-tuned CNN" if cnn is None else "CellProfiler method"
+        return f"Whether a fine-tuned CNN does better than CellProfiler is not answered: no {missing} has run."
+    pair = comparison.pair(cnn, classical)
+    assert pair is not None
+    mine, theirs = ("a", "b") if pair["method_a"] == cnn else ("b", "a")
+    right, other = int(pair[f"correct_{mine}"]), int(pair[f"correct_{theirs}"])
+    only, only_other = (pair["b"], pair["c"]) if mine == "a" else (pair["c"], pair["b"])
+    test = f"exact McNemar test, {p_equals(pair['p'])}"
+    detail = f"{only} treatments right for the CNN alone, {only_other} for CellProfiler alone"
+    names = f"the fine-tuned CNN ({comparison.titles[cnn]}) and CellProfiler ({comparison.titles[classical]})"
+    if pair["p"] >= ALPHA:
+        return (
+            f"Between {names} there is no evidence of a difference: {right} against {other} of {pair['n']} "
+            f"treatments ({test}; {detail}). That is not evidence that they are equal."
+        )
+    verdict = "better" if right > other else "worse"
+    text = (
+        f"The fine-tuned CNN ({comparison.titles[cnn]}) did {verdict} than CellProfiler "
+        f"({comparison.titles[classical]}): {right} against {other} of {pair['n']} treatments ({test}; {detail})."
+    )
+    if pair["p_holm"] >= ALPHA or pair["p_compounds"] >= ALPHA or pair["cluster_low"] <= 0 <= pair["cluster_high"]:
+        text += (
+            f" The evidence is weak: corrected for all {len(comparison.pairs)} comparisons "
+            f"{p_equals(pair['p_holm'])}, and counting each compound once {p_equals(pair['p_compounds'])}."
+        )
+    return text
+
+
+def _controls(comparison: Comparison) -> tuple[list[str], list[str]]:
+    """What the label-permuted runs say: a sentence, or a warning where one is above chance."""
+    controls = [m for m in comparison.methods if m in comparison.controls]
+    if not controls:
+        return ["No label-permuted control was run, so a leak would go unnoticed."], []
+    leaks = []
+    for method in controls:
+        row = _row(comparison, method)
+        # Both intervals: treatments of a compound succeed together, and Wilson's alone cries wolf.
+        if row["low"] > row["chance"] and row["cluster_low"] > row["chance"]:
+            leaks.append(f"{comparison.titles[method]} had {share_of(row)} right")
+    if leaks:
+        chance = percent(_row(comparison, controls[0])["chance"])
+        return [], [
+            f"Possible leak: trained on permuted labels, {listing(leaks)}, clearly above chance ({chance}). "
+            "Information about the test compounds reaches training, or labels follow plates or batches. Do not "
+            "trust the accuracies on this page until this is explained."
+        ]
+    worst = max((_row(comparison, m) for m in controls), key=lambda r: r["accuracy"])
+    best = _row(comparison, _best(comparison, [m for m in comparison.methods if m not in controls])[0])
+    beats = "clearly below" if best["low"] > worst["high"] else "NOT clearly below"
+    return [
+        f"Trained on permuted labels, the controls had at most {worst['correct']} of {worst['n']} right "
+        f"({percent(worst['accuracy'])}), not clearly above chance ({percent(worst['chance'])}) and {beats} the "
+        "best method."
+    ], []
+
+
+def _cell_count(comparison: Comparison, methods: list[str]) -> tuple[list[str], list[str]]:
+    """Whether anything is gained over counting cells."""
+    counts = [m for m in methods if comparison.roles[m] == "count"]
+    others = [m for m in methods if comparison.roles[m] != "count"]
+    if not counts or not others:
+        return [], []
+    count, best = counts[0], _best(comparison, others)[0]
+    row, top = _row(comparison, count), _row(comparison, best)
+    text = f"{comparison.titles[count]} had {row['correct']} of {row['n']} right ({percent(row['accuracy'])})."
+    pair = comparison.pair(count, best)
+    if row["accuracy"] >= top["accuracy"] - NEARLY:
+        return [text], [
+            f"Cell count alone does nearly as well ({row['correct']} of {row['n']}) as the best method "
+            f"({comparison.titles[best]}, {top['correct']} of {top['n']}): this assay may tell labels apart by "
+            "toxicity or seeding, not by morphology."
+        ]
+    if pair is not None and pair["p"] >= ALPHA:
+        return [text], [
+            f"There is no evidence that the best method ({comparison.titles[best]}) does better than cell count "
+            f"alone (exact McNemar test, {p_equals(pair['p'])})."
+        ]
+    return [text], []
+
+
+def answer(comparison: Comparison, simulated: bool = False) -> Answer:
+    """The study's answer in plain words, every number out of the comparison.
+
+    Parameters
+    ----------
+    comparison : Comparison
+    simulated : bool
+        Adds that the numbers say nothing about real cells.
+    """
+    methods = [m for m in comparison.methods if m not in comparison.controls]
+    if not methods:
+        return Answer(("Only label-permuted controls have run: there is nothing to compare yet.",), ())
+    control_text, leaks = _controls(comparison)
+    count_text, count_warnings = _cell_count(comparison, methods)
+    sentences = [_headline(comparison, methods), _duel(comparison), *control_text, *count_text]
+    if comparison.accuracy["seed"].nunique() > 1:
+        sentences.append("These are the numbers of each method's lowest seed; the table lists the others.")
+    if simulated:
+        sentences.append("The images are simulated, so this says nothing about real cells.")
+    return Answer(tuple(sentences), (*leaks, *count_warnings))

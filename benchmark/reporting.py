@@ -1,0 +1,96 @@
+"""The last stage: all finished runs of a study compared on one page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark import __version__
+from benchmark.evaluation.comparison import Run, compare
+from benchmark.files import digest, read_json, sha256_file, whole, write_json
+from benchmark.methods.runs import read_run
+from benchmark.opened import REPORTS, Opened
+from benchmark.report.page import render
+from benchmark.report.text import accuracy_text
+from benchmark.samples import render_samples
+from benchmark.splits import audit
+from benchmark.stages import FinishedRun
+from benchmark.tables import COMPOUND, LABEL, TREATMENT_KEY, WELL_KEY
+
+#: Raised when the page changes, so that pages made by older code are drawn again.
+PAGE = 1
+
+
+@dataclass(frozen=True)
+class Report:
+    """A rendered report: the page, the comparison as text, and whether it was there already."""
+
+    page: Path
+    text: str
+    fresh: bool
+
+
+def make_report(opened: Opened, finished: list[FinishedRun], reports: Path = REPORTS) -> Report:
+    """Compare finished runs and render ``reports/<study>/index.html``; nothing is drawn twice.
+
+    The folds are audited once more, against the assay as it is on disk now.
+
+    Raises
+    ------
+    LeakError
+        The folds are not sound, or runs used different ones.
+    """
+    audit(opened.split, opened.assay, opened.assay_hash, opened.hashes)
+    folder = reports / opened.study.name
+    key = _key(opened, finished)
+    stamp = folder / "report.json"
+    page = folder / "index.html"
+    if page.exists() and stamp.exists() and (made := read_json(stamp)).get("key") == key:
+        return Report(page, made["text"], False)
+    runs = [
+        Run(f.method.name, f.record["title"], f.record, read_run(f.folder, opened.split, opened.study.seeds))
+        for f in finished
+    ]
+    comparison = compare(runs)
+    for name, table in (("accuracy", comparison.accuracy), ("pairs", comparison.pairs)):
+        with whole(folder / f"{name}.csv") as tmp:
+            table.to_csv(tmp, index=False)
+    pictures = render_samples(opened, folder / "figures")
+    render(_study_facts(opened), runs, comparison, pictures, folder)
+    text = accuracy_text(comparison)
+    write_json(stamp, {"key": key, "text": text})
+    return Report(page, text, True)
+
+
+def _key(opened: Opened, finished: list[FinishedRun]) -> str:
+    study = opened.study
+    return digest([PAGE, __version__, study.title, study.description, opened.assay_hash, opened.split.hash,
+                   [[f.record["title"], f.record["run"], sha256_file(f.folder.record_path)] for f in finished]])
+
+
+def _study_facts(opened: Opened) -> dict[str, Any]:
+    """What the page says of the study; see `benchmark.report.page.render`."""
+    treated = opened.assay.treated
+    treatments = treated.drop_duplicates([*TREATMENT_KEY, LABEL])
+    stages = [read_json(p) for p in (opened.folder / "stages").glob("*.json")]
+    stages.sort(key=lambda s: s["finished"])
+    return {
+        "name": opened.study.name,
+        "title": opened.study.title or opened.study.name,
+        "description": opened.study.description,
+        "simulated": opened.assay.simulated,
+        "source": opened.assay.source,
+        "scheme": opened.split.scheme,
+        "n_folds": len(opened.split.folds),
+        "n_fields": len(treated),
+        "n_wells": len(treated.drop_duplicates(WELL_KEY)),
+        "n_treatments": len(treatments),
+        "n_compounds": int(treated[COMPOUND].nunique()),
+        "labels": {str(k): int(v) for k, v in treatments[LABEL].value_counts().sort_index().items()},
+        "left_out": list(opened.split.left_out),
+        "assay_hash": opened.assay_hash,
+        "split_hash": opened.split.hash,
+        "morphobench": __version__,
+        "stages": stages,
+    }

@@ -1,0 +1,74 @@
+"""A few crops and segmented fields of each label, for the report's pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmark.cellprofiler.measure import Measured
+from benchmark.images.reading import read_field, read_plane
+from benchmark.methods.settings import CLASSICAL, CNN
+from benchmark.opened import Opened
+from benchmark.report.gallery import render_crops, render_outlines
+from benchmark.stages import measure_assay
+from benchmark.tables import COMPOUND, CONCENTRATION, FIELD_KEY, LABEL
+
+CROPS_SHOWN, OUTLINES_SHOWN = 6, 2
+
+
+def spread_sample(table: pd.DataFrame, n: int) -> dict[str, pd.DataFrame]:
+    """``n`` rows of each label, from as many compounds as there are, the highest concentration first.
+
+    The choice depends on the table alone, so a report shows the same pictures each time.
+    """
+    chosen = {}
+    for label, rows in table.groupby(LABEL):
+        ordered = rows.sort_values([CONCENTRATION, *FIELD_KEY], ascending=[False, True, True, True], kind="stable")
+        turn = ordered.groupby(COMPOUND).cumcount()
+        chosen[str(label)] = ordered.assign(_turn=turn).sort_values(["_turn", COMPOUND], kind="stable").head(n)
+    return chosen
+
+
+def render_samples(opened: Opened, folder: Path) -> dict[str, Path]:
+    """Draw the pictures that the study's methods call for; headings to PNG files."""
+    pictures = {}
+    methods = opened.study.methods
+    cnn = next((m for m in reversed(methods) if isinstance(m, CNN) and m.labels == "true"), None)
+    if cnn is not None:
+        heading = f"Crops as the network sees them ({cnn.crops.size} px)"
+        pictures[heading] = _draw_crops(opened, cnn, folder / "crops.png")
+    if any(isinstance(m, CLASSICAL) for m in methods):
+        pictures["Segmentation by CellProfiler"] = _draw_outlines(opened, folder / "outlines.png")
+    return pictures
+
+
+def _draw_crops(opened: Opened, method: Any, path: Path) -> Path:
+    from benchmark.crops.cache import crop_key, read_crops
+
+    cache = opened.folder / "crops" / f"{crop_key(opened.assay_hash, method.crops)}.h5"
+    crops = read_crops(cache, opened.assay, opened.assay_hash, method.crops)
+    samples = {label: [crops.pixels[i] for i in rows.index]
+               for label, rows in spread_sample(crops.table, CROPS_SHOWN).items()}
+    return render_crops(samples, crops.channels, path)
+
+
+def _draw_outlines(opened: Opened, path: Path) -> Path:
+    measured = measure_assay(opened)
+    treated = opened.assay.treated
+    samples = {}
+    for label, rows in spread_sample(treated, OUTLINES_SHOWN).items():
+        triples = [_outlined(opened, measured, row) for _, row in rows.iterrows()]
+        samples[label] = [t for t in triples if t is not None]
+    return render_outlines(samples, opened.assay.channels, path)
+
+
+def _outlined(opened: Opened, measured: Measured, row: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    key = tuple(row[FIELD_KEY])
+    masks = [measured.mask_path(key, name) for name in ("Nuclei", "Cells")]
+    if any(m is None for m in masks):
+        return None
+    nuclei, cells = (read_plane(m, 0) for m in masks if m is not None)
+    return read_field(opened.assay, row), nuclei, cells

@@ -1,0 +1,251 @@
+"""The only place where folds are made, hashed and audited.
+
+A split is written once for a study and used by every method. It is audited when it is made, when it
+is loaded and when results are compared, so a fold that leaks stops the program instead of flattering a
+method.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold
+
+from benchmark.assays.fieldtable import Assay
+from benchmark.errors import LeakError, MorphobenchError
+from benchmark.files import digest, read_json, write_json
+from benchmark.tables import COMPOUND, LABEL, PLATE, WELL, WELL_KEY, path_column
+
+Scheme = Literal["leave-one-compound-out"]
+WellKey = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Wells held out, and the wells that may be trained on. Wells are (plate, well)."""
+
+    name: str
+    test: tuple[WellKey, ...]
+    train: tuple[WellKey, ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """All folds of a scheme on one assay.
+
+    Attributes
+    ----------
+    scheme : str
+        How the folds were made.
+    assay_hash : str
+        Hash of the assay they were made on.
+    folds : tuple of Fold
+        In the order of their names.
+    left_out : tuple of str
+        What is not scored, and why, one sentence each.
+    """
+
+    scheme: str
+    assay_hash: str
+    folds: tuple[Fold, ...]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def hash(self) -> str:
+        """Hash of the folds and of the assay they belong to (64 hexadecimal digits)."""
+        return digest([self.scheme, self.assay_hash, [[f.name, f.test, f.train] for f in self.folds]], 64)
+
+
+def _leave_one_compound_out(wells: pd.DataFrame) -> list[Fold]:
+    """One fold a compound: all its wells are tested, all wells of other compounds may be trained on."""
+    keys = list(wells[WELL_KEY].itertuples(index=False, name=None))
+    folds = []
+    for compound in sorted(wells[COMPOUND].unique()):
+        held = (wells[COMPOUND] == compound).tolist()
+        test = tuple(k for k, h in zip(keys, held, strict=True) if h)
+        train = tuple(k for k, h in zip(keys, held, strict=True) if not h)
+        folds.append(Fold(str(compound), test, train))
+    return folds
+
+
+_SCHEMES: Mapping[str, Callable[[pd.DataFrame], list[Fold]]] = {
+    "leave-one-compound-out": _leave_one_compound_out,
+}
+
+
+def make_split(assay: Assay, assay_hash: str, scheme: Scheme, file_hashes: Mapping[str, str] | None = None) -> Split:
+    """Make the folds of a scheme and audit them.
+
+    Only labelled wells that are no negative controls are in the folds: negative controls serve per-plate
+    normalisation and are never a class.
+
+    Raises
+    ------
+    LeakError
+        A fold is not sound; see `audit`.
+    """
+    wells = assay.treated.drop_duplicates(WELL_KEY).sort_values(WELL_KEY)
+    controls = assay.wells["Metadata_Control"].eq("negative").sum()
+    left_out = [str(f) for f in assay.left_out]
+    if controls:
+        left_out.append(f"{controls} negative-control wells are not scored; they serve normalisation only")
+    split = Split(scheme, assay_hash, tuple(_SCHEMES[scheme](wells)), tuple(left_out))
+    audit(split, assay, assay_hash, file_hashes)
+    return split
+
+
+def audit(split: Split, assay: Assay, assay_hash: str, file_hashes: Mapping[str, str] | None = None) -> None:
+    """Assert that every fold is disjoint in compound, well, field and image content.
+
+    Also: the split was made on this very assay; every scored well is tested exactly once; every test
+    label can be learnt from another compound in training.
+
+    Parameters
+    ----------
+    file_hashes : mapping of str to str, optional
+        Relative path to content hash. With it, the same image under two names on both sides is found.
+
+    Raises
+    ------
+    LeakError
+        Any of these does not hold. The fold and the first offender are named.
+    """
+    if split.assay_hash != assay_hash:
+        raise LeakError("the split was made on other images or labels than this assay",
+                        remedy="Delete the study's splits.json to make it anew.")
+    treated = assay.treated
+    by_well = {key: rows for key, rows in treated.groupby(WELL_KEY)}
+    tested: list[WellKey] = [w for fold in split.folds for w in fold.test]
+    if sorted(tested) != sorted(by_well):
+        twice = sorted({w for w in tested if tested.count(w) > 1})
+        missing = sorted(set(by_well) - set(tested))
+        extra = sorted(set(tested) - set(by_well))
+        raise LeakError(f"the test wells of all folds are not the scored wells, each once: twice {twice[:3]}, "
+                        f"missing {missing[:3]}, unknown {extra[:3]}")
+    for fold in split.folds:
+        _audit_fold(fold, by_well, assay.channels, file_hashes)
+
+
+def _audit_fold(
+    fold: Fold,
+    by_well: Mapping[Any, pd.DataFrame],
+    channels: tuple[str, ...],
+    file_hashes: Mapping[str, str] | None,
+) -> None:
+    where = f"fold {fold.name!r}"
+    unknown = sorted(set(fold.train) - set(by_well))
+    if unknown:
+        raise LeakError(f"trains on wells that are not scored wells: {unknown[:3]}", where)
+    test = pd.concat([by_well[w] for w in fold.test])
+    train = pd.concat([by_well[w] for w in fold.train]) if fold.train else test.iloc[:0]
+    unlearnable = sorted(set(test[LABEL]) - set(train[LABEL]))
+    if unlearnable:
+        raise LeakError(f"no training well has the label {unlearnable[0]!r}: it cannot be scored", where)
+    pairs: list[tuple[str, set[Any], set[Any]]] = [
+        ("compound", set(test[COMPOUND]), set(train[COMPOUND])),
+        ("well", set(fold.test), set(fold.train)),
+    ]
+    paths = [path_column(c) for c in channels]
+    pairs.append(("image file", set(test[paths].to_numpy().ravel()), set(train[paths].to_numpy().ravel())))
+    if file_hashes is not None:
+        pairs.append(("image content", {file_hashes[p] for p in pairs[-1][1]}, {file_hashes[p] for p in pairs[-1][2]}))
+    for what, in_test, in_train in pairs:
+        shared = sorted(in_test & in_train)
+        if shared:
+            raise LeakError(f"the {what} {shared[0]!r} is in both test and training", where)
+
+
+def save_split(path: Path, split: Split) -> None:
+    """Write the folds as JSON with their hash."""
+    folds = [{"name": f.name, "test": f.test, "train": f.train} for f in split.folds]
+    write_json(path, {"scheme": split.scheme, "assay_hash": split.assay_hash, "folds": folds,
+                      "left_out": split.left_out, "hash": split.hash})
+
+
+def load_split(path: Path, assay: Assay, assay_hash: str, file_hashes: Mapping[str, str] | None = None) -> Split:
+    """Read a folds file, check its hash, and audit it against the assay.
+
+    Raises
+    ------
+    MorphobenchError
+        The file is malformed.
+    LeakError
+        Its content does not match its hash (edited by hand), or the audit fails.
+    """
+    raw = read_json(path)
+    try:
+        folds = tuple(
+            Fold(f["name"], tuple((p, w) for p, w in f["test"]), tuple((p, w) for p, w in f["train"]))
+            for f in raw["folds"]
+        )
+        split = Split(raw["scheme"], raw["assay_hash"], folds, tuple(raw["left_out"]))
+        stated = raw["hash"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise MorphobenchError(f"is not a folds file ({error!r})", str(path), "Delete it and run again.") from error
+    if split.hash != stated:
+        raise LeakError("the folds do not match the hash written with them", str(path),
+                        "Folds are not edited by hand: delete the file to make them anew.")
+    audit(split, assay, assay_hash, file_hashes)
+    return split
+
+
+def study_split(path: Path, assay: Assay, assay_hash: str, scheme: Scheme, file_hashes: Mapping[str, str]) -> Split:
+    """The study's folds: loaded where ``path`` holds those of this assay and scheme, else made and saved.
+
+    A folds file of another assay is not overwritten: callers give each assay its own path.
+    """
+    if path.exists():
+        split = load_split(path, assay, assay_hash, file_hashes)
+        if split.scheme == scheme:
+            return split
+        raise MorphobenchError(f"holds the scheme {split.scheme}, the study asks for {scheme}", str(path))
+    split = make_split(assay, assay_hash, scheme, file_hashes)
+    save_split(path, split)
+    return split
+
+
+def rows_of(table: pd.DataFrame, wells: tuple[WellKey, ...]) -> pd.Series:
+    """Boolean mask of the rows of ``table`` (with plate and well columns) that lie in ``wells``."""
+    index = pd.MultiIndex.from_frame(table[[PLATE, WELL]])
+    return pd.Series(index.isin(list(wells)), index=table.index)
+
+
+def inner_folds(
+    compounds: Sequence[str], labels: Sequence[str], folds: int, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Folds inside the training wells of a fold, for choosing settings: no compound on both sides.
+
+    Stratified by label as far as compounds allow. Fewer folds are made where a label has fewer compounds.
+
+    Returns
+    -------
+    list of (train, test)
+        Row positions, int64. Empty where nothing can be held out.
+
+    Raises
+    ------
+    LeakError
+        A compound is on both sides (asserted, not assumed).
+    """
+    groups = np.asarray(compounds)
+    most_rows = max(Counter(labels).values())  # no more folds than the commonest label has rows
+    n = min(folds, len(set(compounds)), most_rows)
+    if n < 2:
+        return []
+    splitter = StratifiedGroupKFold(n, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # A label with fewer compounds than folds is normal here: it is absent from some test parts.
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        made = list(splitter.split(np.zeros(len(groups)), np.asarray(labels), groups))
+    for train, test in made:
+        shared = set(groups[train]) & set(groups[test])
+        if shared:
+            raise LeakError(f"the compound {sorted(shared)[0]!r} is on both sides of an inner fold")
+    return [(train, test) for train, test in made if len(test)]

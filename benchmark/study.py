@@ -1,0 +1,168 @@
+"""The study file: an assay, a split scheme, methods with their settings, and seeds."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from benchmark.assays.settings import DemoAssaySettings, TableAssaySettings
+from benchmark.cellprofiler.settings import CellProfilerSettings
+from benchmark.errors import Fault, FaultsError, MorphobenchError
+from benchmark.methods.settings import MethodSettings
+from benchmark.settings import Settings
+from benchmark.splits import Scheme
+
+#: Studies that come with morphobench.
+STUDIES = Path(__file__).parent / "studies"
+SUFFIXES = (".yaml", ".yml")
+
+AssaySettings = Annotated[DemoAssaySettings | TableAssaySettings, Field(discriminator="kind")]
+
+
+class Study(Settings):
+    """A whole study, as its file says it.
+
+    Parameters
+    ----------
+    name : str
+        For folders: ``runs/<name>`` and ``reports/<name>``.
+    title, description : str
+        For the report.
+    assay : settings
+        Where the images and their labels come from.
+    split : str
+        Scheme of the folds.
+    methods : tuple of settings
+        The contestants; their names are unique.
+    seeds : tuple of int
+        Each method runs once a seed.
+    cellprofiler : settings
+        Pipeline of the classical arm.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)
+    title: str = ""
+    description: str = ""
+    assay: AssaySettings
+    split: Scheme = "leave-one-compound-out"
+    methods: tuple[MethodSettings, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field((1,), min_length=1)
+    cellprofiler: CellProfilerSettings = CellProfilerSettings()
+
+    @model_validator(mode="after")
+    def _unique(self) -> Study:
+        names = [m.name for m in self.methods]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"two methods have the name {twice[0]!r}")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("a seed is given twice")
+        return self
+
+
+def shipped_studies() -> list[str]:
+    """Names of the studies that come with morphobench."""
+    return sorted(p.stem for p in STUDIES.iterdir() if p.suffix in SUFFIXES)
+
+
+def study_path(name: str) -> Path:
+    """The file of a study: a path the user gives, or the name of one that comes with morphobench."""
+    path = Path(name)
+    if path.suffix in SUFFIXES:
+        if path.is_file():
+            return path
+        raise MorphobenchError("there is no such study file", str(path))
+    for suffix in SUFFIXES:
+        found = STUDIES / f"{name}{suffix}"
+        if "/" not in name and found.is_file():
+            return found
+    close = get_close_matches(name, shipped_studies(), 1)
+    hint = f"Did you mean {close[0]}? " if close else ""
+    raise MorphobenchError(f"there is no study {name!r}", remedy=f"{hint}Studies here: {', '.join(shipped_studies())}; "
+                           "or give the path of a YAML file.")
+
+
+def load_study(name: str) -> Study:
+    """Read and check a study.
+
+    Raises
+    ------
+    FaultsError
+        Keys or values are wrong: every one is listed with its key and what is allowed there.
+    MorphobenchError
+        There is no such study, or the file is not YAML.
+    """
+    path = study_path(name)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        raise MorphobenchError(f"is not valid YAML ({getattr(error, 'problem', error)})", f"{path}{line}") from error
+    if not isinstance(raw, dict):
+        raise MorphobenchError("is not a study: keys with values are wanted", str(path),
+                               "See benchmark/studies/demo.yaml.")
+    try:
+        return Study.model_validate(raw)
+    except ValidationError as error:
+        faults = [_fault(dict(e)) for e in error.errors()]
+        raise FaultsError(faults, f"The study {path} has {len(faults)} fault(s):") from error
+
+
+def study_base(name: str) -> Path:
+    """Folder that relative paths of a study start from."""
+    return study_path(name).resolve().parent
+
+
+def _fault(error: dict[str, Any]) -> Fault:
+    """One of pydantic's errors in the words of a study file: the key as it is written, and what is allowed."""
+    location = [str(p) for p in error["loc"]]
+    # pydantic puts the tag of the chosen kind between list index and key; a user never wrote it
+    tags = {"demo", "table", "cell_count", "profile", "cnn_frozen", "cnn_finetuned"}
+    key = ".".join(p for i, p in enumerate(location) if not (p in tags and 0 < i < len(location) - 1)
+                   or (p in tags and location[i - 1] in ("columns", "channels")))
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        allowed = _allowed_keys(error["loc"])
+        close = get_close_matches(location[-1], allowed, 1)
+        hint = f"Did you mean {close[0]}? " if close else ""
+        return Fault("there is no such key", key, f"{hint}Allowed: {', '.join(allowed)}." if allowed else hint)
+    if kind == "missing":
+        return Fault("is missing", key)
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        expected = context.get("expected_tags", "see the README")
+        given = f"{context['tag']!r} is no kind" if "tag" in context else "lacks the key `kind`"
+        return Fault(given, f"{key}.kind", f"Allowed: {expected}.")
+    if kind == "literal_error":
+        return Fault(f"{error['input']!r} is not allowed", key, f"Allowed: {context.get('expected', '')}.")
+    return Fault(f"{error['msg'].removeprefix('Value error, ')} (given: {str(error['input'])[:60]!r})", key)
+
+
+def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:
+    """Keys that the block around a location knows, found by walking the settings' own schema."""
+    schema = Study.model_json_schema()
+    node: dict[str, Any] = schema
+
+    def resolve(part: dict[str, Any]) -> dict[str, Any]:
+        while "$ref" in part or "allOf" in part:
+            part = schema["$defs"][part["$ref"].split("/")[-1]] if "$ref" in part else part["allOf"][0]
+        return part
+
+    for step in location[:-1]:
+        node = resolve(node)
+        mapping = node.get("discriminator", {}).get("mapping", {})
+        if isinstance(step, int):
+            node = node.get("items", {})
+        elif step in mapping:
+            node = {"$ref": mapping[step]}
+        elif step in node.get("properties", {}):
+            node = node["properties"][step]
+        elif isinstance(node.get("additionalProperties"), dict):
+            node = node["additionalProperties"]
+        else:
+            return []
+    return sorted(resolve(node).get("properties", {}))

@@ -1,0 +1,174 @@
+"""Write ``analysis.cppipe`` with CellProfiler's own API.
+
+Setting order and module revisions are then those of the installed release, and the file opens
+unchanged in CellProfiler's own window. Run it with CellProfiler's interpreter:
+
+    .venv-cellprofiler/bin/python pipelines/write_pipelines.py
+
+Sizes and thresholds suit full-resolution fields (about 1280×1024 pixels, nuclei 12–60 pixels wide);
+studies of other magnifications change them by module and setting name.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+import cellprofiler_core.preferences as preferences
+
+preferences.set_headless()
+
+from cellprofiler_core.pipeline import Pipeline  # noqa: E402  (headless must be set before)
+from cellprofiler_core.utilities.core.modules import fill_modules, instantiate_module  # noqa: E402
+
+CHANNELS = ["DNA", "Tubulin", "Actin"]
+OBJECTS = ["Nuclei", "Cells", "Cytoplasm"]
+MASKS = ["Nuclei", "Cells"]
+
+
+class Builder:
+    """A pipeline that grows module by module."""
+
+    def __init__(self):
+        self.pipeline = Pipeline()
+        self.count = 0
+
+    def add(self, name, note="", **settings):
+        """Append the module ``name`` with its attributes set; returns it for its repeated groups."""
+        module = instantiate_module(name)
+        self.count += 1
+        module.set_module_num(self.count)
+        module.notes = [note] if note else []
+        module.show_window = False
+        for attribute, value in settings.items():
+            set_value(getattr(module, attribute), value)
+        self.pipeline.add_module(module)
+        return module
+
+
+def set_value(setting, value):
+    """Give a setting its value, by text where it has one."""
+    if isinstance(value, (list, tuple)):
+        value = ", ".join(value)
+    if isinstance(value, bool):
+        value = "Yes" if value else "No"
+    if hasattr(type(setting), "value_text"):
+        setting.value_text = str(value)
+    if setting.value_text != str(value):
+        setting.value = value
+
+
+def load(b):
+    b.add("LoadData", "The table of images is given on the command line with --data-file.",
+          csv_directory="Default Input Folder|", csv_file_name="load_data.csv", wants_images=True,
+          image_directory="None|", rescale=False)
+
+
+def correct_illumination(b):
+    for channel in CHANNELS:
+        b.add("CorrectIlluminationCalculate",
+              "Per field: the darkest pixels of blocks, smoothed by a polynomial, show the lamp's shape.",
+              image_name="Orig" + channel, illumination_image_name="Illum" + channel,
+              intensity_choice="Background", block_size=300, rescale_option="Yes", each_or_all="Each",
+              smoothing_method="Fit Polynomial")
+    module = b.add("CorrectIlluminationApply")
+    while len(module.images) < len(CHANNELS):
+        module.add_image()
+    for image, channel in zip(module.images, CHANNELS, strict=True):
+        set_value(image.image_name, "Orig" + channel)
+        set_value(image.corrected_image_name, "Flat" + channel)
+        set_value(image.illum_correct_function_image_name, "Illum" + channel)
+        set_value(image.divide_or_subtract, "Divide")
+    for channel in CHANNELS:
+        # Texture counts 256 grey levels of the whole range: 12-bit pictures in 16-bit files would fill 16.
+        module = b.add("ImageMath", "The same factor for all fields: 16 for a 12-bit camera's 16-bit files.",
+                       operation="None", after_factor=1.0, output_image_name=channel)
+        set_value(module.images[0].image_name, "Flat" + channel)
+
+
+def segment(b):
+    module = b.add("IdentifyPrimaryObjects", x_name="DNA", y_name="Nuclei", size_range="12,60",
+                   exclude_size=True, exclude_border_objects=True, use_advanced=True,
+                   unclump_method="Shape", watershed_method="Intensity", maximum_object_count=1000)
+    threshold = module.threshold
+    set_value(threshold.threshold_scope, "Global")
+    set_value(threshold.global_operation, "Minimum Cross-Entropy")
+    set_value(threshold.threshold_smoothing_scale, 1.3488)
+    set_value(threshold.threshold_correction_factor, 1.0)
+    # A floor above the camera's background: an empty field must not fill with false nuclei.
+    set_value(threshold.threshold_range, "0.01,1.0")
+    module = b.add("IdentifySecondaryObjects", x_name="Nuclei", y_name="Cells", method="Propagation",
+                   image_name="Actin", regularization_factor=0.05, fill_holes=True,
+                   wants_discard_edge=False)
+    threshold = module.threshold
+    set_value(threshold.threshold_scope, "Global")
+    set_value(threshold.global_operation, "Minimum Cross-Entropy")
+    set_value(threshold.threshold_smoothing_scale, 1.3488)
+    set_value(threshold.threshold_correction_factor, 0.8)
+    set_value(threshold.threshold_range, "0.008,1.0")
+    b.add("IdentifyTertiaryObjects", secondary_objects_name="Cells", primary_objects_name="Nuclei",
+          subregion_objects_name="Cytoplasm", shrink_primary=False)
+
+
+def measure(b):
+    module = b.add("MeasureImageQuality", images_choice="Select...")
+    group = module.image_groups[0]
+    set_value(group.image_names, ["Orig" + c for c in CHANNELS])
+    set_value(group.calculate_threshold, False)
+    b.add("MeasureObjectSizeShape", objects_list=OBJECTS, calculate_zernikes=True, calculate_advanced=False)
+    b.add("MeasureObjectIntensity", images_list=CHANNELS, objects_list=OBJECTS)
+    module = b.add("MeasureObjectIntensityDistribution", images_list=CHANNELS, wants_zernikes="None")
+    # Not of the cytoplasm: in a ring the inner bins are always empty, and the cells' outer bins are the same.
+    while len(module.objects) < 2:
+        module.add_object()
+    nuclei, cells = module.objects
+    set_value(nuclei.object_name, "Nuclei")
+    set_value(nuclei.center_choice, "These objects")
+    set_value(cells.object_name, "Cells")
+    set_value(cells.center_choice, "Centers of other objects")
+    set_value(cells.center_object_name, "Nuclei")
+    set_value(module.bin_counts[0].wants_scaled, True)
+    set_value(module.bin_counts[0].bin_count, 4)
+    module = b.add("MeasureTexture", images_list=CHANNELS, objects_list=OBJECTS, gray_levels=256,
+                   images_or_objects="Objects")
+    module.add_scale()
+    for group, scale in zip(module.scale_groups, (3, 10), strict=True):
+        set_value(group.scale, scale)
+    b.add("MeasureGranularity", images_list=CHANNELS, wants_objects=True, objects_list=OBJECTS,
+          subsample_size=0.25, image_sample_size=0.25, element_size=10, granular_spectrum_length=16)
+    b.add("MeasureObjectNeighbors", object_name="Nuclei", neighbors_name="Nuclei",
+          distance_method="Within a specified distance", distance=60)
+    b.add("MeasureObjectNeighbors", object_name="Cells", neighbors_name="Cells", distance_method="Adjacent")
+    b.add("MeasureColocalization", images_list=CHANNELS, images_or_objects="Within objects",
+          objects_list=OBJECTS, do_all=False, do_corr_and_slope=True, do_manders=True, do_rwc=True,
+          do_overlap=True, do_costes=False)
+
+
+def save(b):
+    for name in MASKS:
+        b.add("ConvertObjectsToImage", object_name=name, image_name="Label" + name, image_mode="uint16")
+        b.add("SaveImages", "Label masks as 16-bit TIFF: <DNA file name>_" + name + ".tiff",
+              save_image_or_figure="Image", image_name="Label" + name,
+              file_name_method="From image filename", file_image_name="OrigDNA",
+              wants_file_name_suffix=True, file_name_suffix="_" + name, file_format="tiff",
+              pathname="Default Output Folder|", bit_depth="16-bit integer", overwrite=True,
+              when_to_save="Every cycle")
+    b.add("ExportToSpreadsheet", add_metadata=True, add_filepath=False, directory="Default Output Folder|",
+          wants_everything=True, wants_prefix=False, wants_overwrite_without_warning=True,
+          nan_representation="NaN")
+
+
+def main():
+    logging.disable(logging.WARNING)
+    fill_modules()
+    logging.disable(logging.NOTSET)
+    b = Builder()
+    for step in (load, correct_illumination, segment, measure, save):
+        step(b)
+    out = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).with_name("analysis.cppipe"))
+    with out.open("w", encoding="utf-8") as handle:
+        b.pipeline.dump(handle, save_image_plane_details=False)
+    print(f"wrote {out} ({b.count} modules)")
+
+
+if __name__ == "__main__":
+    main()

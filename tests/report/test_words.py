@@ -1,0 +1,115 @@
+"""The plain-words answer in the situations that matter, and the printed table."""
+
+from functools import cache
+
+import pytest
+from fake_runs import run, study_runs, wells
+
+from benchmark.evaluation.comparison import compare
+from benchmark.report.text import accuracy_text
+from benchmark.report.words import answer, interval, p_value, percent, points
+
+
+@cache
+def usual():
+    """The comparison without anything to warn of; made once, never changed."""
+    return compare(study_runs())
+
+
+def test_numbers_are_written_one_way():
+    assert percent(50 / 55) == "90.9\u00a0%"
+    assert interval(0.8042, 0.9605) == "80.4–96.0"
+    assert interval(-0.12, 0.035) == "−12.0 to 3.5"
+    assert points(-0.0001) == "0.0"
+    assert [p_value(p) for p in (0.25, 0.0041, 0.0001)] == ["0.25", "0.004", "<\u00a00.001"]
+    assert [p_value(p) for p in (1.0, 0.0497, 0.0503)] == ["1.00", "0.050", "0.050"]
+
+
+def test_cnn_better():
+    result = answer(compare(study_runs(cnn=(), classical=tuple(range(0, 54, 4)))))
+    assert "had the most treatments right: 55 of 55" in result.text
+    assert "did better than CellProfiler (CellProfiler profiles): 55 against 41 of 55" in result.text
+    assert "p\u00a0<\u00a00.001" in result.text
+    assert "14 treatments right for the CNN alone, 0 for CellProfiler alone" in result.text
+    assert "no evidence" not in result.text
+    assert result.warnings == ()
+
+
+def test_cnn_worse_is_said_as_plainly():
+    result = answer(compare(study_runs(cnn=tuple(range(0, 54, 4)), classical=())))
+    assert "did worse than CellProfiler" in result.text and "41 against 55" in result.text
+
+
+def test_no_difference():
+    result = answer(usual())
+    assert "there is no evidence of a difference: 54 against 51 of 55 treatments" in result.text
+    assert "p\u00a0=\u00a00.25" in result.text and "not evidence that they are equal" in result.text
+    assert "at most 9 of 55" in result.text and "clearly below the best method" in result.text
+
+
+def test_a_difference_within_one_or_two_compounds_is_called_weak():
+    # Six treatments of two compounds: McNemar's p is 0.03, but only two compounds speak for it.
+    result = answer(compare(study_runs(cnn=(), classical=(0, 1, 2, 4, 5, 6))))
+    assert "did better" in result.text and "The evidence is weak" in result.text
+
+
+def test_control_above_chance_warns_of_a_leak():
+    result = answer(compare(study_runs(control_right=30)))
+    assert len(result.warnings) == 1
+    assert "Possible leak" in result.warnings[0] and "30 of 55" in result.warnings[0]
+    assert "controls had at most" not in result.text
+
+
+def test_control_above_chance_in_few_compounds_is_no_leak():
+    # 18 of 55 right, all of six compounds: above chance only if treatments were independent.
+    layout = wells()
+    runs = [run(layout, "cellprofiler", ()), run(layout, "permuted", range(18, 55), control=True)]
+    comparison = compare(runs)
+    row = comparison.score("permuted")
+    assert row["low"] > row["chance"] > row["cluster_low"]
+    assert answer(comparison).warnings == ()
+
+
+def test_cell_count_that_does_as_well_warns():
+    result = answer(compare(study_runs(count_right=53)))
+    assert any("Cell count alone does nearly as well (53 of 55)" in w for w in result.warnings)
+
+
+def test_missing_arms_are_said():
+    runs = study_runs()
+    assert "no fine-tuned CNN has run" in answer(compare(runs[:2])).text
+    assert "No label-permuted control" in answer(compare(runs[:2])).text
+    assert "no CellProfiler method has run" in answer(compare([runs[4]])).text
+    assert "Only label-permuted controls" in answer(compare(runs[5:])).text
+
+
+def test_ties_and_chance():
+    layout = wells()
+    runs = study_runs(cnn=range(50), classical=range(50), control_right=5, count_right=4, layout=layout)[:5]
+    text = answer(compare([runs[1], runs[4]])).text
+    assert "CellProfiler profiles and EfficientNet-Lite0, fine-tuned each had" in text
+    assert "not clearly better than chance" in text
+
+
+def test_simulated_is_said():
+    assert "simulated" in answer(usual(), simulated=True).text
+
+
+def test_printed_table_has_every_count():
+    comparison = usual()
+    text = accuracy_text(comparison)
+    lines = {line.split("  ")[0]: line for line in text.splitlines()}
+    for row in comparison.accuracy.itertuples():
+        name = row.method + (" (control)" if row.control else "")
+        bounds = f"[{100 * row.low:.1f}–{100 * row.high:.1f}]"
+        assert f"{row.correct}/{row.n} {100 * row.accuracy:.1f} % {bounds}" in lines[name]
+    assert lines["cell_count"].rstrip().endswith("–")  # no fields
+    assert "cellprofiler – cnn_finetuned" in text and "permuted:cnn – " not in text
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred", "two\nlines"])
+def test_a_name_cannot_drive_the_terminal(name):
+    runs = study_runs()[:2]
+    object.__setattr__(runs[0], "name", name)
+    text = accuracy_text(compare(runs))
+    assert "\x1b" not in text and "two\nlines" not in text

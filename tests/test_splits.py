@@ -1,0 +1,138 @@
+"""Folds never leak, and a leak never passes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import CHANNELS, field_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmark.assays.fieldtable import Assay, make_assay
+from benchmark.errors import LeakError, MorphobenchError
+from benchmark.splits import Fold, audit, inner_folds, load_split, make_split, rows_of, save_split
+from benchmark.tables import COMPOUND, LABEL, WELL_KEY, path_column, plane_column
+
+
+def paper_assay(tmp_path, **kinds) -> Assay:
+    """An assay whose files need not exist: splits never open them."""
+    table = field_rows(**kinds)
+    for c, channel in enumerate(CHANNELS):
+        table[path_column(channel)] = [f"f{i}.tif" for i in range(len(table))]
+        table[plane_column(channel)] = c
+    return make_assay("paper", tmp_path, table, CHANNELS)
+
+
+@settings(max_examples=30, deadline=None)
+@given(labels=st.integers(2, 4), compounds=st.integers(2, 4), plates=st.integers(1, 3), sites=st.integers(1, 2),
+       controls=st.integers(0, 2), concentrations=st.integers(1, 2))
+def test_every_fold_is_disjoint_and_every_well_tested_once(tmp_path_factory, **kinds):
+    assay = paper_assay(tmp_path_factory.getbasetemp(), **kinds)
+    split = make_split(assay, "hash", "leave-one-compound-out")
+    compound_of = {tuple(r[WELL_KEY]): r[COMPOUND] for _, r in assay.wells.iterrows()}
+    label_of = {tuple(r[WELL_KEY]): r[LABEL] for _, r in assay.wells.iterrows()}
+    tested = [w for f in split.folds for w in f.test]
+    assert sorted(tested) == sorted(w for w, label in label_of.items() if label)
+    for fold in split.folds:
+        assert not set(fold.test) & set(fold.train)
+        assert {compound_of[w] for w in fold.test} == {fold.name}
+        assert fold.name not in {compound_of[w] for w in fold.train}
+        assert {label_of[w] for w in fold.test} <= {label_of[w] for w in fold.train}
+        assert not any(compound_of[w] == "DMSO" for w in fold.train)
+
+
+def test_split_does_not_depend_on_row_order(tmp_path):
+    assay = paper_assay(tmp_path)
+    shuffled = assay.fields.sample(frac=1, random_state=3)
+    again = make_assay("paper", tmp_path, shuffled, CHANNELS)
+    a, b = (make_split(x, "hash", "leave-one-compound-out") for x in (assay, again))
+    assert a.hash == b.hash
+
+
+def tampered(split, **changes):
+    return replace(split, folds=(replace(split.folds[0], **changes), *split.folds[1:]))
+
+
+def test_audit_refuses_each_kind_of_leak(tmp_path):
+    assay = paper_assay(tmp_path, compounds=3, plates=2)
+    split = make_split(assay, "hash", "leave-one-compound-out")
+    first, second = split.folds[:2]
+    leaks = {
+        "compound": tampered(split, train=(*first.train, first.test[0])),
+        "not the scored wells": tampered(split, test=first.test[1:]),
+        "no training well": tampered(split, train=tuple(w for w in first.train if w in split.folds[-1].test)),
+        "not scored wells": tampered(split, train=(*first.train, ("P9", "Z99"))),
+    }
+    for message, leaky in leaks.items():
+        with pytest.raises(LeakError, match=message):
+            audit(leaky, assay, "hash")
+    doubled = replace(split, folds=(first, replace(second, test=(*second.test, first.test[0])), *split.folds[2:]))
+    with pytest.raises(LeakError, match="twice"):
+        audit(doubled, assay, "hash")
+    with pytest.raises(LeakError, match="other images or labels"):
+        audit(split, assay, "another")
+
+
+def test_audit_finds_the_same_image_under_two_names(tmp_path):
+    assay = paper_assay(tmp_path)
+    hashes = {p: p for p in assay.fields[path_column("DNA")]}
+    split = make_split(assay, "hash", "leave-one-compound-out", hashes)
+    rows = assay.fields
+    other = rows[rows[COMPOUND] != rows[COMPOUND][0]].iloc[0]
+    hashes[rows[path_column("DNA")][0]] = hashes[other[path_column("DNA")]]
+    with pytest.raises(LeakError, match="image content"):
+        audit(split, assay, "hash", hashes)
+
+
+def test_saved_split_comes_back_and_edits_are_refused(tmp_path):
+    assay = paper_assay(tmp_path)
+    split = make_split(assay, "hash", "leave-one-compound-out")
+    path = tmp_path / "splits.json"
+    save_split(path, split)
+    assert load_split(path, assay, "hash") == split
+    raw = json.loads(path.read_text())
+    moved = raw["folds"][0]["test"].pop()
+    raw["folds"][0]["train"].append(moved)
+    path.write_text(json.dumps(raw))
+    with pytest.raises(LeakError, match="do not match the hash"):
+        load_split(path, assay, "hash")
+    path.write_text('{"folds": 3}')
+    with pytest.raises(MorphobenchError, match="not a folds file"):
+        load_split(path, assay, "hash")
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes=st.lists(st.integers(1, 5), min_size=3, max_size=10), labels=st.integers(2, 3), seed=st.integers(0, 99))
+def test_inner_folds_keep_compounds_apart(sizes, labels, seed):
+    compounds = [f"c{i}" for i, n in enumerate(sizes) for _ in range(n)]
+    wanted = [f"l{int(c[1:]) % labels}" for c in compounds]
+    folds = inner_folds(compounds, wanted, 4, seed)
+    if not folds:  # every label has one row: nothing to hold out
+        assert max(wanted.count(w) for w in wanted) == 1
+        return
+    groups = np.array(compounds)
+    for train, test in folds:
+        assert not set(groups[train]) & set(groups[test])
+        assert sorted([*train, *test]) == list(range(len(groups)))
+    assert sorted(i for _, test in folds for i in test) == list(range(len(groups)))  # each row tested once
+
+
+def test_rows_of_matches_plate_and_well_together():
+    table = pd.DataFrame({"Metadata_Plate": ["a", "a", "b"], "Metadata_Well": ["1", "2", "1"]})
+    assert rows_of(table, (("a", "1"), ("b", "2"))).tolist() == [True, False, False]
+
+
+def test_real_bbbc021_fields_split(data_folder, monkeypatch):
+    from benchmark.assays.table import load_table
+    from benchmark.study import load_study, study_base
+
+    monkeypatch.setenv("MORPHOBENCH_DATA", str(data_folder))
+    study = load_study("bbbc021-fields")
+    assay = load_table(study.assay, study.name, study_base("bbbc021-fields"))
+    split = make_split(assay, "hash", study.split)
+    assert (len(split.folds), sum(len(f.test) for f in split.folds)) == (18, 165)
+    assert isinstance(split.folds[0], Fold) and split.folds[0].name == "AZ-A"
