@@ -155,15 +155,15 @@ def demo_treatments(settings: DemoAssaySettings) -> list[tuple[str, float, str, 
     treatments = []
     for m, mechanism in enumerate(MECHANISMS[: settings.mechanisms]):
         for c in range(settings.compounds_per_mechanism):
-            potency, reach = rng.uniform(0.45, 0.95), rng.uniform(0.40, 0.75)
+            potency, reach = rng.uniform(0.6, 1.0), rng.uniform(0.55, 0.85)
             # What the compound does beside its mechanism: some of another one, and shifts of its own.
-            second, share = int((m + rng.integers(1, 4)) % 4), rng.uniform(0.1, 0.5)
+            second, share = int((m + rng.integers(1, 4)) % 4), rng.uniform(0.0, 0.2)
             aside = rng.normal(0, 1, 6)
             top = float(rng.choice([1.0, 3.0, 10.0, 30.0]))
             for d in range(settings.concentrations):
                 fall = settings.concentrations - 1 - d  # steps below the highest dose, tenfold each
                 strength = min(potency * 0.65**fall / settings.difficulty**0.6, 1.0)
-                penetrance = min(reach * 0.65**fall / settings.difficulty**0.6, 0.95)
+                penetrance = min(reach * 0.7**fall / settings.difficulty**0.6, 0.95)
                 effect = _effect(m, second, share, strength, penetrance, aside * 0.6**fall)
                 treatments.append((f"SIM-{m + 1}{c + 1:02d}", top / 10**fall, mechanism, effect))
     return treatments
@@ -177,7 +177,7 @@ def _effect(mechanism: int, second: int, share: float, strength: float, penetran
     primary[second] += share * strength
     destabilise, disrupt, damage, arrest = primary
     toxic = strength * penetrance
-    gain = np.exp(np.array([0.06, 0.12, 0.12]) * aside[3:])
+    gain = np.exp(np.array([0.05, 0.09, 0.09]) * aside[3:])
     return Effect(
         # Cells without microtubules arrest in mitosis too, and those stopped by Eg5 have odd microtubules after.
         destabilise=float(min(destabilise + 0.2 * arrest, 1)),
@@ -185,9 +185,9 @@ def _effect(mechanism: int, second: int, share: float, strength: float, penetran
         damage=float(min(damage, 1)),
         arrest=float(min(0.5 * arrest + 0.15 * destabilise, 1)),
         penetrance=penetrance,
-        density=(0.75, 0.75, 0.6, 0.75)[mechanism] ** toxic * float(np.exp(0.12 * aside[0])),
-        nucleus=float(np.exp(0.04 * aside[1])),
-        cell=float(np.exp(0.06 * aside[2])),
+        density=(0.75, 0.75, 0.6, 0.75)[mechanism] ** toxic * float(np.exp(0.10 * aside[0])),
+        nucleus=float(np.exp(0.03 * aside[1])),
+        cell=float(np.exp(0.05 * aside[2])),
         gain=_three(gain),
     )
 

@@ -271,7 +271,7 @@ def _draw_tubulin(labels: np.ndarray, depth: np.ndarray, cells: _Cells, rng: np.
     """Microtubules that radiate from around the nucleus, and tubulin that is free in the cytoplasm."""
     n = len(cells)
     weak = cells.destabilise
-    count = np.where(cells.mitotic, 46, np.rint(95 * (1 - 0.45 * weak))).astype(int)
+    count = np.where(cells.mitotic, 46, np.rint(95 * (1 - 0.6 * weak))).astype(int)
     owner = np.repeat(np.arange(n), count)
     around = rng.uniform(0, 2 * np.pi, len(owner))
     off = np.where(cells.mitotic[owner], 1.0, cells.nucleus[owner] * rng.uniform(0.5, 1.7, len(owner)))
@@ -283,7 +283,7 @@ def _draw_tubulin(labels: np.ndarray, depth: np.ndarray, cells: _Cells, rng: np.
     length = np.where(cells.mitotic[owner], rng.uniform(5, 9, len(owner)),
                       rng.uniform(12, 32, len(owner)) * (1 - 0.78 * weak[owner]))
     amount = rng.lognormal(0, 0.2, n)
-    level = np.where(cells.mitotic, 1.2, 0.62 + 0.2 * weak) * amount
+    level = np.where(cells.mitotic, 1.2, 0.62) * amount
     threads = _paths(labels, owner, start, heading, np.full(len(owner), 0.10) + 0.12 * weak[owner], length,
                      level[owner] * rng.lognormal(0, 0.45, len(owner)), rng)
     free = np.where(cells.mitotic, 0.75, 0.30 + 0.50 * weak) * amount

@@ -106,7 +106,8 @@ def table_faults(settings: TableAssaySettings, name: str, base: Path) -> tuple[A
                for what, names in (("negative", settings.negative_controls), ("positive", settings.positive_controls))
                for compound in names if compound not in set(table[COMPOUND])]
     # Rows already complained about are left out of the further checks: their followers would only confuse.
-    faults += field_table_faults(table.drop(index=sorted(bad)), list(settings.channels))
+    if len(bad) < len(table):
+        faults += field_table_faults(table.drop(index=sorted(bad)), list(settings.channels))
     if faults:
         if settings.single_compound_labels == "refuse":
             faults += [Fault(f"the label {label!r} has a single compound ({compound}), which leave-one-compound-out "

@@ -1,7 +1,7 @@
 """Small assays, a small pipeline, and a stand-in for CellProfiler that writes files of its form.
 
-Run as a program it takes CellProfiler's options. It counts two objects in every field (none in fields
-whose DNA file is listed in FAKE_EMPTY), and misbehaves as FAKE_FAULT says. Needs only the standard library, so it starts fast.
+Run as a program it takes CellProfiler's options, counts two objects in every field, notes each call in
+the file FAKE_CALLS, and misbehaves as FAKE_FAULT says. Needs only the standard library, so it starts fast.
 """
 
 import csv
@@ -87,11 +87,13 @@ def write_output(folder, numbers, empty=(), dna="OrigDNA"):
         images.append(row)
         for k in range(1, count + 1):
             key = {"ImageNumber": image_number, "ObjectNumber": k, "Metadata_FieldNumber": number}
-            nuclei.append({**key, "AreaShape_Area": 100 * number + k, "AreaShape_Center_X": 5, "Location_Center_X": 10 + k,
-                           "Location_Center_Y": 20 + k, "Number_Object_Number": k, "Children_Cells_Count": 1})
+            nuclei.append({**key, "AreaShape_Area": 100 * number + k, "AreaShape_Center_X": 5,
+                           "Location_Center_X": 10 + k, "Location_Center_Y": 20 + k, "Number_Object_Number": k,
+                           "Children_Cells_Count": 1})
             # Cells are numbered the other way round, so that only parents can join them rightly.
-            cells.append({**key, "AreaShape_Area": 1000 * number + 3 - k, "Location_Center_X": 1, "Location_Center_Y": 1,
-                          "Parent_Nuclei": 3 - k, "Neighbors_FirstClosestObjectNumber_Adjacent": 1})
+            cells.append({**key, "AreaShape_Area": 1000 * number + 3 - k, "Location_Center_X": 1,
+                          "Location_Center_Y": 1, "Parent_Nuclei": 3 - k,
+                          "Neighbors_FirstClosestObjectNumber_Adjacent": 1})
         write_mask(out / f"f{number:05d}_{dna}_Nuclei.tiff")
     write_csv(out / "Image.csv", images, list(images[0]))
     # Like CellProfiler: no measurement columns where nothing was found.
@@ -108,9 +110,9 @@ def main(arguments):
     value = {name: arguments[arguments.index(name) + 1] for name in ("-p", "--data-file", "-o", "-d")}
     fault = os.environ.get("FAKE_FAULT", "")
     print(f"threads {os.environ.get('OMP_NUM_THREADS')}", flush=True)
-    with open(value["--data-file"], newline="") as handle:
+    with Path(value["--data-file"]).open(newline="") as handle:
         rows = list(csv.DictReader(handle))
-    with open(os.environ["FAKE_CALLS"], "a") as handle:
+    with Path(os.environ["FAKE_CALLS"]).open("a") as handle:
         handle.write(f"{len(rows)}\n")
     if fault == "hang":
         if os.fork() == 0:  # a grandchild that would outlive its parent

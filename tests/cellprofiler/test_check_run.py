@@ -1,0 +1,84 @@
+import pandas as pd
+import pytest
+from fake_cellprofiler import PIPELINE, write_output
+
+from benchmark.cellprofiler.check import check_run
+from benchmark.cellprofiler.shards import NUMBER, Shard, StagedField
+from benchmark.errors import MorphobenchError
+
+SHARD = Shard("abc123", tuple(StagedField("P1", f"B{i:02d}", 7, ()) for i in range(3)))
+
+
+def edit(path, **columns):
+    table = pd.read_csv(path)
+    for column, values in columns.items():
+        table[column] = values
+    table.to_csv(path, index=False)
+
+
+def keep(path, rows):
+    pd.read_csv(path).iloc[rows].to_csv(path, index=False)
+
+
+def rename(path, old, new):
+    path.write_text(path.read_text().replace(old, new))
+
+
+def test_a_good_run_is_read_whole_in_the_order_of_the_fields(tmp_path):
+    write_output(tmp_path, [2, 0, 1], empty=[1])
+    output = check_run(SHARD, tmp_path, PIPELINE)
+    assert output.images.index.tolist() == [0, 1, 2]
+    assert output.images["Count_Nuclei"].tolist() == [2, 0, 2]
+    assert output.objects["Cells"][NUMBER].tolist() == [2, 2, 0, 0]
+    assert [p.name for p in output.masks["Nuclei"]] == [f"f{i:05d}_OrigDNA_Nuclei.tiff" for i in range(3)]
+
+
+TAMPERED = {
+    "not complete": (lambda d: (d / "done.txt").write_text("Failure\n"), ["says Failure"]),
+    "no done-file": (lambda d: (d / "done.txt").unlink(), ["says nothing"]),
+    "unknown module": (lambda d: rename(d / "log.txt", "Mon", "Could not find the MeasureMagic module\nMon"),
+                       ["MeasureMagic"]),
+    "no image table": (lambda d: (d / "out/Image.csv").unlink(), ["Image.csv was not written"]),
+    "empty image table": (lambda d: (d / "out/Image.csv").write_text(""), ["cannot be read"]),
+    "field lost": (lambda d: keep(d / "out/Image.csv", [0, 2]), ["well B01"]),
+    "field twice": (lambda d: keep(d / "out/Image.csv", [0, 1, 2, 2]), ["4 rows for 3 fields"]),
+    "module failed": (lambda d: edit(d / "out/Image.csv", ModuleError_03IdentifyPrimaryObjects=[0, 0, 1]),
+                      ["IdentifyPrimaryObjects failed", "well B02"]),
+    "module blank": (lambda d: edit(d / "out/Image.csv", ModuleError_06SaveImages=[0, None, 0]),
+                     ["SaveImages failed", "well B01"]),
+    "module not timed": (lambda d: edit(d / "out/Image.csv", ExecutionTime_06SaveImages=[0.1, 0.1, None]),
+                         ["SaveImages failed", "well B02"]),
+    "module dropped": (lambda d: rename(d / "out/Image.csv", "ExecutionTime_04IdentifySecondaryObjects", "Other"),
+                       ["did not run IdentifySecondaryObjects"]),
+    "no object table": (lambda d: (d / "out/Cells.csv").unlink(), ["Cells.csv was not written"]),
+    "object lost": (lambda d: keep(d / "out/Nuclei.csv", [0, 1, 2, 4, 5]),
+                    ["2 Nuclei were counted", "has 1", "well B01"]),
+    "object twice": (lambda d: edit(d / "out/Nuclei.csv", ObjectNumber=[1, 1, 1, 2, 1, 2]), ["an object twice"]),
+    "object of no field": (lambda d: edit(d / "out/Nuclei.csv", ImageNumber=[1, 1, 2, 2, 3, 9]),
+                           ["belongs to no field"]),
+    "count blank": (lambda d: edit(d / "out/Image.csv", Count_Cells=[2, None, 2]), ["belongs to no field"]),
+    "mask lost": (lambda d: (d / "out/f00001_OrigDNA_Nuclei.tiff").unlink(), ["0 masks of Nuclei", "well B01"]),
+}
+
+
+@pytest.mark.parametrize("name", TAMPERED)
+def test_whatever_does_not_add_up_is_found_and_named(tmp_path, name):
+    write_output(tmp_path, [0, 1, 2])
+    tamper, words = TAMPERED[name]
+    tamper(tmp_path)
+    with pytest.raises(MorphobenchError) as caught:
+        check_run(SHARD, tmp_path, PIPELINE, "kept/log.txt")
+    for word in [*words, "abc123", "kept/log.txt"]:
+        assert word in str(caught.value)
+
+
+def test_a_run_that_broke_off_says_where_and_why(tmp_path):
+    tmp_path.joinpath("log.txt").write_text(
+        "MySQL could not be loaded.\nImage # 2, module LoadData # 1: CPU_time = 0.7 secs\n"
+        "Error detected during run of module IdentifyPrimaryObjects\nTraceback (most recent call last):\n"
+        "ValueError: zero-size array to reduction operation\n")
+    with pytest.raises(MorphobenchError) as caught:
+        check_run(SHARD, tmp_path, PIPELINE)
+    for words in ("in module IdentifyPrimaryObjects", "well B01", "zero-size array"):
+        assert words in str(caught.value)
+    assert "MySQL" not in str(caught.value)

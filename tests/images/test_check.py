@@ -1,0 +1,127 @@
+"""All faults of an assay's images are found at once; its hash names its content and nothing else."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from benchmark.assays.fieldtable import make_assay
+from benchmark.errors import MorphobenchError
+from benchmark.images.check import assay_hash, file_hashes, image_faults
+from benchmark.tables import COMPOUND, LABEL
+
+
+def _table(n=8):
+    return pd.DataFrame([
+        {"Metadata_Batch": "1", "Metadata_Plate": "P", "Metadata_Well": f"A{i // 2:02d}", "Metadata_Site": i % 2,
+         "Metadata_Replicate": 1, "Metadata_Compound": f"c{i // 2}", "Metadata_Concentration": 1.0,
+         "Metadata_Label": "x" if i < n // 2 else "y", "Metadata_Control": "", "Path_One": f"{i}.png",
+         "Plane_One": 0, "Path_Two": f"{i}.png", "Plane_Two": 1} for i in range(n)])
+
+
+@pytest.fixture
+def assay(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "root").mkdir()
+    for i in range(8):
+        Image.fromarray(rng.integers(0, 255, (20, 30, 3)).astype(np.uint8)).save(tmp_path / "root" / f"{i}.png")
+    return make_assay("small", tmp_path / "root", _table(), ["One", "Two"])
+
+
+def _picture(assay, i):
+    with Image.open(assay.root / f"{i}.png") as image:
+        return np.array(image)
+
+
+def test_sound_images_have_no_faults(assay):
+    steps = []
+    assert image_faults(assay, progress=lambda done, total: steps.append((done, total))) == []
+    assert steps == [(i, 8) for i in range(1, 9)]
+
+
+def test_every_fault_is_found_at_once(assay):
+    root = assay.root
+    (root / "0.png").unlink()
+    (root / "1.png").write_bytes((root / "1.png").read_bytes()[:-300])
+    Image.fromarray(_picture(assay, 2)[:10]).save(root / "2.png")
+    Image.fromarray(_picture(assay, 3)[..., 0]).save(root / "3.png")  # has no plane 1
+    pixels = _picture(assay, 4)
+    pixels[..., 1] = 7
+    Image.fromarray(pixels).save(root / "4.png")
+    deep = _picture(assay, 5)[..., 0].astype(np.uint16) * 7
+    Image.fromarray(deep).save(root / "5.png")
+    texts = [str(f) for f in image_faults(assay)]
+    for i, message in {0: "does not exist", 1: "cannot be read", 2: "is 30×10 pixels, where most are 30×20",
+                       3: "no plane 1", 4: "constant: every pixel is 7", 5: "is uint16, where most are uint8"}.items():
+        mine = [t for t in texts if f"row {i}," in t]
+        assert mine and all(f"well A{i // 2:02d}, site {i % 2}" in t and f"{i}.png" in t for t in mine)
+        assert any(message in t for t in mine), (message, mine)
+    assert not [t for t in texts if "row 6," in t or "row 7," in t]
+
+
+def test_the_same_picture_in_two_wells_is_a_leak(assay):
+    """Also under another name, in another compression, and in one channel only."""
+    Image.fromarray(_picture(assay, 1)).save(assay.root / "6.png", compress_level=1)
+    pixels = _picture(assay, 5)
+    pixels[..., 1] = _picture(assay, 4)[..., 1]  # rows 4 and 5 are sites of one well
+    Image.fromarray(pixels).save(assay.root / "5.png")
+    faults = image_faults(assay)
+    assert len(faults) == 2
+    leak, = (f for f in faults if "another well" in f.what)
+    assert "row 6, plate P, well A03, site 0, One and Two" in leak.where
+    assert "row 1, plate P, well A00, site 1" in leak.what
+    same, = (f for f in faults if "of the same well" in f.what)
+    assert "row 5" in same.where and same.where.endswith("Two")
+
+
+def test_one_plane_for_two_channels_is_found(tmp_path, assay):
+    table = _table()
+    table["Plane_Two"] = 0
+    faults = image_faults(make_assay("x", assay.root, table, ["One", "Two"]))
+    assert len(faults) == 8
+    assert all("two channels" in f.what for f in faults)
+
+
+def test_hash_follows_content_and_not_place(tmp_path, assay):
+    hashes = file_hashes(assay)
+    assert list(hashes) == [f"{i}.png" for i in range(8)]
+    first = assay_hash(assay, hashes)
+    assert len(first) == 64
+    shutil.copytree(assay.root, tmp_path / "elsewhere")
+    moved = make_assay("other name", tmp_path / "elsewhere", _table(), ["One", "Two"])
+    assert assay_hash(moved, file_hashes(moved, workers=1)) == first
+    Image.fromarray(255 - _picture(moved, 3)).save(moved.root / "3.png")
+    assert assay_hash(moved, file_hashes(moved)) != first
+
+
+@pytest.mark.parametrize(("column", "value"), [
+    ("Metadata_Batch", "2"), ("Metadata_Concentration", 2.0), (COMPOUND, "other"), (LABEL, "y"), ("Plane_One", 2),
+])
+def test_hash_follows_every_column(assay, column, value):
+    table = _table()
+    table.loc[table["Metadata_Well"] == "A00", column] = value
+    if column == "Metadata_Batch":
+        table[column] = value
+    if column == LABEL:
+        table.loc[table[COMPOUND] == "c2", LABEL] = "x"  # keep two compounds a label
+    changed = make_assay("small", assay.root, table, ["One", "Two"])
+    hashes = file_hashes(assay)
+    assert assay_hash(changed, hashes) != assay_hash(assay, hashes)
+
+
+def test_hash_follows_the_order_of_channels(assay):
+    other = make_assay("small", assay.root, _table(), ["Two", "One"])
+    hashes = file_hashes(assay)
+    assert assay_hash(other, hashes) != assay_hash(assay, hashes)
+
+
+def test_missing_file_or_hash_is_named(assay):
+    hashes = file_hashes(assay)
+    del hashes["4.png"]
+    with pytest.raises(MorphobenchError, match=r"4\.png"):
+        assay_hash(assay, hashes)
+    (assay.root / "2.png").unlink()
+    with pytest.raises(MorphobenchError, match=r"2\.png"):
+        file_hashes(assay)
