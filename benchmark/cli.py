@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,6 +35,9 @@ StudyName = Annotated[str, typer.Argument(
     metavar="STUDY")]
 Jobs = Annotated[int, typer.Option(help="Processes at once; 0 takes one for each core.", envvar="JOBS", min=0)]
 Device = Annotated[str, typer.Option(help="Where networks run: auto, cpu or cuda.", envvar="DEVICE")]
+
+#: Pins of the CellProfiler that `setup` installs; found from the project's folder, where make runs.
+REQUIREMENTS = Path("pipelines/cellprofiler-requirements.txt")
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
@@ -146,10 +151,11 @@ def assay_check(study: StudyName) -> None:
 def setup() -> None:
     """Install CellProfiler in its own environment (.venv-cellprofiler), unless CELLPROFILER names one."""
     with _said_clearly():
-        from benchmark.cellprofiler.find import find_cellprofiler
-        from benchmark.cellprofiler.install import install_default
+        from benchmark.cellprofiler.find import VENV, find_cellprofiler
+        from benchmark.cellprofiler.install import install
 
-        install_default()
+        if not os.environ.get("CELLPROFILER", "").strip():
+            install(VENV, REQUIREMENTS)
         found = find_cellprofiler()
         out.print(f"CellProfiler {found.version} ({found.origin}) is ready.", markup=False, highlight=False)
 

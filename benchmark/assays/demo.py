@@ -104,7 +104,7 @@ def make_demo(settings: DemoAssaySettings, folder: Path, run_tasks: RunTasks = r
         try:
             for plate in table[PLATE].unique():
                 (tmp / "images" / plate).mkdir(parents=True)
-            for _ in run_tasks(draw_well, _tasks(settings, table, tmp), "Drawing the demo assay"):
+            for _ in run_tasks(draw_well, _tasks(settings, table, tmp.absolute()), "Drawing the demo assay"):
                 pass
             table.to_csv(tmp / "fields.csv", index=False)
             write_json(tmp / DONE, {"key": demo_key(settings), "drawing": DRAWING, "settings": settings.model_dump(),

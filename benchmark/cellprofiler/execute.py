@@ -34,11 +34,12 @@ class Execution:
     cpu_seconds: float
 
 
-def execute(cellprofiler: CellProfiler, folder: Path, timeout_seconds: float) -> Execution:
+def execute(cellprofiler: CellProfiler, folder: Path, timeout_seconds: float, log_name: str = "") -> Execution:
     """Run the pipeline staged in ``folder`` over its load_data.csv.
 
     Writes ``log.txt``, ``done.txt`` and ``out/`` there. The child and all it starts form a process
-    group of their own, which is ended on a timeout, an interrupt or any error here.
+    group of their own, which is ended on a timeout, an interrupt or any error here. ``log_name`` is how
+    messages name the log, where it is moved afterwards.
 
     Raises
     ------
@@ -63,7 +64,8 @@ def execute(cellprofiler: CellProfiler, folder: Path, timeout_seconds: float) ->
         except subprocess.TimeoutExpired:
             raise MorphobenchError(
                 f"CellProfiler was still running after {timeout_seconds / 60:.3g} minutes and was ended",
-                str(folder / LOG), "Raise cellprofiler.timeout_minutes or lower cellprofiler.shard_fields.") from None
+                log_name or str(folder / LOG),
+                "Raise cellprofiler.timeout_minutes or lower cellprofiler.shard_fields.") from None
         finally:
             _end(child)
     return Execution(status, time.monotonic() - start, _children_cpu() - before)

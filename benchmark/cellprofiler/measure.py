@@ -46,8 +46,9 @@ class Measured:
     shards : tuple of Path
         Folders of this assay's shards, in the order of the plan.
     record : dict
-        What ran, JSON-able: CellProfiler's version, origin and command, digest and path of the pipeline,
-        numbers of fields, cells and shards, shards that ran in this call, seconds.
+        What ran, JSON-able: CellProfiler's version, origin and command (``measured_by``: the commands that
+        made the shards, which may be older than this call), digest and path of the pipeline, numbers of
+        fields, cells and shards, shards that ran in this call, seconds.
     """
 
     folder: Path
@@ -151,7 +152,8 @@ def measure(assay: Assay, hashes: Mapping[str, str], settings: CellProfilerSetti
     records = [read_json(p / RECORD) for p in places]
     return Measured(folder, places, {
         "cellprofiler": {"version": cellprofiler.version, "origin": cellprofiler.origin,
-                         "command": list(cellprofiler.command)},
+                         "command": list(cellprofiler.command),
+                         "measured_by": sorted({r["command"][0] for r in records})},
         "pipeline": settings.pipeline,
         "pipeline_digest": digest(pipeline),
         "pipeline_as_run": saved.name,
@@ -202,7 +204,7 @@ def _measure_shard(task: Task, run: Path, landing: Path, failed: Path) -> None:
     """Stage, run, check and ingest one shard into ``landing``."""
     start = time.monotonic()
     stage(task.shard, task.pipeline, run)
-    execution = execute(task.cellprofiler, run, task.timeout_seconds)
+    execution = execute(task.cellprofiler, run, task.timeout_seconds, str(failed / LOG))
     output = check_run(task.shard, run, task.pipeline, str(failed / LOG))
     cells, left_out = cell_table(output, task.shard)
     landing.mkdir()

@@ -246,17 +246,17 @@ def loaded_images(text: str) -> list[str]:
 
 
 def saved_masks(text: str) -> dict[str, str]:
-    """Objects whose label masks are saved by field → end of the file name after the DNA image's stem."""
+    """Objects whose label masks are saved as TIFF by field → end of the file name after the DNA image's stem."""
     modules = [m for m in parse(text) if m.enabled]
     objects = {m.get("Name the output image"): m.get("Select the input objects")
                for m in modules if m.name == "ConvertObjectsToImage"}
     found = {}
     for m in modules:
         image = m.get("Select the image to save")
-        if m.name == "SaveImages" and image in objects:
+        if m.name == "SaveImages" and image in objects and m.get("Saved file format") == "tiff":
             suffix = m.get("Text to append to the image name") if m.get(
                 "Append a suffix to the image file name?") == "Yes" else ""
-            found[objects[image]] = f"{suffix}.{m.get('Saved file format')}"
+            found[objects[image]] = f"{suffix}.tiff"
     return found
 
 

@@ -52,7 +52,7 @@ def settings(pipeline: Path = PIPELINE, **more) -> CellProfilerSettings:
 
 @pytest.fixture(scope="session")
 def measured(cellprofiler, assay, tmp_path_factory) -> Measured:
-    folder = tmp_path_factory.mktemp("shards")
+    folder = tmp_path_factory.mktemp("shards") / "my runs, 100% &c. µ"
     return measure(assay, file_hashes(assay), settings(), cellprofiler, folder, run_serially)
 
 

@@ -19,7 +19,7 @@ from benchmark.cellprofiler.measure import measure
 from benchmark.cellprofiler.settings import CellProfilerSettings
 from benchmark.errors import FaultsError, MorphobenchError
 from benchmark.images.check import file_hashes
-from benchmark.tables import FIELD_KEY, SITE, WELL
+from benchmark.tables import FIELD_KEY, SITE
 from benchmark.tasks import run_serially
 
 
@@ -116,7 +116,7 @@ def test_a_broken_image_stops_its_shard_before_cellprofiler_starts(bench):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(FaultsError) as caught:
         bench.run()
-    assert len(caught.value.faults) == 1 and path.name in str(caught.value) and row[WELL] in str(caught.value)
+    assert len(caught.value.faults) == 1 and path.name in str(caught.value)
     assert sum(bench.called) == 5  # that field was alone in its shard
 
 
@@ -140,6 +140,14 @@ def test_time_runs_out_for_all_that_was_started(bench, tmp_path):
         execute(bench.cellprofiler, run, 0.7)
     time.sleep(2.2)  # the stand-in's own child would speak up now
     assert bench.calls.read_text() == "1\n"
+
+
+def test_a_shard_that_ran_out_of_time_keeps_the_log_that_is_named(bench):
+    one = replace(bench.assay, fields=bench.assay.fields.iloc[:1])
+    with pytest.raises(FaultsError, match="was ended") as caught:
+        bench.run(one, fault="hang", timeout_minutes=0.01)
+    (log,) = bench.folder.glob("failed-*/log.txt")
+    assert str(log) in str(caught.value)
 
 
 def test_the_child_has_one_thread(bench):

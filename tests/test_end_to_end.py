@@ -1,0 +1,100 @@
+"""The whole road on a small simulated assay: real CellProfiler, a really pretrained network, one page."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from benchmark.cli import app
+
+ROOT = Path(__file__).parent.parent
+STUDY = {
+    "name": "tiny",
+    "title": "Tiny <script>alert(1)</script>",
+    "assay": {"kind": "demo", "seed": 5, "difficulty": 0.5, "size": 160, "cells": 12, "mechanisms": 2,
+              "compounds_per_mechanism": 2, "concentrations": 1, "batches": 1, "plates_per_batch": 2,
+              "negative_wells": 3, "fields_per_well": 1},
+    "methods": [
+        {"name": "cell_count", "kind": "cell_count"},
+        {"name": "cellprofiler", "kind": "profile", "classifier": {"candidates": ["logistic_regression"]}},
+        {"name": "cnn_frozen", "kind": "cnn_frozen", "crops": {"size": 96, "intensity": "controls"}},
+        {"name": "cnn_finetuned", "kind": "cnn_finetuned", "crops": {"size": 64, "intensity": "controls"},
+         "training": {"epochs": 2, "batch": 4}},
+        {"name": "permuted", "kind": "cnn_frozen", "crops": {"size": 96, "intensity": "controls"}, "labels": "permuted"},
+    ],
+}
+
+
+def call(*arguments: str, expect: int = 0) -> str:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == expect, result.output
+    return result.output
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch) -> str:
+    """The study's file, in a working folder of its own."""
+    demo = yaml.safe_load((ROOT / "benchmark" / "studies" / "demo.yaml").read_text())
+    pipeline = {"pipeline": str(ROOT / "pipelines" / "analysis.cppipe"), "shard_fields": 8}
+    raw = {**STUDY, "cellprofiler": {**demo["cellprofiler"], **pipeline}}
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    monkeypatch.chdir(tmp_path)
+    if not os.environ.get("CELLPROFILER"):
+        monkeypatch.setenv("CELLPROFILER", str(ROOT / ".venv-cellprofiler" / "bin" / "cellprofiler"))
+    return str(path)
+
+
+def snapshot(folder: Path) -> dict[str, int]:
+    return {str(p): p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.slow
+@pytest.mark.cellprofiler
+def test_from_pixels_to_page_then_nothing_then_only_what_is_missing(study, tmp_path):
+    assert "no fault found" in call("assay", "check", study)
+    # either order: the networks first
+    assert "cnn_finetuned: " in call("cnn", study, "--jobs", "2", "--device", "cpu")
+    assert "cell_count: " in call("baseline", study, "--jobs", "2")
+    text = call("report", study, "--jobs", "2", "--device", "cpu")
+    assert "SIMULATED" in text and "reports/tiny/index.html" in text
+    page = (tmp_path / "reports" / "tiny" / "index.html").read_text()
+    assert "<script>alert" not in page and "&lt;script&gt;" in page
+    assert "simulated" in page.lower()
+    assert {"accuracy.csv", "pairs.csv", "figures", "index.html"} <= {p.name for p in (tmp_path / "reports/tiny").iterdir()}
+
+    before = snapshot(tmp_path)
+    assert "nothing had changed" in call("report", study, "--jobs", "2", "--device", "cpu")
+    assert snapshot(tmp_path) == before
+
+    # a fold that is lost is run again, alone, to the same predictions
+    folds = sorted((tmp_path / "runs/tiny/cnn_finetuned").glob("*/seed1-*.parquet"))
+    assert len(folds) == 4
+    lost = pd.read_parquet(folds[0])
+    folds[0].unlink()
+    call("cnn", study, "--jobs", "1", "--device", "cpu")
+    pd.testing.assert_frame_equal(pd.read_parquet(folds[0]), lost, atol=1e-3)
+    after = snapshot(tmp_path)
+    changed = {k for k in before if after[k] != before[k]}
+    assert {Path(c).name for c in changed} == {folds[0].name, folds[0].with_suffix(".json").name, "record.json"}
+
+
+def test_a_wrong_study_ends_with_its_faults_and_status_two(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.yaml").write_text("name: bad\nsplit: random\nassay: {kind: demo}\nmethods: []\n")
+    result = CliRunner().invoke(app, ["report", "bad.yaml"])
+    assert result.exit_code == 2
+    assert "split" in result.output + result.stderr and "leave-one-compound-out" in result.output + result.stderr
+
+
+def test_help_and_doctor_speak_plainly():
+    for verb in ("report", "baseline", "cnn", "setup", "doctor", "bench", "assay"):
+        assert verb in call("--help")
+    result = CliRunner().invoke(app, ["doctor"])
+    for subject in ("CellProfiler", "JDK", "GPU", "Pretrained weights"):
+        assert subject in result.output

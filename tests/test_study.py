@@ -1,0 +1,91 @@
+"""Study files: what is wrong is named by its key, with what is allowed there."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from benchmark.errors import FaultsError, MorphobenchError
+from benchmark.study import load_study, shipped_studies, study_path
+
+GOOD = {
+    "name": "mine",
+    "assay": {"kind": "demo", "seed": 3},
+    "methods": [{"name": "count", "kind": "cell_count"},
+                {"name": "cnn", "kind": "cnn_finetuned", "training": {"epochs": 2}}],
+}
+
+
+def write(tmp_path, change) -> str:
+    raw = yaml.safe_load(yaml.safe_dump(GOOD))
+    change(raw)
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return str(path)
+
+
+def test_shipped_studies_are_sound():
+    assert {"demo", "bbbc021-fields"} <= set(shipped_studies())
+    for name in shipped_studies():
+        assert load_study(name).name == name
+
+
+def test_a_good_study_is_read(tmp_path):
+    study = load_study(write(tmp_path, lambda raw: None))
+    assert study.methods[1].training.epochs == 2
+    assert study.split == "leave-one-compound-out"
+
+
+def set_in(*keys, value):
+    def change(raw):
+        for key in keys[:-1]:
+            raw = raw[key]
+        raw[keys[-1]] = value
+    return change
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (set_in("split", value="random"), ["split", "'random'", "leave-one-compound-out"]),
+    (set_in("assay", "kind", value="magic"), ["assay.kind", "'magic'", "demo", "table"]),
+    (set_in("assay", "sede", value=1), ["assay.sede", "no such key", "Did you mean seed"]),
+    (set_in("methods", 1, "kind", value="svm"), ["methods.1", "svm", "cnn_frozen"]),
+    (set_in("methods", 1, "training", "epoch", value=3), ["methods.1.training.epoch", "Did you mean epochs"]),
+    (set_in("methods", 1, "training", "epochs", value=0), ["methods.1.training.epochs", "1"]),
+    (set_in("methods", 1, "crops", value={"intensity": "magic"}), ["crops.intensity", "controls", "plate", "bit_depth"]),
+    (set_in("methods", 0, "name", value="Über/method"), ["methods.0.name"]),
+    (set_in("methods", 0, "name", value="cnn"), ["two methods", "cnn"]),
+    (set_in("methods", value=[]), ["methods"]),
+    (set_in("name", value="../up"), ["name"]),
+])
+def test_what_is_wrong_is_named(tmp_path, change, words):
+    with pytest.raises(FaultsError) as caught:
+        load_study(write(tmp_path, change))
+    for word in words:
+        assert word in str(caught.value), (word, str(caught.value))
+
+
+def test_all_faults_come_at_once(tmp_path):
+    def change(raw):
+        raw["split"] = "x"
+        raw["sedes"] = [1]
+        del raw["assay"]
+
+    with pytest.raises(FaultsError) as caught:
+        load_study(write(tmp_path, change))
+    assert len(caught.value.faults) == 3
+
+
+def test_unknown_names_and_broken_files_are_clear(tmp_path):
+    with pytest.raises(MorphobenchError, match="Did you mean demo"):
+        study_path("dmo")
+    with pytest.raises(MorphobenchError, match="no such study file"):
+        study_path(str(tmp_path / "absent.yaml"))
+    (tmp_path / "broken.yaml").write_text("name: [1,\n")
+    with pytest.raises(MorphobenchError, match=r"broken.yaml, line \d"):
+        load_study(str(tmp_path / "broken.yaml"))
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(MorphobenchError, match="not a study"):
+        load_study(str(tmp_path / "list.yaml"))
+    (tmp_path / "evil.yaml").write_text("name: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(MorphobenchError, match="not valid YAML"):
+        load_study(str(tmp_path / "evil.yaml"))
