@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmark import __version__
-from benchmark.errors import FaultsError, MorphobenchError
+from benchmark.errors import MorphobenchError
 
 if TYPE_CHECKING:
     from benchmark.stages import FinishedRun
@@ -48,7 +48,7 @@ def _said_clearly() -> Iterator[None]:
     """Bad input ends with its message and exit status 2; a bug keeps its traceback; Ctrl-C says what is kept."""
     try:
         yield
-    except (MorphobenchError, FaultsError) as error:
+    except MorphobenchError as error:
         err.print(f"morphobench: {error}", style="red", markup=False, highlight=False)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:

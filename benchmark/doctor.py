@@ -55,7 +55,7 @@ def _cellprofiler() -> Finding:
 def _java() -> Finding:
     home = preflight.find_java_home()
     if home:
-        return Finding("JDK", "ok", home)
+        return Finding("JDK", "ok", str(home))
     return Finding("JDK", "missing", "no javac with its headers", "Install a JDK (Debian: default-jdk-headless) or set "
                    "JAVA_HOME. CellProfiler cannot be installed without it.")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 #: Free space each set-up needs, in GB: the size measured after installation, with room for pip's temporary files.
@@ -16,19 +17,22 @@ DISK_GB = {"suite": 9, "cellprofiler": 2}
 NAMES = {"suite": "suite's", "cellprofiler": "CellProfiler"}
 
 
-def find_java_home() -> str | None:
-    """JAVA_HOME with a JDK in it: from the environment, or from where `javac` really lies."""
-    candidates = [os.environ.get("JAVA_HOME", "")]
-    javac = shutil.which("javac")
+def find_java_home(
+    environ: Mapping[str, str] = os.environ, jvm_folder: Path = Path("/usr/lib/jvm")
+) -> Path | None:
+    """Home of a JDK (javac and its headers): JAVA_HOME, else that of `javac` on the PATH, else below /usr/lib/jvm.
+
+    None where there is none. Given as a Path; parameters are for tests.
+    """
+    homes = [Path(environ["JAVA_HOME"])] if environ.get("JAVA_HOME") else []
+    javac = shutil.which("javac", path=environ.get("PATH"))
     if javac:
-        candidates.append(str(Path(javac).resolve().parent.parent))
-    for home in candidates:
-        if home and (Path(home) / "include" / "jni.h").is_file():
-            return home
-    return None
+        homes.append(Path(javac).resolve().parent.parent)
+    homes += sorted(jvm_folder.glob("*"))
+    return next((h for h in homes if (h / "bin" / "javac").exists() and (h / "include" / "jni.h").is_file()), None)
 
 
-def problems(target: str) -> list[str]:
+def problems(target: str, environ: Mapping[str, str] = os.environ) -> list[str]:
     """What is missing for a target (a key of `DISK_GB`), each with its remedy in one sentence."""
     found = []
     major, minor = sys.version_info[:2]
@@ -43,7 +47,7 @@ def problems(target: str) -> list[str]:
     except ImportError:
         found.append("This Python cannot make virtual environments: install its venv package (Debian: python3-venv).")
     if target == "cellprofiler":
-        found += _build_tools()
+        found += _build_tools(environ)
     free = shutil.disk_usage(".").free / 1e9
     if free < DISK_GB[target]:
         found.append(f"{free:.1f} GB are free here and the {NAMES[target]} environment needs {DISK_GB[target]} GB: "
@@ -51,14 +55,14 @@ def problems(target: str) -> list[str]:
     return found
 
 
-def _build_tools() -> list[str]:
+def _build_tools(environ: Mapping[str, str]) -> list[str]:
     """What compiling CellProfiler's bridge to Java lacks."""
     found = []
     own = "or set CELLPROFILER to the path of a CellProfiler you have"
-    if not find_java_home():
+    if not find_java_home(environ):
         found.append("There is no JDK (javac and its headers): install one (Debian: default-jdk-headless) or set "
                      f"JAVA_HOME, {own}.")
-    if not (shutil.which("gcc") or shutil.which("cc")):
+    if not any(shutil.which(compiler, path=environ.get("PATH")) for compiler in ("gcc", "cc", "clang")):
         found.append(f"There is no C compiler: install gcc (Debian: gcc libc6-dev), {own}.")
     return found
 

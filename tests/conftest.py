@@ -24,14 +24,12 @@ def field_rows(
     """Metadata of an assay: every treatment in one well of each plate."""
     rows = []
     for plate in range(plates):
-        number = 0
         wells: list[tuple[str, str, float, str]] = [
             (f"cpd-{m}{c}", f"label-{m}", 10.0**k, "")
             for m in range(labels) for c in range(compounds) for k in range(concentrations)
         ]
         wells += [("DMSO", "", 0.0, "negative")] * controls
-        for compound, label, concentration, control in wells:
-            number += 1
+        for number, (compound, label, concentration, control) in enumerate(wells, 1):
             for site in range(1, sites + 1):
                 rows.append({
                     "Metadata_Batch": "1", "Metadata_Plate": f"P{plate}", "Metadata_Well": f"A{number:02d}",

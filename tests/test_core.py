@@ -90,5 +90,5 @@ def fail(number: int) -> int:
 
 
 def test_a_tasks_error_arrives_as_it_was_raised():
-    with pytest.raises(MorphobenchError, match="task 1: is wrong. Mend it"):
+    with pytest.raises(MorphobenchError, match=r"task 1: is wrong\. Mend it"):
         list(Cluster(2)(fail, [1, 1], "failing"))

@@ -25,7 +25,8 @@ STUDY = {
         {"name": "cnn_frozen", "kind": "cnn_frozen", "crops": {"size": 96, "intensity": "controls"}},
         {"name": "cnn_finetuned", "kind": "cnn_finetuned", "crops": {"size": 64, "intensity": "controls"},
          "training": {"epochs": 2, "batch": 4}},
-        {"name": "permuted", "kind": "cnn_frozen", "crops": {"size": 96, "intensity": "controls"}, "labels": "permuted"},
+        {"name": "permuted", "kind": "cnn_frozen", "crops": {"size": 96, "intensity": "controls"},
+         "labels": "permuted"},
     ],
 }
 
@@ -66,7 +67,8 @@ def test_from_pixels_to_page_then_nothing_then_only_what_is_missing(study, tmp_p
     page = (tmp_path / "reports" / "tiny" / "index.html").read_text()
     assert "<script>alert" not in page and "&lt;script&gt;" in page
     assert "simulated" in page.lower()
-    assert {"accuracy.csv", "pairs.csv", "figures", "index.html"} <= {p.name for p in (tmp_path / "reports/tiny").iterdir()}
+    made = {p.name for p in (tmp_path / "reports/tiny").iterdir()}
+    assert {"accuracy.csv", "pairs.csv", "figures", "index.html"} <= made
 
     before = snapshot(tmp_path)
     assert "nothing had changed" in call("report", study, "--jobs", "2", "--device", "cpu")

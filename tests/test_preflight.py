@@ -16,8 +16,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def run(target: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(ROOT / "benchmark" / "preflight.py"), target], capture_output=True, text=True,
-                          env={**os.environ, "CELLPROFILER": "", **environment}, check=False)
+    command = [sys.executable, str(ROOT / "benchmark" / "preflight.py"), target]
+    return subprocess.run(command, capture_output=True, text=True, check=False,
+                          env={**os.environ, "CELLPROFILER": "", **environment})
 
 
 def test_without_jdk_and_compiler_both_are_named(tmp_path):
@@ -29,7 +30,7 @@ def test_without_jdk_and_compiler_both_are_named(tmp_path):
 
 
 def test_a_jdk_is_asked_for(monkeypatch):
-    monkeypatch.setattr(preflight, "find_java_home", lambda: None)
+    monkeypatch.setattr(preflight, "find_java_home", lambda environ: None)
     assert any("JDK" in s and "JAVA_HOME" in s for s in preflight.problems("cellprofiler"))
 
 

@@ -51,7 +51,7 @@ def set_in(*keys, value):
     (set_in("methods", 1, "kind", value="svm"), ["methods.1", "svm", "cnn_frozen"]),
     (set_in("methods", 1, "training", "epoch", value=3), ["methods.1.training.epoch", "Did you mean epochs"]),
     (set_in("methods", 1, "training", "epochs", value=0), ["methods.1.training.epochs", "1"]),
-    (set_in("methods", 1, "crops", value={"intensity": "magic"}), ["crops.intensity", "controls", "plate", "bit_depth"]),
+    (set_in("methods", 1, "crops", value={"intensity": "x"}), ["crops.intensity", "controls", "plate", "bit_depth"]),
     (set_in("methods", 0, "name", value="Über/method"), ["methods.0.name"]),
     (set_in("methods", 0, "name", value="cnn"), ["two methods", "cnn"]),
     (set_in("methods", value=[]), ["methods"]),

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,8 +18,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmark.cellprofiler.find import STAMP, version_of, write_stamp
-from benchmark.errors import MorphobenchError
+from benchmark.errors import Fault, FaultsError, MorphobenchError
 from benchmark.files import read_json
+from benchmark.preflight import find_java_home, problems
 
 #: What CellProfiler's source packages and `pkg_resources` imports need.
 TOOLS = ("pip==24.3.1", "setuptools==69.5.1", "wheel==0.43.0")
@@ -31,8 +31,6 @@ SUITE = ("cellprofiler-core", "cellprofiler")
 #: Modules that pass ``selem=``, which scikit-image 0.20 calls ``footprint=``, and how often.
 RENAMED = {"enhanceorsuppressfeatures.py": 3, "findmaxima.py": 1, "identifyprimaryobjects.py": 1,
            "measuregranularity.py": 4}
-PYTHON = (3, 11)
-NEEDED_GB = 1.5
 
 
 def requirements_hash(requirements: Path) -> str:
@@ -48,51 +46,23 @@ def installed(venv: Path, requirements: Path) -> bool:
     return bool(read_json(stamp).get("requirements") == requirements_hash(requirements))
 
 
-def find_jdk(environ: Mapping[str, str] = os.environ, jvm_folder: Path = Path("/usr/lib/jvm")) -> Path:
-    """Home of a JDK (a Java with ``javac``): JAVA_HOME, else that of ``javac`` on the PATH, else /usr/lib/jvm.
-
-    Raises
-    ------
-    MorphobenchError
-        There is none.
-    """
-    homes = [Path(environ["JAVA_HOME"])] if environ.get("JAVA_HOME") else []
-    javac = shutil.which("javac", path=environ.get("PATH"))
-    if javac:
-        homes.append(Path(javac).resolve().parent.parent)
-    homes += sorted(jvm_folder.glob("*"))
-    for home in homes:
-        if (home / "bin" / "javac").exists() and (home / "include" / "jni.h").exists():
-            return home
-    raise MorphobenchError("no Java development kit (javac and jni.h) was found", "CellProfiler needs one",
-                           "Install one (Debian, Ubuntu: sudo apt install default-jdk-headless; macOS: brew install "
-                           "openjdk@17) and set JAVA_HOME if it is in an unusual place, or set CELLPROFILER to a "
-                           "CellProfiler that you have.")
-
-
-def preflight(venv: Path, requirements: Path, environ: Mapping[str, str] = os.environ) -> Path:
+def preflight(requirements: Path, environ: Mapping[str, str] = os.environ) -> Path:
     """Refuse what could not work, before anything starts; returns the JDK's home.
 
     Raises
     ------
+    FaultsError
+        Wrong Python, no C compiler, no JDK or too little disk space (`benchmark.preflight`).
     MorphobenchError
-        Wrong Python, no requirements file, no C compiler, no JDK or too little disk space.
+        No requirements file.
     """
-    if sys.version_info[:2] != PYTHON:
-        raise MorphobenchError(f"runs on Python {sys.version_info.major}.{sys.version_info.minor}; CellProfiler is "
-                               f"installed on {PYTHON[0]}.{PYTHON[1]} only", sys.executable,
-                               "Make .venv with python3.11, or set CELLPROFILER to a CellProfiler that you have.")
     if not requirements.is_file():
         raise MorphobenchError("is missing", str(requirements), "Run in the root of the repository.")
-    if not any(shutil.which(compiler, path=environ.get("PATH")) for compiler in ("gcc", "cc", "clang")):
-        raise MorphobenchError("no C compiler (gcc) was found", "CellProfiler's javabridge is built here",
-                               "Install one (Debian, Ubuntu: sudo apt install build-essential), or set CELLPROFILER.")
-    home = find_jdk(environ)
-    parent = venv.absolute().parent
-    free = shutil.disk_usage(parent).free / 1e9
-    if free < NEEDED_GB:
-        raise MorphobenchError(f"{free:.1f} GB are free and CellProfiler needs {NEEDED_GB} GB", str(parent),
-                               "Make room, or set CELLPROFILER to a CellProfiler that you have.")
+    found = problems("cellprofiler", environ)
+    if found:
+        raise FaultsError([Fault(sentence.rstrip(".")) for sentence in found], "CellProfiler cannot be installed:")
+    home = find_java_home(environ)
+    assert home is not None  # else it was among the problems
     return home
 
 
@@ -116,7 +86,7 @@ def install(venv: Path, requirements: Path) -> None:
     """
     if installed(venv, requirements):
         return
-    java = preflight(venv, requirements)
+    java = preflight(requirements)
     venv = venv.absolute()
     wheels, built, suite = split_requirements(requirements)
     (venv / STAMP).unlink(missing_ok=True)
@@ -201,7 +171,7 @@ def _usable(python: Path) -> bool:
                               text=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return done.stdout.split() == [str(part) for part in PYTHON]
+    return done.stdout.split() == [str(part) for part in sys.version_info[:2]]
 
 
 def _modules_folder(python: Path) -> Path:

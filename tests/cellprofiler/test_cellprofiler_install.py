@@ -1,8 +1,8 @@
-import sys
 from pathlib import Path
 
 import pytest
 
+from benchmark import preflight
 from benchmark.cellprofiler import install as installer
 from benchmark.cellprofiler.find import STAMP, write_stamp
 from benchmark.errors import MorphobenchError
@@ -65,32 +65,29 @@ def test_java_is_found_by_home_by_path_or_by_place(tmp_path):
     home, placed = jdk(tmp_path / "home"), jdk(tmp_path / "jvm" / "java-17")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "javac").symlink_to(home / "bin" / "javac")
-    assert installer.find_jdk({"JAVA_HOME": str(home)}, tmp_path / "none") == home
-    assert installer.find_jdk({"PATH": str(tmp_path / "bin")}, tmp_path / "none") == home
-    assert installer.find_jdk({"PATH": "", "JAVA_HOME": str(tmp_path / "jre")}, tmp_path / "jvm") == placed
-    with pytest.raises(MorphobenchError, match="default-jdk"):
-        installer.find_jdk({"PATH": ""}, tmp_path / "none")
+    find = preflight.find_java_home
+    assert find({"JAVA_HOME": str(home)}, tmp_path / "none") == home
+    assert find({"PATH": str(tmp_path / "bin")}, tmp_path / "none") == home
+    assert find({"PATH": "", "JAVA_HOME": str(tmp_path / "jre")}, tmp_path / "jvm") == placed
+    assert find({"PATH": ""}, tmp_path / "none") is None
 
 
 def test_what_is_missing_is_said_before_anything_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(installer, "_run", lambda *a: pytest.fail("started"))
+    with pytest.raises(MorphobenchError, match="missing"):
+        installer.install(tmp_path / "venv", tmp_path / "none.txt")
     for name in ("PATH", "JAVA_HOME"):
         monkeypatch.setenv(name, "")
     with pytest.raises(MorphobenchError, match="gcc"):
         installer.install(tmp_path / "venv", REQUIREMENTS)
-    monkeypatch.setattr(installer, "PYTHON", (3, 9))
-    with pytest.raises(MorphobenchError, match=r"3\.9 only"):
+    monkeypatch.setattr(preflight.sys, "version_info", (3, 9, 1))
+    with pytest.raises(MorphobenchError, match=r"this is 3\.9"):
         installer.install(tmp_path / "venv", REQUIREMENTS)
-    with pytest.raises(MorphobenchError, match="missing"):
-        monkeypatch.setattr(installer, "PYTHON", sys.version_info[:2])
-        installer.install(tmp_path / "venv", tmp_path / "none.txt")
     assert not (tmp_path / "venv").exists()
 
 
 def test_too_little_disk_is_said_before_anything_starts(tmp_path, monkeypatch):
-    monkeypatch.setenv("JAVA_HOME", str(jdk(tmp_path / "jdk")))
-    monkeypatch.setattr(installer, "NEEDED_GB", 1e6)
-    monkeypatch.setattr(installer.shutil, "which", lambda name, path=None: f"/usr/bin/{name}")
+    monkeypatch.setitem(preflight.DISK_GB, "cellprofiler", 10**6)
     with pytest.raises(MorphobenchError, match="GB are free"):
         installer.install(tmp_path / "venv", REQUIREMENTS)
 

@@ -125,7 +125,8 @@ def test_a_run_folder_is_keyed_by_what_matters_and_missing_folds_are_listed(make
     split = make_split(assay, whole_hash, "leave-one-compound-out")
     method = CellCountMethod(kind="cell_count", name="cell_count")
     run = open_run(tmp_path, method, split, {"cellprofiler": "1"})
-    assert open_run(tmp_path, method.model_copy(update={"title": "Other words"}), split, {"cellprofiler": "1"}).path == run.path
+    retitled = method.model_copy(update={"title": "Other words"})
+    assert open_run(tmp_path, retitled, split, {"cellprofiler": "1"}).path == run.path
     assert open_run(tmp_path, method, split, {"cellprofiler": "2"}).path != run.path
     assert open_run(tmp_path, method, replace(split, assay_hash="x"), {"cellprofiler": "1"}).path != run.path
     assert len(run.missing(split, (1, 2))) == 18
@@ -150,7 +151,8 @@ def test_a_fine_tuned_fold_predicts_every_crop_of_its_test_wells(make_tiny, tmp_
     })
     build_crops(tmp_path / "c.h5", assay, whole_hash, method.crops)
     out = tmp_path / "fold.parquet"
-    run_finetuned_fold(FinetunedFold(tmp_path / "c.h5", assay, whole_hash, method, split.folds[0], 1, None, "cpu", 1, out))
+    fold = split.folds[0]
+    run_finetuned_fold(FinetunedFold(tmp_path / "c.h5", assay, whole_hash, method, fold, 1, None, "cpu", 1, out))
     table = pd.read_parquet(out)
     assert set(table["unit"]) == {"crop"} and len(table) == 3
     assert set(table["Metadata_Compound"]) == {split.folds[0].name}

@@ -60,8 +60,9 @@ def test_a_short_last_batch_is_spread_so_no_step_sees_one_crop():
 
 def test_a_rate_that_explodes_is_said_so():
     pixels, targets = stripes(16, np.random.default_rng(1))
+    wild = TrainingSettings(epochs=4, batch=4, learning_rate=1e18)
     with pytest.raises(MorphobenchError, match="no longer finite"):
-        fine_tune(pixels, targets, 2, NetworkSettings(), TrainingSettings(epochs=4, batch=4, learning_rate=1e18), CPU, 0)
+        fine_tune(pixels, targets, 2, NetworkSettings(), wild, CPU, 0)
 
 
 def test_frozen_features_of_separate_channels_do_not_see_each_other():

@@ -38,7 +38,8 @@ def test_a_well_is_the_median_of_its_cells(tmp_path):
     profiles = make_profiles(cells, assay, ProfileSettings(normalise="training"))
     assert len(profiles) == len(assay.wells)
     first = profiles.iloc[0]
-    own = cells[(cells["Metadata_Plate"] == first["Metadata_Plate"]) & (cells["Metadata_Well"] == first["Metadata_Well"])]
+    place = ["Metadata_Plate", "Metadata_Well"]
+    own = cells[(cells[place] == first[place]).all(axis=1)]
     assert first["Cells_A"] == pytest.approx(own["Cells_A"].median())
     by_field = make_profiles(cells, assay, ProfileSettings(unit="field", aggregate="mean", normalise="training"))
     assert len(by_field) == len(assay.fields)
