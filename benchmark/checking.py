@@ -30,6 +30,7 @@ def check_assay(name: str) -> tuple[list[Fault], str]:
         assay, faults = load_assay(study, study_base(name), RUNS / study.name, Cluster(available_cores())), []
     if assay is None:
         return faults, f"{len(faults)} fault(s) in the table; its images cannot be looked at before they are mended."
+    # Where the table has faults, its sound rows are looked at all the same: all faults come at once.
     faults = [*faults, *image_faults(assay)]
     treated = assay.treated
     sentence = (

@@ -65,13 +65,13 @@ def load_table(settings: TableAssaySettings, name: str, base: Path) -> Assay:
         With everything that is wrong.
     """
     assay, faults = table_faults(settings, name, base)
-    if assay is None:
+    if assay is None or faults:
         raise FaultsError(faults, f"The assay {name} has {len(faults)} fault(s):")
     return assay
 
 
 def table_faults(settings: TableAssaySettings, name: str, base: Path) -> tuple[Assay | None, list[Fault]]:
-    """Everything wrong with a CSV and its mapping, and the assay if there is nothing.
+    """Everything wrong with a CSV and its mapping, and the assay as far as it can be made.
 
     Parameters
     ----------
@@ -81,7 +81,8 @@ def table_faults(settings: TableAssaySettings, name: str, base: Path) -> tuple[A
     Returns
     -------
     assay : Assay or None
-        None when there are faults.
+        Where there are faults, the rows without one, so that their images can be looked at as well; it is not
+        for use. None where the CSV or its mapping gave no row.
     faults : list of Fault
         Rows are counted from 0, the header not among them. A value that is wrong in many rows is one fault.
     """
@@ -112,7 +113,8 @@ def table_faults(settings: TableAssaySettings, name: str, base: Path) -> tuple[A
         if settings.single_compound_labels == "refuse":
             faults += [Fault(f"the label {label!r} has a single compound ({compound}), which leave-one-compound-out "
                              "cannot score", path.name) for label, compound in lone_labels(table).items()]
-        return None, faults
+        sound = table.drop(index=sorted(bad))
+        return (Assay(name, root, sound, tuple(settings.channels)) if len(sound) and root.is_dir() else None), faults
     if settings.fields_per_well is not None:
         table = table.sort_values(FIELD_KEY, kind="stable").groupby(WELL_KEY).head(settings.fields_per_well)
     try:
