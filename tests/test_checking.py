@@ -31,5 +31,5 @@ def test_faults_of_table_and_images_come_together(tmp_path):
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(STUDY))
     result = CliRunner().invoke(app, ["assay", "check", str(tmp_path / "mine.yaml")], catch_exceptions=False)
     assert result.exit_code == 1
-    for words in ("'much'", "same image planes", "f1.tif", "f3.tif", "f5.tif", "f6.tif"):
+    for words in ("'much'", "same image planes", "f1.tif", "f3.tif", "f5.tif", "well A06"):
         assert words in result.output, (words, result.output)

@@ -176,7 +176,7 @@ def _who(assay: Assay, rows: list[tuple[int, str]]) -> str:
     """Row, plate, well, site and channel of the first user of a plane, and how many more there are."""
     i, channel = rows[0]
     more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
-    return f"row {i}, {row_name(assay.fields.iloc[i])}, {channel}{more}"
+    return f"{row_name(assay.fields.iloc[i])}, {channel}{more}"
 
 
 def _look(root: Path, name: str, planes: list[int]) -> dict[int, _Plane | Fault]:
@@ -234,11 +234,11 @@ def _shared_pictures(assay: Assay, planes: dict[tuple[str, int], _Plane],
 
 def _pair_fault(fields: pd.DataFrame, i: int, j: int, channels: list[str]) -> Fault:
     one, other = fields.iloc[i], fields.iloc[j]
-    where = f"row {j}, {row_name(other)}, {' and '.join(channels)}"
+    where = f"{row_name(other)}, {' and '.join(channels)}"
     if i == j:
         return Fault("two channels of the field hold the same picture", where,
                      "Check `file` and `plane` of the channels in the study.")
-    what = f"the same picture as row {i}, {row_name(one)}"
+    what = f"the same picture as {row_name(one)}"
     if (one[PLATE], one[WELL]) == (other[PLATE], other[WELL]):
         return Fault(f"{what}, of the same well", where, "Remove one of the two fields.")
     return Fault(f"{what}, another well: it would leak from training to test", where,
