@@ -23,6 +23,7 @@ from benchmark.methods.settings import FinetunedMethod
 from benchmark.opened import Opened, open_study
 from benchmark.profiles.settings import ProfileSettings
 from benchmark.profiles.wells import make_profiles
+from benchmark.stages import pipeline_path
 from benchmark.tables import FIELD_KEY
 
 
@@ -134,7 +135,8 @@ def _cellprofiler(opened: Opened, folder: Path) -> Ratio:
     found = find_cellprofiler()
 
     def run(jobs: int) -> Callable[[], object]:
-        settings = opened.study.cellprofiler.model_copy(update={"shard_fields": 16 // jobs})
+        pipeline = str(pipeline_path(opened.study.cellprofiler.pipeline, opened.base))
+        settings = opened.study.cellprofiler.model_copy(update={"shard_fields": 16 // jobs, "pipeline": pipeline})
         place = folder / f"jobs{jobs}"
         return lambda: measure(few, opened.hashes, settings, found, place, Cluster(jobs))
 

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from benchmark import __version__
 from benchmark.errors import MorphobenchError
+from benchmark.files import PROJECT
 
 if TYPE_CHECKING:
     from benchmark.stages import FinishedRun
@@ -36,8 +36,8 @@ StudyName = Annotated[str, typer.Argument(
 Jobs = Annotated[int, typer.Option(help="Processes at once; 0 takes one for each core.", envvar="JOBS", min=0)]
 Device = Annotated[str, typer.Option(help="Where networks run: auto, cpu or cuda.", envvar="DEVICE")]
 
-#: Pins of the CellProfiler that `setup` installs; found from the project's folder, where make runs.
-REQUIREMENTS = Path("pipelines/cellprofiler-requirements.txt")
+#: Pins of the CellProfiler that `setup` installs.
+REQUIREMENTS = PROJECT / "pipelines" / "cellprofiler-requirements.txt"
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)

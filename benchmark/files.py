@@ -16,6 +16,9 @@ import pandas as pd
 
 from benchmark.errors import MorphobenchError
 
+#: The project's folder: pipelines and the environments that make builds lie here, wherever a command is started.
+PROJECT = Path(__file__).resolve().parent.parent
+
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:

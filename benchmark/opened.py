@@ -42,6 +42,8 @@ class Opened:
         Worker processes.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
+    base : Path
+        Folder of the study's file, from which its relative paths start.
     """
 
     study: Study
@@ -52,6 +54,7 @@ class Opened:
     folder: Path
     jobs: int
     device: str
+    base: Path
 
     @property
     def run_tasks(self) -> RunTasks:
@@ -89,7 +92,8 @@ def open_study(name: str, jobs: int = 0, device: str = "auto", runs: Path = RUNS
         raise MorphobenchError(f"{jobs} is no number of processes", "JOBS", "Use 1 or more; 0 for one a core.")
     folder = runs / study.name
     cluster = Cluster(jobs)
-    assay = load_assay(study, study_base(name), folder, cluster)
+    base = study_base(name)
+    assay = load_assay(study, base, folder, cluster)
     _check_files_exist(assay)
     hashes = file_hashes(assay)
     whole_hash = assay_hash(assay, hashes)
@@ -101,7 +105,7 @@ def open_study(name: str, jobs: int = 0, device: str = "auto", runs: Path = RUNS
         write_json(checked, {"assay_hash": whole_hash, "fields": len(assay.fields)})
     split = study_split(folder / "splits" / f"{digest([whole_hash, study.split])}.json", assay, whole_hash,
                         study.split, hashes)
-    return Opened(study, assay, hashes, whole_hash, split, folder, jobs, device)
+    return Opened(study, assay, hashes, whole_hash, split, folder, jobs, device, base)
 
 
 def _check_files_exist(assay: Assay) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from benchmark import __version__
 from benchmark.cluster import available_cores
-from benchmark.files import digest, read_json, write_json, write_parquet
+from benchmark.files import PROJECT, digest, read_json, write_json, write_parquet
 from benchmark.methods.classifier import summarise_choices
 from benchmark.methods.labels import permute_labels
 from benchmark.methods.runs import RunFolder, fold_facts, open_run
@@ -77,14 +77,21 @@ def measure_assay(opened: Opened) -> Measured:
     from benchmark.cellprofiler.measure import measure
 
     settings, found = opened.study.cellprofiler, find_cellprofiler()
+    pipeline = pipeline_path(settings.pipeline, opened.base)
     key = digest([opened.assay_hash, settings.model_dump(mode="json"), found.version])
     with stage(opened.folder, "CellProfiler", key) as facts:
-        measured = measure(opened.assay, opened.hashes, settings, found, opened.folder / "cellprofiler",
-                           opened.run_tasks)
+        measured = measure(opened.assay, opened.hashes, settings.model_copy(update={"pipeline": str(pipeline)}), found,
+                           opened.folder / "cellprofiler", opened.run_tasks)
         record = measured.record
         facts["detail"] = (f"{record['fields']} fields, {record['cells']} cells, {record['shards']} shards, "
                            f"{record['shard_cpu_seconds']:.0f} CPU seconds")
     return measured
+
+
+def pipeline_path(name: str, base: Path) -> Path:
+    """A pipeline's file: beside the study's file if it is there, else in the project (as shipped ones are)."""
+    beside = base / name
+    return beside if beside.is_file() else PROJECT / name
 
 
 def _classical_features(

@@ -11,8 +11,10 @@ from benchmark.cli import app
 
 STUDY = {
     "name": "mine", "methods": [{"name": "count", "kind": "cell_count"}],
-    "assay": {"kind": "table", "csv": "plan.csv", "channels": {"DNA": {"file": "{File}"}},
-              "columns": {"plate": "Plate", "well": "Well", "compound": "Drug", "concentration": "Dose", "label": "MoA"}},
+    "assay": {
+        "kind": "table", "csv": "plan.csv", "channels": {"DNA": {"file": "{File}"}},
+        "columns": {"plate": "Plate", "well": "Well", "compound": "Drug", "concentration": "Dose", "label": "MoA"},
+    },
 }
 
 

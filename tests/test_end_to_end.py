@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pandas as pd
@@ -41,13 +40,10 @@ def call(*arguments: str, expect: int = 0) -> str:
 def study(tmp_path, monkeypatch) -> str:
     """The study's file, in a working folder of its own."""
     demo = yaml.safe_load((ROOT / "benchmark" / "studies" / "demo.yaml").read_text())
-    pipeline = {"pipeline": str(ROOT / "pipelines" / "analysis.cppipe"), "shard_fields": 8}
-    raw = {**STUDY, "cellprofiler": {**demo["cellprofiler"], **pipeline}}
+    raw = {**STUDY, "cellprofiler": {**demo["cellprofiler"], "shard_fields": 8}}
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(raw))
     monkeypatch.chdir(tmp_path)
-    if not os.environ.get("CELLPROFILER"):
-        monkeypatch.setenv("CELLPROFILER", str(ROOT / ".venv-cellprofiler" / "bin" / "cellprofiler"))
     return str(path)
 
 

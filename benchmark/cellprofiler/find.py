@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.errors import MorphobenchError
-from benchmark.files import read_json, write_json
+from benchmark.files import PROJECT, read_json, write_json
 
-VENV = Path(".venv-cellprofiler")
+VENV = PROJECT / ".venv-cellprofiler"
 #: Last file of an installation; without it the installation is not whole.
 STAMP = "morphobench-installed.json"
 _VERSION = re.compile(r"^\s*(\d+\.\d+[\w.+-]*)\s*$", re.MULTILINE)
@@ -84,7 +84,7 @@ def find_cellprofiler(environ: Mapping[str, str] = os.environ, venv: Path = VENV
     if not path.is_file() or not stamp.is_file():
         raise MorphobenchError("CellProfiler is not installed", str(venv),
                                "Run `make setup`, or set CELLPROFILER to the path of your own `cellprofiler` command.")
-    return CellProfiler((str(path),), str(read_json(stamp)["version"]), str(venv))
+    return CellProfiler((str(path),), str(read_json(stamp)["version"]), venv.name)
 
 
 def write_stamp(venv: Path, version: str, requirements: str) -> None:

@@ -13,7 +13,8 @@ class CellProfilerSettings(Settings):
     Attributes
     ----------
     pipeline : str
-        A .cppipe file, absolute or relative to the working folder. It must load its images with LoadData.
+        A .cppipe file, absolute or relative to the study's file or to the project. It must load its
+        images with LoadData.
     images : dict
         Image name in the pipeline → channel of the assay. Without it, ``Orig<Channel>`` or ``<Channel>``
         is taken to be the channel of that name.

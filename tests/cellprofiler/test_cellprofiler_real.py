@@ -34,7 +34,7 @@ SETTINGS = {
 @pytest.fixture(scope="session")
 def cellprofiler() -> CellProfiler:
     try:
-        return find_cellprofiler(os.environ, ROOT / VENV)
+        return find_cellprofiler(os.environ)
     except MorphobenchError as error:
         if os.environ.get("CI", "").lower() in ("1", "true"):
             pytest.fail(f"CI must not leave out the runs of CellProfiler: {error}")
@@ -106,7 +106,7 @@ def test_a_module_that_cellprofiler_does_not_know_is_an_error_by_name(cellprofil
 
 
 def test_our_pipeline_is_what_cellprofilers_own_api_writes(tmp_path):
-    python = ROOT / VENV / "bin" / "python"
+    python = VENV / "bin" / "python"
     if not python.exists():
         pytest.skip("the pipeline is written with the installed CellProfiler, which is not there")
     written = tmp_path / "written.cppipe"
