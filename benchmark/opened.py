@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ from benchmark.assays.settings import DemoAssaySettings
 from benchmark.assays.table import load_table
 from benchmark.cluster import Cluster, available_cores
 from benchmark.errors import FaultsError, MorphobenchError
-from benchmark.files import digest, read_json, write_json
+from benchmark.files import digest, write_json
 from benchmark.images.check import assay_hash, file_hashes, image_faults
 from benchmark.splits import Split, study_split
 from benchmark.study import Study, load_study, study_base
 from benchmark.tasks import RunTasks
 
 RUNS = Path("runs")
+DEMO_STAGE = "demo assay"
 REPORTS = Path("reports")
 
 
@@ -44,6 +45,9 @@ class Opened:
         ``auto``, ``cpu`` or ``cuda``.
     base : Path
         Folder of the study's file, from which its relative paths start.
+    used : set of str
+        Names of the stage records that this study's results rest on; `runs/<study>/stages` may hold others, of
+        settings it had before.
     """
 
     study: Study
@@ -55,6 +59,18 @@ class Opened:
     jobs: int
     device: str
     base: Path
+    used: set[str] = field(default_factory=set)
+
+    @contextmanager
+    def stage(self, name: str, key: str) -> Iterator[dict[str, Any]]:
+        """`stage` of this study, noted as used."""
+        self.note(name, key)
+        with stage(self.folder, name, key) as facts:
+            yield facts
+
+    def note(self, name: str, key: str) -> None:
+        """Note a stage that need not run again as one that results rest on."""
+        self.used.add(stage_file(name, key))
 
     @property
     def run_tasks(self) -> RunTasks:
@@ -65,12 +81,16 @@ class Opened:
 def load_assay(study: Study, base: Path, folder: Path, run_tasks: RunTasks) -> Assay:
     """The study's assay; the simulated one is drawn first where it is not there."""
     if isinstance(study.assay, DemoAssaySettings):
-        key = digest(study.assay.model_dump(mode="json"))
-        with stage(folder, "demo assay", key) as facts:
+        key = _demo_key(study.assay)
+        with stage(folder, DEMO_STAGE, key) as facts:
             assay = make_demo(study.assay, folder / "assay" / key, run_tasks=run_tasks)
             facts["detail"] = f"{len(assay.fields)} simulated fields"
         return assay
     return load_table(study.assay, study.name, base)
+
+
+def _demo_key(settings: DemoAssaySettings) -> str:
+    return digest(settings.model_dump(mode="json"))
 
 
 def open_study(name: str, jobs: int = 0, device: str = "auto", runs: Path = RUNS) -> Opened:
@@ -105,7 +125,10 @@ def open_study(name: str, jobs: int = 0, device: str = "auto", runs: Path = RUNS
         write_json(checked, {"assay_hash": whole_hash, "fields": len(assay.fields)})
     split = study_split(folder / "splits" / f"{digest([whole_hash, study.split])}.json", assay, whole_hash,
                         study.split, hashes)
-    return Opened(study, assay, hashes, whole_hash, split, folder, jobs, device, base)
+    opened = Opened(study, assay, hashes, whole_hash, split, folder, jobs, device, base)
+    if isinstance(study.assay, DemoAssaySettings):
+        opened.note(DEMO_STAGE, _demo_key(study.assay))
+    return opened
 
 
 def _check_files_exist(assay: Assay) -> None:
@@ -124,7 +147,7 @@ def stage(folder: Path, name: str, key: str) -> Iterator[dict[str, Any]]:
     The block may set ``detail`` (a few words for the report). Seconds of a run that was cut off are lost; those of
     the run that finishes count.
     """
-    path = folder / "stages" / f"{name.replace(' ', '-')}-{key}.json"
+    path = folder / "stages" / stage_file(name, key)
     facts: dict[str, Any] = {}
     start = time.perf_counter()
     yield facts
@@ -134,7 +157,6 @@ def stage(folder: Path, name: str, key: str) -> Iterator[dict[str, Any]]:
         write_json(path, record)
 
 
-def stage_record(folder: Path, name: str, key: str) -> dict[str, Any] | None:
-    """What `stage` kept of a stage, or None where it has not run."""
-    path = folder / "stages" / f"{name.replace(' ', '-')}-{key}.json"
-    return read_json(path) if path.exists() else None
+def stage_file(name: str, key: str) -> str:
+    """File name of a stage's record."""
+    return f"{name.replace(' ', '-')}-{key}.json"

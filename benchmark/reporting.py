@@ -73,7 +73,7 @@ def _study_facts(opened: Opened) -> dict[str, Any]:
     """What the page says of the study; see `benchmark.report.page.render`."""
     treated = opened.assay.treated
     treatments = treated.drop_duplicates([*TREATMENT_KEY, LABEL])
-    stages = [read_json(p) for p in (opened.folder / "stages").glob("*.json")]
+    stages = [read_json(p) for p in (opened.folder / "stages").glob("*.json") if p.name in opened.used]
     stages.sort(key=lambda s: s["finished"])
     return {
         "name": opened.study.name,

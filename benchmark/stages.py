@@ -29,7 +29,7 @@ from benchmark.methods.settings import (
     transductive,
 )
 from benchmark.methods.tabular import TabularFold, run_tabular_fold
-from benchmark.opened import Opened, stage
+from benchmark.opened import Opened
 from benchmark.profiles.wells import cell_counts, feature_columns, make_profiles, without_cells
 from benchmark.splits import Fold, rows_of
 from benchmark.tasks import run_serially
@@ -79,7 +79,7 @@ def measure_assay(opened: Opened) -> Measured:
     settings, found = opened.study.cellprofiler, find_cellprofiler()
     pipeline = pipeline_path(settings.pipeline, opened.base)
     key = digest([opened.assay_hash, settings.model_dump(mode="json"), found.version])
-    with stage(opened.folder, "CellProfiler", key) as facts:
+    with opened.stage("CellProfiler", key) as facts:
         measured = measure(opened.assay, opened.hashes, settings.model_copy(update={"pipeline": str(pipeline)}), found,
                            opened.folder / "cellprofiler", opened.run_tasks)
         record = measured.record
@@ -121,7 +121,9 @@ def _run_frozen(opened: Opened, method: FrozenMethod) -> FinishedRun:
     from benchmark.crops.cache import crop_key
     from benchmark.networks.weights import weights_identity
 
-    inputs = {"crops": crop_key(opened.assay_hash, method.crops), "weights": weights_identity(method.network)}
+    crops_key = crop_key(opened.assay_hash, method.crops)
+    opened.note("crops", crops_key)
+    inputs = {"crops": crops_key, "weights": weights_identity(method.network)}
     key = digest([inputs, method.network.backbone, method.channels])
     facts = opened.folder / "features" / f"network-{key}.json"
 
@@ -147,9 +149,10 @@ def _feature_files(opened: Opened, name: str, unit: str, build: Callable[[], pd.
     """Write a feature table (scored units only) and the list of scored units it lacks, once."""
     features = opened.folder / "features" / f"{name}.parquet"
     absent = opened.folder / "features" / f"{name}-absent.parquet"
+    kind, key = name.split("-", 1)
+    opened.note(f"{kind} features", key)
     if not (features.exists() and absent.exists()):
-        kind, key = name.split("-", 1)
-        with stage(opened.folder, f"{kind} features", key) as facts:
+        with opened.stage(f"{kind} features", key) as facts:
             table = build()
             scored = {w for fold in opened.split.folds for w in fold.test}
             table = table[rows_of(table, tuple(scored))].reset_index(drop=True)
@@ -165,7 +168,7 @@ def _crops(opened: Opened, method: FrozenMethod | FinetunedMethod) -> Path:
 
     key = crop_key(opened.assay_hash, method.crops)
     path = opened.folder / "crops" / f"{key}.h5"
-    with stage(opened.folder, "crops", key) as facts:
+    with opened.stage("crops", key) as facts:
         build_crops(path, opened.assay, opened.assay_hash, method.crops, opened.run_tasks)
         facts["detail"] = f"{method.crops.size} px, grid {method.crops.grid[0]}x{method.crops.grid[1]}"
     return path
@@ -201,7 +204,9 @@ def _run_finetuned(opened: Opened, method: FinetunedMethod) -> FinishedRun:
     from benchmark.methods.finetuned import FinetunedFold, run_finetuned_fold
     from benchmark.networks.weights import weights_identity
 
-    inputs = {"crops": crop_key(opened.assay_hash, method.crops), "weights": weights_identity(method.network)}
+    crops_key = crop_key(opened.assay_hash, method.crops)
+    opened.note("crops", crops_key)
+    inputs = {"crops": crops_key, "weights": weights_identity(method.network)}
     run = open_run(opened.folder, method, opened.split, inputs)
     threads = max(1, available_cores() // opened.jobs)
 
@@ -222,8 +227,9 @@ def _finish(
 ) -> FinishedRun:
     """Run the folds that are missing, then write the run's record."""
     missing = run.missing(opened.split, opened.study.seeds)
+    opened.note(f"method {method.name}", run.path.name)
     if missing:
-        with stage(opened.folder, f"method {method.name}", run.path.name) as timed:
+        with opened.stage(f"method {method.name}", run.path.name) as timed:
             tasks = [task(fold, seed) for fold, seed in missing]
             runner = run_serially if _on_gpu(opened, method) else opened.run_tasks
             for _ in runner(function, tasks, f"{method.name}, by fold"):

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -80,6 +85,35 @@ def test_from_pixels_to_page_then_nothing_then_only_what_is_missing(study, tmp_p
     after = snapshot(tmp_path)
     changed = {k for k in before if after[k] != before[k]}
     assert {Path(c).name for c in changed} == {folds[0].name, folds[0].with_suffix(".json").name, "record.json"}
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_the_middle_goes_on_and_ends_with_the_same_predictions(study, tmp_path):
+    """kill -9 of everything: what was finished stays untouched, nothing is left half written."""
+    raw = yaml.safe_load(Path(study).read_text())
+    raw["methods"] = [m for m in raw["methods"] if m["name"] == "cnn_finetuned"]
+    Path(study).write_text(yaml.safe_dump(raw))
+    command = [sys.executable, "-m", "benchmark.cli", "cnn", study, "--jobs", "1", "--device", "cpu"]
+
+    def folds(place: Path) -> list[Path]:
+        return sorted((place / "runs/tiny/cnn_finetuned").glob("*/seed1-*.parquet"))
+
+    child = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
+    while not folds(tmp_path):
+        assert child.poll() is None
+        time.sleep(0.02)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    first = {p: p.stat().st_mtime_ns for p in folds(tmp_path)}
+    assert 1 <= len(first) < 4
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert len(folds(tmp_path)) == 4
+    assert all(p.stat().st_mtime_ns == t for p, t in first.items())
+    # the same as a run that nobody killed
+    (tmp_path / "calm").mkdir()
+    subprocess.run(command, cwd=tmp_path / "calm", check=True)
+    for a, b in zip(folds(tmp_path), folds(tmp_path / "calm"), strict=True):
+        pd.testing.assert_frame_equal(pd.read_parquet(a), pd.read_parquet(b))
 
 
 def test_a_wrong_study_ends_with_its_faults_and_status_two(tmp_path, monkeypatch):
