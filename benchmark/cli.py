@@ -98,7 +98,8 @@ def baseline(study: StudyName = "demo", jobs: Jobs = 0) -> None:
         from benchmark.opened import open_study
         from benchmark.stages import run_baseline
 
-        _finished(run_baseline(open_study(study, jobs)), "CellProfiler")
+        opened = open_study(study, jobs)
+        _finished(run_baseline(opened), "CellProfiler", opened.assay.simulated)
 
 
 @app.command()
@@ -108,14 +109,16 @@ def cnn(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -> N
         from benchmark.opened import open_study
         from benchmark.stages import run_cnn
 
-        _finished(run_cnn(open_study(study, jobs, device)), "network")
+        opened = open_study(study, jobs, device)
+        _finished(run_cnn(opened), "network", opened.assay.simulated)
 
 
-def _finished(runs: list[FinishedRun], kind: str) -> None:
+def _finished(runs: list[FinishedRun], kind: str, simulated: bool) -> None:
     """One line a finished method: where it is and how many treatments it got right."""
     from benchmark.evaluation.metrics import summarise
     from benchmark.methods.runs import read_all
 
+    _headline(simulated)
     if not runs:
         out.print(f"The study names no {kind} method: nothing to do.")
     for run in runs:

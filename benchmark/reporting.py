@@ -55,7 +55,7 @@ def make_report(opened: Opened, finished: list[FinishedRun], reports: Path = REP
     comparison = compare(runs)
     for name, table in (("accuracy", comparison.accuracy), ("pairs", comparison.pairs)):
         with whole(folder / f"{name}.csv") as tmp:
-            table.to_csv(tmp, index=False)
+            table.assign(simulated=opened.assay.simulated).to_csv(tmp, index=False)
     pictures = render_samples(opened, folder / "figures")
     render(_study_facts(opened), runs, comparison, pictures, folder)
     text = accuracy_text(comparison)

@@ -50,7 +50,7 @@ def _draw_crops(opened: Opened, method: Any, path: Path) -> Path:
 
     cache = opened.folder / "crops" / f"{crop_key(opened.assay_hash, method.crops)}.h5"
     crops = read_crops(cache, opened.assay, opened.assay_hash, method.crops)
-    samples = {label: [crops.pixels[i] for i in rows.index]
+    samples = {_row_title(opened, label): [crops.pixels[i] for i in rows.index]
                for label, rows in spread_sample(crops.table, CROPS_SHOWN).items()}
     return render_crops(samples, crops.channels, path)
 
@@ -61,8 +61,13 @@ def _draw_outlines(opened: Opened, path: Path) -> Path:
     samples = {}
     for label, rows in spread_sample(treated, OUTLINES_SHOWN).items():
         triples = [_outlined(opened, measured, row) for _, row in rows.iterrows()]
-        samples[label] = [t for t in triples if t is not None]
+        samples[_row_title(opened, label)] = [t for t in triples if t is not None]
     return render_outlines(samples, opened.assay.channels, path)
+
+
+def _row_title(opened: Opened, label: str) -> str:
+    """A picture may be passed on without its page, so it says itself that nothing in it was imaged."""
+    return f"{label} (SIMULATED)" if opened.assay.simulated else label
 
 
 def _outlined(opened: Opened, measured: Measured, row: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
