@@ -155,6 +155,7 @@ def load_from_hub(url: str, cache: Path) -> dict[str, object]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_timm_downloads_from_a_hub_and_a_dead_hub_is_a_clear_error(tmp_path):
     state = {k: v.contiguous() for k, v in timm.create_model(SMALL).state_dict().items()}
     Hub.body = save(state)
