@@ -83,7 +83,8 @@ def measure_assay(opened: Opened) -> Measured:
         measured = measure(opened.assay, opened.hashes, settings.model_copy(update={"pipeline": str(pipeline)}), found,
                            opened.folder / "cellprofiler", opened.run_tasks)
         record = measured.record
-        facts["detail"] = (f"{record['fields']} fields, {record['cells']} cells, {record['shards']} shards, "
+        facts["detail"] = (f"{record['fields']} fields, {record['cells']} cells, {record['shards']} shards "
+                           f"({record['shards_run']} run now), "
                            f"{record['shard_cpu_seconds']:.0f} CPU seconds")
     return measured
 
