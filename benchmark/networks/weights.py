@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError  # noqa: S403 - only the name of what torch raises; nothing is unpickled
 from typing import Any, cast
 
 import timm
@@ -141,13 +142,12 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise MorphobenchError(f"is no readable weights file ({str(error).splitlines()[0]})", str(path)) from error
-    except Exception as error:  # torch raises UnpicklingError, whose module must not be imported here
-        if type(error).__name__ != "UnpicklingError":
-            raise
+    except UnpicklingError as error:
         raise MorphobenchError("holds more than tensors, so it is not loaded", str(path),
                                "Save the plain state dict, or better safetensors.") from error
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise MorphobenchError(f"is no readable weights file ({first})", str(path)) from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
