@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError  # noqa: S403 - only the name of what torch raises; nothing is unpickled
+from pickle import UnpicklingError  # the name of what torch raises; nothing is unpickled here
 from typing import Any, cast
 
 import timm
