@@ -81,7 +81,7 @@ def measure_assay(opened: Opened) -> Measured:
     key = digest([opened.assay_hash, settings.model_dump(mode="json"), found.version])
     with opened.stage("CellProfiler", key) as facts:
         measured = measure(opened.assay, opened.hashes, settings.model_copy(update={"pipeline": str(pipeline)}), found,
-                           opened.folder / "cellprofiler", opened.run_tasks)
+                           opened.folder / "measured", opened.run_tasks)
         record = measured.record
         facts["detail"] = (f"{record['fields']} fields, {record['cells']} cells, {record['shards']} shards "
                            f"({record['shards_run']} run now), "

@@ -19,6 +19,8 @@ from benchmark.splits import Scheme
 #: Studies that come with morphobench.
 STUDIES = Path(__file__).parent / "studies"
 SUFFIXES = (".yaml", ".yml")
+#: Folders of ``runs/<study>`` that are no method's.
+RESERVED = frozenset({"assay", "checked", "crops", "features", "measured", "splits", "stages"})
 
 AssaySettings = Annotated[DemoAssaySettings | TableAssaySettings, Field(discriminator="kind")]
 
@@ -59,6 +61,9 @@ class Study(Settings):
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ValueError(f"two methods have the name {twice[0]!r}")
+        taken = sorted(set(names) & RESERVED)
+        if taken:
+            raise ValueError(f"a method cannot have the name {taken[0]!r}: the study keeps other things in that folder")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("a seed is given twice")
         return self

@@ -54,6 +54,7 @@ def set_in(*keys, value):
     (set_in("methods", 1, "crops", value={"intensity": "x"}), ["crops.intensity", "controls", "plate", "bit_depth"]),
     (set_in("methods", 0, "name", value="Über/method"), ["methods.0.name"]),
     (set_in("methods", 0, "name", value="cnn"), ["two methods", "cnn"]),
+    (set_in("methods", 0, "name", value="crops"), ["cannot have the name 'crops'"]),
     (set_in("methods", value=[]), ["methods"]),
     (set_in("name", value="../up"), ["name"]),
 ])
