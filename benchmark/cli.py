@@ -17,6 +17,7 @@ from benchmark.errors import MorphobenchError
 from benchmark.files import PROJECT
 
 if TYPE_CHECKING:
+    from benchmark.opened import Opened
     from benchmark.stages import FinishedRun
 
 app = typer.Typer(
@@ -99,7 +100,7 @@ def baseline(study: StudyName = "demo", jobs: Jobs = 0) -> None:
         from benchmark.stages import run_baseline
 
         opened = open_study(study, jobs)
-        _finished(run_baseline(opened), "CellProfiler", opened.assay.simulated)
+        _finished(run_baseline(opened), "CellProfiler", opened)
 
 
 @app.command()
@@ -110,21 +111,21 @@ def cnn(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -> N
         from benchmark.stages import run_cnn
 
         opened = open_study(study, jobs, device)
-        _finished(run_cnn(opened), "network", opened.assay.simulated)
+        _finished(run_cnn(opened), "network", opened)
 
 
-def _finished(runs: list[FinishedRun], kind: str, simulated: bool) -> None:
+def _finished(runs: list[FinishedRun], kind: str, opened: Opened) -> None:
     """One line a finished method: where it is and how many treatments it got right."""
     from benchmark.evaluation.metrics import summarise
-    from benchmark.methods.runs import read_all
+    from benchmark.methods.runs import read_run
 
-    _headline(simulated)
+    _headline(opened.assay.simulated)
     if not runs:
         out.print(f"The study names no {kind} method: nothing to do.")
     for run in runs:
-        scores = summarise(read_all(run.folder))
+        scores = summarise(read_run(run.folder, opened.split, opened.study.seeds))
         row = scores[scores["unit"] == "treatment"].iloc[0]
-        out.print(f"{run.record['title']}: {row['correct']} of {row['n']} treatments right "
+        out.print(f"{run.title}: {row['correct']} of {row['n']} treatments right "
                   f"({100 * row['accuracy']:.1f} %), {run.folder.path}", markup=False, highlight=False)
 
 

@@ -61,10 +61,10 @@ def _java() -> Finding:
 
 
 def _compiler() -> Finding:
-    found = shutil.which("gcc") or shutil.which("cc")
+    found = preflight.find_compiler()
     if found:
         return Finding("C compiler", "ok", found)
-    return Finding("C compiler", "missing", "neither gcc nor cc",
+    return Finding("C compiler", "missing", "none of gcc, cc and clang",
                    "Install gcc; CellProfiler's Java bridge is compiled.")
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmark.assays.demo import make_demo
+from benchmark.assays.demo import demo_key, make_demo
 from benchmark.assays.fieldtable import Assay
 from benchmark.assays.settings import DemoAssaySettings
 from benchmark.assays.table import load_table
@@ -73,24 +73,25 @@ class Opened:
         self.used.add(stage_file(name, key))
 
     @property
+    def threads(self) -> int:
+        """Threads of each worker: the workers share the cores."""
+        return max(1, available_cores() // self.jobs)
+
+    @property
     def run_tasks(self) -> RunTasks:
-        """The local cluster; its workers share the cores."""
-        return Cluster(self.jobs, max(1, available_cores() // self.jobs))
+        """The local cluster."""
+        return Cluster(self.jobs, self.threads)
 
 
 def load_assay(study: Study, base: Path, folder: Path, run_tasks: RunTasks) -> Assay:
     """The study's assay; the simulated one is drawn first where it is not there."""
     if isinstance(study.assay, DemoAssaySettings):
-        key = _demo_key(study.assay)
+        key = demo_key(study.assay)
         with stage(folder, DEMO_STAGE, key) as facts:
             assay = make_demo(study.assay, folder / "assay" / key, run_tasks=run_tasks)
             facts["detail"] = f"{len(assay.fields)} simulated fields"
         return assay
     return load_table(study.assay, study.name, base)
-
-
-def _demo_key(settings: DemoAssaySettings) -> str:
-    return digest(settings.model_dump(mode="json"))
 
 
 def open_study(name: str, jobs: int = 0, device: str = "auto", runs: Path = RUNS) -> Opened:
@@ -127,7 +128,7 @@ def open_study(name: str, jobs: int = 0, device: str = "auto", runs: Path = RUNS
                         study.split, hashes)
     opened = Opened(study, assay, hashes, whole_hash, split, folder, jobs, device, base)
     if isinstance(study.assay, DemoAssaySettings):
-        opened.note(DEMO_STAGE, _demo_key(study.assay))
+        opened.note(DEMO_STAGE, demo_key(study.assay))
     return opened
 
 

@@ -32,6 +32,12 @@ def find_java_home(
     return next((h for h in homes if (h / "bin" / "javac").exists() and (h / "include" / "jni.h").is_file()), None)
 
 
+def find_compiler(environ: Mapping[str, str] = os.environ) -> str | None:
+    """A C compiler on the PATH; None where there is none."""
+    found = (shutil.which(name, path=environ.get("PATH")) for name in ("gcc", "cc", "clang"))
+    return next((path for path in found if path), None)
+
+
 def problems(target: str, environ: Mapping[str, str] = os.environ) -> list[str]:
     """What is missing for a target (a key of `DISK_GB`), each with its remedy in one sentence."""
     found = []
@@ -62,7 +68,7 @@ def _build_tools(environ: Mapping[str, str]) -> list[str]:
     if not find_java_home(environ):
         found.append("There is no JDK (javac and its headers): install one (Debian: default-jdk-headless) or set "
                      f"JAVA_HOME, {own}.")
-    if not any(shutil.which(compiler, path=environ.get("PATH")) for compiler in ("gcc", "cc", "clang")):
+    if not find_compiler(environ):
         found.append(f"There is no C compiler: install gcc (Debian: gcc libc6-dev), {own}.")
     return found
 

@@ -49,7 +49,7 @@ def make_report(opened: Opened, finished: list[FinishedRun], reports: Path = REP
     if page.exists() and stamp.exists() and (made := read_json(stamp)).get("key") == key:
         return Report(page, made["text"], False)
     runs = [
-        Run(f.method.name, f.record["title"], f.record, read_run(f.folder, opened.split, opened.study.seeds))
+        Run(f.method.name, f.title, f.record, read_run(f.folder, opened.split, opened.study.seeds))
         for f in finished
     ]
     comparison = compare(runs)
@@ -66,7 +66,7 @@ def make_report(opened: Opened, finished: list[FinishedRun], reports: Path = REP
 def _key(opened: Opened, finished: list[FinishedRun]) -> str:
     study = opened.study
     return digest([PAGE, __version__, study.title, study.description, opened.assay_hash, opened.split.hash,
-                   [[f.record["title"], f.record["run"], sha256_file(f.folder.record_path)] for f in finished]])
+                   [[f.title, f.record["run"], sha256_file(f.folder.record_path)] for f in finished]])
 
 
 def _study_facts(opened: Opened) -> dict[str, Any]:

@@ -49,6 +49,11 @@ class FinishedRun:
     folder: RunFolder
     record: dict[str, Any]
 
+    @property
+    def title(self) -> str:
+        """For readers, from the study as it is now: a run's key and record do not hang on it."""
+        return self.method.title or self.method.name
+
 
 def run_baseline(opened: Opened) -> list[FinishedRun]:
     """CellProfiler over the assay, then every classical method of the study."""
@@ -119,12 +124,10 @@ def _classical_features(
 
 def _run_frozen(opened: Opened, method: FrozenMethod) -> FinishedRun:
     """Frozen features of all scored crops, averaged over the crops of a field, and the shared classifier."""
-    from benchmark.crops.cache import crop_key
     from benchmark.networks.weights import weights_identity
 
-    crops_key = crop_key(opened.assay_hash, method.crops)
-    opened.note("crops", crops_key)
-    inputs = {"crops": crops_key, "weights": weights_identity(method.network)}
+    cache = _crops(opened, method)
+    inputs = {"crops": cache.stem, "weights": weights_identity(method.network)}
     key = digest([inputs, method.network.backbone, method.channels])
     facts = opened.folder / "features" / f"network-{key}.json"
 
@@ -133,7 +136,7 @@ def _run_frozen(opened: Opened, method: FrozenMethod) -> FinishedRun:
         from benchmark.networks.features import frozen_features
         from benchmark.networks.train import resolve_device
 
-        crops = read_crops(_crops(opened, method), opened.assay, opened.assay_hash, method.crops)
+        crops = read_crops(cache, opened.assay, opened.assay_hash, method.crops)
         values, backbone = frozen_features(crops.pixels, method.network, method.channels,
                                            resolve_device(opened.device))
         names = [f"Network_{i:05d}" for i in range(values.shape[1])]
@@ -164,7 +167,7 @@ def _feature_files(opened: Opened, name: str, unit: str, build: Callable[[], pd.
 
 
 def _crops(opened: Opened, method: FrozenMethod | FinetunedMethod) -> Path:
-    """The crop cache of a method, built where it is not there."""
+    """The crop cache of a method, named by its key; built where it is not there."""
     from benchmark.crops.cache import build_crops, crop_key
 
     key = crop_key(opened.assay_hash, method.crops)
@@ -201,19 +204,16 @@ def _run_tabular(
 
 
 def _run_finetuned(opened: Opened, method: FinetunedMethod) -> FinishedRun:
-    from benchmark.crops.cache import crop_key
     from benchmark.methods.finetuned import FinetunedFold, run_finetuned_fold
     from benchmark.networks.weights import weights_identity
 
-    crops_key = crop_key(opened.assay_hash, method.crops)
-    opened.note("crops", crops_key)
-    inputs = {"crops": crops_key, "weights": weights_identity(method.network)}
+    cache = _crops(opened, method)
+    inputs = {"crops": cache.stem, "weights": weights_identity(method.network)}
     run = open_run(opened.folder, method, opened.split, inputs)
-    threads = max(1, available_cores() // opened.jobs)
 
     def task(fold: Fold, seed: int) -> FinetunedFold:
-        return FinetunedFold(_crops(opened, method), opened.assay, opened.assay_hash, method, fold, seed,
-                             _permuted(opened, method, seed), opened.device, threads, run.fold_path(fold, seed))
+        return FinetunedFold(cache, opened.assay, opened.assay_hash, method, fold, seed,
+                             _permuted(opened, method, seed), opened.device, opened.threads, run.fold_path(fold, seed))
 
     return _finish(opened, method, run, run_finetuned_fold, task, {})
 
@@ -259,7 +259,6 @@ def _record(opened: Opened, method: MethodSettings, run: RunFolder) -> dict[str,
     record: dict[str, Any] = {
         **run.config,
         "name": method.name,
-        "title": method.title or method.name,
         "role": ROLES[method.kind],
         "control": method.labels == "permuted",
         "transductive": transductive(method),

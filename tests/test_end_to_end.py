@@ -86,6 +86,15 @@ def test_from_pixels_to_page_then_nothing_then_only_what_is_missing(study, tmp_p
     changed = {k for k in before if after[k] != before[k]}
     assert {Path(c).name for c in changed} == {folds[0].name, folds[0].with_suffix(".json").name, "record.json"}
 
+    # another title is another page and no new run
+    raw = yaml.safe_load(Path(study).read_text())
+    raw["methods"][0]["title"] = "Counting them"
+    Path(study).write_text(yaml.safe_dump(raw))
+    before = snapshot(tmp_path / "runs")
+    call("report", study, "--jobs", "2", "--device", "cpu")
+    assert "Counting them" in (tmp_path / "reports" / "tiny" / "index.html").read_text()
+    assert snapshot(tmp_path / "runs") == before
+
 
 @pytest.mark.slow
 def test_a_run_killed_in_the_middle_goes_on_and_ends_with_the_same_predictions(study, tmp_path):

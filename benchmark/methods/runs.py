@@ -126,8 +126,3 @@ def measured(facts: dict[str, Any]) -> Iterator[None]:
     facts["cpu_seconds"] = round(time.process_time() - cpu, 3)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     facts["peak_mib"] = round(peak / (1024**2 if sys.platform == "darwin" else 1024))
-
-
-def read_all(run: RunFolder) -> pd.DataFrame:
-    """Every prediction file in a run folder, whichever seeds they are of."""
-    return pd.concat([pd.read_parquet(p) for p in sorted(run.path.glob("seed*.parquet"))], ignore_index=True)

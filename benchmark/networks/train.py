@@ -148,11 +148,11 @@ def fine_tune(
 def run_model(backbone: Backbone, pixels: np.ndarray, device: torch.device, bfloat16: bool = False,
               batch: int = 64) -> np.ndarray:
     """Outputs of the network in evaluation mode for (N, C, S, S) uint8 crops: (N, K) float32."""
-    model = backbone.model.to(device).eval()
+    backbone.model.to(device).eval()
     out = []
     for start in range(0, len(pixels), batch):
         part = torch.from_numpy(pixels[start : start + batch]).to(device).float() / 255
-        out.append(_forward(Backbone(model, backbone.mean, backbone.std, "", ""), part, bfloat16).cpu())
+        out.append(_forward(backbone, part, bfloat16).cpu())
     return torch.cat(out).numpy()
 
 

@@ -1,6 +1,5 @@
 """A user's CSV: what it says arrives in the field table, and everything wrong with it is said at once."""
 
-import os
 from pathlib import Path
 
 import pandas as pd
@@ -245,11 +244,7 @@ channels:
 """
 
 
-def test_real_fields_of_bbbc021():
-    if not os.environ.get("MORPHOBENCH_DATA"):
-        if os.environ.get("CI", "").lower() in ("1", "true"):
-            pytest.fail("MORPHOBENCH_DATA is not set, and CI must not skip the real data")
-        pytest.skip("NO REAL DATA: set MORPHOBENCH_DATA to the folder that holds bbbc021_fields")
+def test_real_fields_of_bbbc021(data_folder):
     assay = load_table(TableAssaySettings(**yaml.safe_load(BBBC021)), "bbbc021-fields", Path())
     fields = assay.fields
     assert len(fields) == 660 and len(assay.wells) == 165 and len(assay.labels) == 6
