@@ -1,6 +1,7 @@
 # morphobench. `make help` lists the targets; README.md says what they do.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 STUDY ?= demo
+ASSAY ?= bbbc021
 JOBS ?= 0
 DEVICE ?= auto
 export CELLPROFILER
@@ -12,12 +13,13 @@ CP := .venv-cellprofiler/morphobench-installed.json
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup baseline cnn report test lint bench clean preflight preflight-cellprofiler
+.PHONY: help setup data baseline cnn report test lint bench clean preflight preflight-cellprofiler
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  STUDY=$(STUDY)    which study: demo, bbbc021-fields, or the path of your own YAML file"
+	@echo "  STUDY=$(STUDY)    which study: $(notdir $(basename $(wildcard benchmark/studies/*.yaml))), or your own YAML file"
+	@echo "  ASSAY=$(ASSAY) which collection make data fetches: bbbc021, bbbc014, bbbc013"
 	@echo "  JOBS=$(JOBS)        processes at once; 0 takes one for each core"
 	@echo "  DEVICE=$(DEVICE)   where networks run: auto, cpu, cuda"
 	@echo "  CELLPROFILER=  path of a cellprofiler command you have, instead of installing one"
@@ -39,6 +41,9 @@ $(CP): pipelines/cellprofiler-requirements.txt | preflight-cellprofiler $(SUITE)
 	@$(BENCH) setup
 
 setup: preflight preflight-cellprofiler $(SUITE) $(CP)  ## Install the suite and CellProfiler, each in its own environment
+
+data: preflight $(SUITE)  ## Fetch the images of ASSAY into MORPHOBENCH_DATA (PLATES=a,b for some plates only)
+	@$(BENCH) assay fetch "$(ASSAY)" $(if $(PLATES),--plates "$(PLATES)")
 
 baseline: preflight preflight-cellprofiler $(SUITE) $(CP)  ## Run CellProfiler headless on STUDY and classify its profiles
 	@$(BENCH) baseline "$(STUDY)" --jobs $(JOBS)

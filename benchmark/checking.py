@@ -1,12 +1,14 @@
-"""`morphobench assay check`: every fault of a study's assay at once."""
+"""`morphobench assay check` and `crops verify`: every fault at once."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from benchmark.assays.fieldtable import Assay
 from benchmark.assays.settings import TableAssaySettings
 from benchmark.assays.table import table_faults
 from benchmark.cluster import Cluster, available_cores
-from benchmark.errors import Fault
+from benchmark.errors import Fault, MorphobenchError
 from benchmark.images.check import image_faults
 from benchmark.opened import RUNS, load_assay
 from benchmark.study import load_study, study_base
@@ -39,3 +41,37 @@ def check_assay(name: str) -> tuple[list[Fault], str]:
         + (f"{len(faults)} fault(s)." if faults else "no fault found.")
     )
     return faults, "\n".join([*(f"Left out: {f}" for f in assay.left_out), sentence])
+
+
+def check_crops(what: str) -> tuple[list[Fault], str]:
+    """Verify one crop cache, or all of a study's.
+
+    Parameters
+    ----------
+    what : str
+        Path of an ``.h5`` file, or a study.
+
+    Returns
+    -------
+    list of Fault
+        Damaged crops and files.
+    str
+        What was looked at, in a sentence.
+
+    Raises
+    ------
+    MorphobenchError
+        There is no such file or study, or the study has no crop cache yet.
+    """
+    from benchmark.crops.verify import verify_crops
+
+    if what.endswith(".h5"):
+        files = [Path(what)]
+    else:
+        folder = RUNS / load_study(what).name / "crops"
+        files = sorted(folder.glob("[!.]*.h5"))
+        if not files:
+            raise MorphobenchError("holds no crop cache", str(folder), "Run `make cnn` first.")
+    faults = [fault for file in files for fault in verify_crops(file)]
+    state = f"{len(faults)} fault(s)" if faults else "no fault found"
+    return faults, f"{len(files)} crop cache(s), {', '.join(f.name for f in files)}: {state}."

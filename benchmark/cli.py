@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,8 +29,10 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     rich_markup_mode="rich",
 )
-assay_app = typer.Typer(help="Look at an assay before anything is run on it.", no_args_is_help=True)
+assay_app = typer.Typer(help="Fetch an assay, and look at it before anything is run on it.", no_args_is_help=True)
 app.add_typer(assay_app, name="assay")
+crops_app = typer.Typer(help="Look at the crop caches of a study.", no_args_is_help=True)
+app.add_typer(crops_app, name="crops")
 
 StudyName = Annotated[str, typer.Argument(
     help="Name of a study that comes with morphobench (demo, bbbc021-fields), or the path of your own YAML file.",
@@ -115,17 +118,17 @@ def cnn(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -> N
 
 
 def _finished(runs: list[FinishedRun], kind: str, opened: Opened) -> None:
-    """One line a finished method: where it is and how many treatments it got right."""
+    """One line a finished method: where it is and how many treatments (or wells, of controls) it got right."""
     from benchmark.evaluation.metrics import summarise
     from benchmark.methods.runs import read_run
 
     _headline(opened.assay.simulated)
     if not runs:
         out.print(f"The study names no {kind} method: nothing to do.")
+    unit = "well" if opened.assay.scoring == "controls" else "treatment"
     for run in runs:
-        scores = summarise(read_run(run.folder, opened.split, opened.study.seeds))
-        row = scores[scores["unit"] == "treatment"].iloc[0]
-        out.print(f"{run.title}: {row['correct']} of {row['n']} treatments right "
+        row = summarise(read_run(run.folder, opened.split, opened.study.seeds), (unit,)).iloc[0]
+        out.print(f"{run.title}: {row['correct']} of {row['n']} {unit}s right "
                   f"({100 * row['accuracy']:.1f} %), {run.folder.path}", markup=False, highlight=False)
 
 
@@ -144,6 +147,46 @@ def assay_check(study: StudyName) -> None:
         from benchmark.checking import check_assay
 
         faults, sentence = check_assay(study)
+        for fault in faults:
+            out.print(f"- {fault}", markup=False, highlight=False)
+        out.print(sentence, markup=False, highlight=False)
+        if faults:
+            raise typer.Exit(1)
+
+
+@assay_app.command("fetch")
+def assay_fetch(
+    name: Annotated[str, typer.Argument(help="bbbc021, bbbc014 or bbbc013.", metavar="ASSAY")],
+    to: Annotated[Path | None, typer.Option(
+        help="Data folder; by default MORPHOBENCH_DATA, else a folder of your user's data directory.")] = None,
+    plates: Annotated[str, typer.Option(help="Plates of bbbc021, with commas between; all if not given.")] = "",
+    jobs: Annotated[int, typer.Option(help="Downloads at once.", min=1, max=16)] = 4,
+    keep_archives: Annotated[bool, typer.Option(help="Keep the archives after unpacking.")] = False,
+) -> None:
+    """Download a collection of the Broad Bioimage Benchmark Collection, check it, and unpack it.
+
+    Goes on where an earlier call broke off. The first fetch writes lock.json with the size and SHA-256 of every
+    file; later uses check against it.
+    """
+    with _said_clearly():
+        from benchmark.assays.collections import data_folder
+        from benchmark.assays.fetch import fetch_assay
+
+        wanted = tuple(p.strip() for p in plates.split(",") if p.strip())
+        lock = fetch_assay(name, to or data_folder(), plates=wanted, jobs=jobs, keep_archives=keep_archives)
+        out.print(f"{name} is in {lock.parent.resolve()}; its lock file is {lock.name}.", markup=False, highlight=False)
+
+
+@crops_app.command("verify")
+def crops_verify(
+    what: Annotated[str, typer.Argument(help="A study (every crop cache it has), or the path of one .h5 file.",
+                                        metavar="STUDY_OR_FILE")],
+) -> None:
+    """Read every crop of a cache and check it against the hash written with it. Exit status 1 if one differs."""
+    with _said_clearly():
+        from benchmark.checking import check_crops
+
+        faults, sentence = check_crops(what)
         for fault in faults:
             out.print(f"- {fault}", markup=False, highlight=False)
         out.print(sentence, markup=False, highlight=False)

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmark import __version__
 from benchmark.evaluation.comparison import Run, compare
 from benchmark.files import digest, read_json, sha256_file, whole, write_json
-from benchmark.methods.runs import read_run
+from benchmark.methods.runs import read_response, read_run
 from benchmark.opened import REPORTS, Opened
 from benchmark.report.page import render
 from benchmark.report.text import accuracy_text
 from benchmark.samples import render_samples
-from benchmark.splits import audit
+from benchmark.splits import HELD_OUT, audit
 from benchmark.stages import FinishedRun
 from benchmark.tables import COMPOUND, LABEL, TREATMENT_KEY, WELL_KEY
 
 #: Raised when the page changes, so that pages made by older code are drawn again.
-PAGE = 1
+PAGE = 2
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,15 @@ def make_report(opened: Opened, finished: list[FinishedRun], reports: Path = REP
     if page.exists() and stamp.exists() and (made := read_json(stamp)).get("key") == key:
         return Report(page, made["text"], False)
     runs = [
-        Run(f.method.name, f.title, f.record, read_run(f.folder, opened.split, opened.study.seeds))
+        Run(f.method.name, f.title, f.record, read_run(f.folder, opened.split, opened.study.seeds),
+            read_response(f.folder, opened.split, opened.study.seeds))
         for f in finished
     ]
-    comparison = compare(runs)
-    for name, table in (("accuracy", comparison.accuracy), ("pairs", comparison.pairs)):
+    comparison = compare(runs, _unit(opened))
+    tables = {"accuracy": comparison.accuracy, "pairs": comparison.pairs}
+    if comparison.doses is not None:
+        tables |= {"dose": comparison.doses.table, "dose-wells": comparison.doses.wells}
+    for name, table in tables.items():
         with whole(folder / f"{name}.csv") as tmp:
             table.assign(simulated=opened.assay.simulated).to_csv(tmp, index=False)
     pictures = render_samples(opened, folder / "figures")
@@ -69,28 +73,39 @@ def _key(opened: Opened, finished: list[FinishedRun]) -> str:
                    [[f.title, f.record["run"], sha256_file(f.folder.record_path)] for f in finished]])
 
 
+def _unit(opened: Opened) -> Literal["treatment", "well"]:
+    """Treatments of control wells are a handful: there the wells are compared."""
+    return "well" if opened.assay.scoring == "controls" else "treatment"
+
+
 def _study_facts(opened: Opened) -> dict[str, Any]:
     """What the page says of the study; see `benchmark.report.page.render`."""
-    treated = opened.assay.treated
+    assay = opened.assay
+    treated = assay.treated
     treatments = treated.drop_duplicates([*TREATMENT_KEY, LABEL])
+    wells = treated.drop_duplicates(WELL_KEY)
+    counted = wells if _unit(opened) == "well" else treatments
     stages = [read_json(p) for p in (opened.folder / "stages").glob("*.json") if p.name in opened.used]
     stages.sort(key=lambda s: s["finished"])
     return {
         "name": opened.study.name,
         "title": opened.study.title or opened.study.name,
         "description": opened.study.description,
-        "simulated": opened.assay.simulated,
-        "source": opened.assay.source,
+        "simulated": assay.simulated,
+        "source": assay.source,
         "scheme": opened.split.scheme,
+        "held_out": HELD_OUT[opened.split.scheme][1],
         "n_folds": len(opened.split.folds),
-        "n_fields": len(treated),
-        "n_wells": len(treated.drop_duplicates(WELL_KEY)),
+        "n_fields": len(assay.predicted) if assay.channels else None,
+        "n_wells": len(wells),
+        "n_response": len(assay.responses.drop_duplicates(WELL_KEY)),
         "n_treatments": len(treatments),
         "n_compounds": int(treated[COMPOUND].nunique()),
-        "labels": {str(k): int(v) for k, v in treatments[LABEL].value_counts().sort_index().items()},
+        "labels": {str(k): int(v) for k, v in counted[LABEL].value_counts().sort_index().items()},
         "left_out": list(opened.split.left_out),
         "assay_hash": opened.assay_hash,
         "split_hash": opened.split.hash,
+        "data_lock": opened.lock_hash or "",
         "morphobench": __version__,
         "stages": stages,
     }

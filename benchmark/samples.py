@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from benchmark.cellprofiler.measure import Measured
 from benchmark.images.reading import read_field, read_plane
-from benchmark.methods.settings import CLASSICAL, CNN
+from benchmark.methods.settings import CLASSICAL, CNN, FinetunedMethod, FrozenMethod
 from benchmark.opened import Opened
+from benchmark.prepare import crops_of, measure_assay
 from benchmark.report.gallery import render_crops, render_outlines
-from benchmark.stages import measure_assay
 from benchmark.tables import COMPOUND, CONCENTRATION, FIELD_KEY, LABEL
 
 CROPS_SHOWN, OUTLINES_SHOWN = 6, 2
@@ -33,25 +32,33 @@ def spread_sample(table: pd.DataFrame, n: int) -> dict[str, pd.DataFrame]:
 
 
 def render_samples(opened: Opened, folder: Path) -> dict[str, Path]:
-    """Draw the pictures that the study's methods call for; headings to PNG files."""
-    pictures = {}
+    """Draw the pictures that the study's methods call for; headings to PNG files. None without images."""
+    pictures: dict[str, Path] = {}
+    if not opened.assay.channels:
+        return pictures
     methods = opened.study.methods
     cnn = next((m for m in reversed(methods) if isinstance(m, CNN) and m.labels == "true"), None)
     if cnn is not None:
-        heading = f"Crops as the network sees them ({cnn.crops.size} px)"
+        heading = f"Crops as the network sees them ({cnn.crops.summary})"
         pictures[heading] = _draw_crops(opened, cnn, folder / "crops.png")
     if any(isinstance(m, CLASSICAL) for m in methods):
         pictures["Segmentation by CellProfiler"] = _draw_outlines(opened, folder / "outlines.png")
     return pictures
 
 
-def _draw_crops(opened: Opened, method: Any, path: Path) -> Path:
-    from benchmark.crops.cache import crop_key, read_crops
+def _draw_crops(opened: Opened, method: FrozenMethod | FinetunedMethod, path: Path) -> Path:
+    """The first crop of a few fields of each label."""
+    from benchmark.crops.reader import open_crops
 
-    cache = opened.folder / "crops" / f"{crop_key(opened.assay_hash, method.crops)}.h5"
-    crops = read_crops(cache, opened.assay, opened.assay_hash, method.crops)
-    samples = {_row_title(opened, label): [crops.pixels[i] for i in rows.index]
-               for label, rows in spread_sample(crops.table, CROPS_SHOWN).items()}
+    crops = open_crops(*crops_of(opened, method))
+    treated = opened.assay.treated
+    having, first = np.unique(crops.field, return_index=True)
+    place = dict(zip(having.tolist(), first.tolist(), strict=True))
+    samples = {}
+    for label, rows in spread_sample(treated[treated.index.isin(having)], CROPS_SHOWN).items():
+        pixels = crops.batch(np.array([place[i] for i in rows.index]))
+        samples[_row_title(opened, label)] = list((pixels / 257).astype(np.uint8) if pixels.dtype == np.uint16
+                                                  else pixels)
     return render_crops(samples, crops.channels, path)
 
 

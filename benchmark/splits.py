@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,19 +21,29 @@ from sklearn.model_selection import StratifiedGroupKFold
 from benchmark.assays.fieldtable import Assay
 from benchmark.errors import LeakError, MorphobenchError
 from benchmark.files import digest, read_json, write_json
-from benchmark.tables import COMPOUND, LABEL, PLATE, WELL, WELL_KEY, path_column
+from benchmark.tables import CELL_LINE, COMPOUND, CONTROL, LABEL, PLATE, WELL, WELL_KEY, path_column
 
-Scheme = Literal["leave-one-compound-out"]
+Scheme = Literal["leave-one-compound-out", "leave-one-cell-line-out"]
 WellKey = tuple[str, str]
+#: What a scheme holds out, one value a fold; and the words for it.
+HELD_OUT: Mapping[str, tuple[str, str]] = {
+    "leave-one-compound-out": (COMPOUND, "compound"),
+    "leave-one-cell-line-out": (CELL_LINE, "cell line"),
+}
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Wells held out, and the wells that may be trained on. Wells are (plate, well)."""
+    """Wells held out, and the wells that may be trained on. Wells are (plate, well).
+
+    ``response`` are unlabelled wells of what is held out, a dose series: predicted, and neither trained nor
+    scored on. They lie in no fold but where their compound (or cell line) is held out.
+    """
 
     name: str
     test: tuple[WellKey, ...]
     train: tuple[WellKey, ...]
+    response: tuple[WellKey, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,52 +70,69 @@ class Split:
     @property
     def hash(self) -> str:
         """Hash of the folds and of the assay they belong to (64 hexadecimal digits)."""
-        return digest([self.scheme, self.assay_hash, [[f.name, f.test, f.train] for f in self.folds]], 64)
+        return digest([self.scheme, self.assay_hash, [[f.name, f.test, f.train, f.response] for f in self.folds]],
+                      64)
 
 
-def _leave_one_compound_out(wells: pd.DataFrame) -> list[Fold]:
-    """One fold a compound: all its wells are tested, all wells of other compounds may be trained on."""
-    keys = list(wells[WELL_KEY].itertuples(index=False, name=None))
-    folds = []
-    for compound in sorted(wells[COMPOUND].unique()):
-        held = (wells[COMPOUND] == compound).tolist()
-        test = tuple(k for k, h in zip(keys, held, strict=True) if h)
-        train = tuple(k for k, h in zip(keys, held, strict=True) if not h)
-        folds.append(Fold(str(compound), test, train))
-    return folds
+def _leave_one_out(wells: pd.DataFrame, responses: pd.DataFrame, column: str) -> list[Fold]:
+    """One fold a value of ``column``: its wells are tested, all others may be trained on."""
 
+    def keys(table: pd.DataFrame, chosen: pd.Series) -> tuple[WellKey, ...]:
+        return tuple(table.loc[chosen, WELL_KEY].itertuples(index=False, name=None))
 
-_SCHEMES: Mapping[str, Callable[[pd.DataFrame], list[Fold]]] = {
-    "leave-one-compound-out": _leave_one_compound_out,
-}
+    return [
+        Fold(str(value), keys(wells, wells[column] == value), keys(wells, wells[column] != value),
+             keys(responses, responses[column] == value))
+        for value in sorted(wells[column].unique())
+    ]
 
 
 def make_split(assay: Assay, assay_hash: str, scheme: Scheme, file_hashes: Mapping[str, str] | None = None) -> Split:
     """Make the folds of a scheme and audit them.
 
-    Only labelled wells that are no negative controls are in the folds: negative controls serve per-plate
-    normalisation and are never a class.
+    Only the assay's scored wells are in the folds: where treatments are scored, negative controls serve
+    per-plate normalisation and are never a class.
 
     Raises
     ------
+    MorphobenchError
+        The assay has nothing to hold out by this scheme.
     LeakError
         A fold is not sound; see `audit`.
     """
+    column, words = HELD_OUT[scheme]
     wells = assay.treated.drop_duplicates(WELL_KEY).sort_values(WELL_KEY)
-    controls = assay.wells["Metadata_Control"].eq("negative").sum()
-    left_out = [str(f) for f in assay.left_out]
-    if controls:
-        left_out.append(f"{controls} negative-control wells are not scored; they serve normalisation only")
-    split = Split(scheme, assay_hash, tuple(_SCHEMES[scheme](wells)), tuple(left_out))
+    responses = assay.responses.drop_duplicates(WELL_KEY).sort_values(WELL_KEY)
+    if wells[column].nunique() < 2:
+        only = ", ".join(map(repr, wells[column].unique())) or "none"
+        raise MorphobenchError(f"{scheme} needs two {words}s or more, and the scored wells have {only}", "study.split",
+                               f"Schemes: {', '.join(HELD_OUT)}.")
+    split = Split(scheme, assay_hash, tuple(_leave_one_out(wells, responses, column)),
+                  tuple(_not_scored(assay, len(responses))))
     audit(split, assay, assay_hash, file_hashes)
     return split
 
 
+def _not_scored(assay: Assay, responses: int) -> list[str]:
+    """What the assay holds and no fold scores, one sentence each."""
+    sentences = [str(f) for f in assay.left_out]
+    controls = int(assay.wells[CONTROL].eq("negative").sum())
+    unlabelled = int((assay.wells[LABEL].eq("") & assay.wells[CONTROL].eq("")).sum()) - responses
+    if controls and assay.scoring == "treatments":
+        sentences.append(f"{controls} negative-control wells are not scored; they serve normalisation only")
+    if responses:
+        sentences.append(f"{responses} wells of the dose series are predicted and not scored: they have no label")
+    if unlabelled > 0:
+        sentences.append(f"{unlabelled} wells without a label are neither trained on nor scored")
+    return sentences
+
+
 def audit(split: Split, assay: Assay, assay_hash: str, file_hashes: Mapping[str, str] | None = None) -> None:
-    """Assert that every fold is disjoint in compound, well, field and image content.
+    """Assert that every fold is disjoint in what its scheme holds out, and in well, field and image content.
 
     Also: the split was made on this very assay; every scored well is tested exactly once; every test
-    label can be learnt from another compound in training.
+    label can be learnt from training; every well of a dose series is predicted exactly once, where its compound
+    (or cell line) is held out, and trained on nowhere.
 
     Parameters
     ----------
@@ -129,13 +156,20 @@ def audit(split: Split, assay: Assay, assay_hash: str, file_hashes: Mapping[str,
         extra = sorted(set(tested) - set(by_well))
         raise LeakError(f"the test wells of all folds are not the scored wells, each once: twice {twice[:3]}, "
                         f"missing {missing[:3]}, unknown {extra[:3]}")
+    responses = {key: rows for key, rows in assay.responses.groupby(WELL_KEY)}
+    predicted = [w for fold in split.folds for w in fold.response]
+    if sorted(predicted) != sorted(responses):
+        raise LeakError(f"the dose series of all folds ({len(predicted)} wells) is not the assay's "
+                        f"({len(responses)} wells), each once")
     for fold in split.folds:
-        _audit_fold(fold, by_well, assay.channels, file_hashes)
+        _audit_fold(fold, HELD_OUT[split.scheme], by_well, responses, assay.channels, file_hashes)
 
 
 def _audit_fold(
     fold: Fold,
+    held_out: tuple[str, str],
     by_well: Mapping[Any, pd.DataFrame],
+    responses: Mapping[Any, pd.DataFrame],
     channels: tuple[str, ...],
     file_hashes: Mapping[str, str] | None,
 ) -> None:
@@ -144,16 +178,19 @@ def _audit_fold(
     if unknown:
         raise LeakError(f"trains on wells that are not scored wells: {unknown[:3]}", where)
     test = pd.concat([by_well[w] for w in fold.test])
+    # What is predicted, scored or not, must be as far from training as what is scored.
+    held = pd.concat([test, *(responses[w] for w in fold.response)])
     train = pd.concat([by_well[w] for w in fold.train]) if fold.train else test.iloc[:0]
     unlearnable = sorted(set(test[LABEL]) - set(train[LABEL]))
     if unlearnable:
         raise LeakError(f"no training well has the label {unlearnable[0]!r}: it cannot be scored", where)
+    column, words = held_out
     pairs: list[tuple[str, set[Any], set[Any]]] = [
-        ("compound", set(test[COMPOUND]), set(train[COMPOUND])),
-        ("well", set(fold.test), set(fold.train)),
+        (words, set(held[column]), set(train[column])),
+        ("well", {*fold.test, *fold.response}, set(fold.train)),
     ]
     paths = [path_column(c) for c in channels]
-    pairs.append(("image file", set(test[paths].to_numpy().ravel()), set(train[paths].to_numpy().ravel())))
+    pairs.append(("image file", set(held[paths].to_numpy().ravel()), set(train[paths].to_numpy().ravel())))
     if file_hashes is not None:
         pairs.append(("image content", {file_hashes[p] for p in pairs[-1][1]}, {file_hashes[p] for p in pairs[-1][2]}))
     for what, in_test, in_train in pairs:
@@ -164,7 +201,7 @@ def _audit_fold(
 
 def save_split(path: Path, split: Split) -> None:
     """Write the folds as JSON with their hash."""
-    folds = [{"name": f.name, "test": f.test, "train": f.train} for f in split.folds]
+    folds = [{"name": f.name, "test": f.test, "train": f.train, "response": f.response} for f in split.folds]
     write_json(path, {"scheme": split.scheme, "assay_hash": split.assay_hash, "folds": folds,
                       "left_out": split.left_out, "hash": split.hash})
 
@@ -182,9 +219,11 @@ def load_split(path: Path, assay: Assay, assay_hash: str, file_hashes: Mapping[s
     raw = read_json(path)
     try:
         folds = tuple(
-            Fold(f["name"], tuple((p, w) for p, w in f["test"]), tuple((p, w) for p, w in f["train"]))
+            Fold(f["name"], *(tuple((p, w) for p, w in f[part]) for part in ("test", "train", "response")))
             for f in raw["folds"]
         )
+        if raw["scheme"] not in HELD_OUT:
+            raise ValueError(f"unknown scheme {raw['scheme']!r}")
         split = Split(raw["scheme"], raw["assay_hash"], folds, tuple(raw["left_out"]))
         stated = raw["hash"]
     except (KeyError, TypeError, ValueError) as error:
@@ -215,6 +254,14 @@ def rows_of(table: pd.DataFrame, wells: tuple[WellKey, ...]) -> pd.Series:
     """Boolean mask of the rows of ``table`` (with plate and well columns) that lie in ``wells``."""
     index = pd.MultiIndex.from_frame(table[[PLATE, WELL]])
     return pd.Series(index.isin(list(wells)), index=table.index)
+
+
+def inner_groups(table: pd.DataFrame) -> pd.Series:
+    """What `inner_folds` keeps together: compounds; where training has a single one, cell lines, else wells."""
+    for column in (COMPOUND, CELL_LINE):
+        if table[column].nunique() > 1:
+            return table[column]
+    return table[PLATE] + " " + table[WELL]
 
 
 def inner_folds(

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from benchmark.assays.settings import DemoAssaySettings, TableAssaySettings
+from benchmark.assays.settings import (
+    Bbbc013AssaySettings,
+    Bbbc014AssaySettings,
+    Bbbc021AssaySettings,
+    Bbbc021ProfilesSettings,
+    DemoAssaySettings,
+    ProfileTableSettings,
+    TableAssaySettings,
+)
 from benchmark.cellprofiler.settings import CellProfilerSettings
 from benchmark.errors import Fault, FaultsError, MorphobenchError
+from benchmark.images.settings import IlluminationSettings
 from benchmark.methods.settings import MethodSettings
 from benchmark.settings import Settings
 from benchmark.splits import Scheme
@@ -20,9 +29,13 @@ from benchmark.splits import Scheme
 STUDIES = Path(__file__).parent / "studies"
 SUFFIXES = (".yaml", ".yml")
 #: Folders of ``runs/<study>`` that are no method's.
-RESERVED = frozenset({"assay", "checked", "crops", "features", "measured", "splits", "stages"})
+RESERVED = frozenset({"assay", "checked", "crops", "features", "illumination", "measured", "splits", "stages"})
 
-AssaySettings = Annotated[DemoAssaySettings | TableAssaySettings, Field(discriminator="kind")]
+AssaySettings = Annotated[
+    DemoAssaySettings | TableAssaySettings | ProfileTableSettings | Bbbc021AssaySettings | Bbbc021ProfilesSettings
+    | Bbbc014AssaySettings | Bbbc013AssaySettings,
+    Field(discriminator="kind"),
+]
 
 
 class Study(Settings):
@@ -44,6 +57,8 @@ class Study(Settings):
         Each method runs once a seed.
     cellprofiler : settings
         Pipeline of the classical arm.
+    illumination : settings
+        Correction of uneven light, the same for CellProfiler and for crops of the scheme ``standard``.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)
@@ -54,6 +69,7 @@ class Study(Settings):
     methods: tuple[MethodSettings, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field((1,), min_length=1)
     cellprofiler: CellProfilerSettings = CellProfilerSettings()
+    illumination: IlluminationSettings = IlluminationSettings()
 
     @model_validator(mode="after")
     def _unique(self) -> Study:
@@ -127,7 +143,7 @@ def _fault(error: dict[str, Any]) -> Fault:
     """One of pydantic's errors in the words of a study file: the key as it is written, and what is allowed."""
     location = [str(p) for p in error["loc"]]
     # pydantic puts the tag of the chosen kind between list index and key; a user never wrote it
-    tags = {"demo", "table", "cell_count", "profile", "cnn_frozen", "cnn_finetuned"}
+    tags = _kinds(AssaySettings) | _kinds(MethodSettings)
     key = ".".join(p for i, p in enumerate(location) if not (p in tags and 0 < i < len(location) - 1)
                    or (p in tags and location[i - 1] in ("columns", "channels")))
     kind, context = error["type"], error.get("ctx", {})
@@ -145,6 +161,11 @@ def _fault(error: dict[str, Any]) -> Fault:
     if kind == "literal_error":
         return Fault(f"{error['input']!r} is not allowed", key, f"Allowed: {context.get('expected', '')}.")
     return Fault(f"{error['msg'].removeprefix('Value error, ')} (given: {str(error['input'])[:60]!r})", key)
+
+
+def _kinds(union: Any) -> set[str]:
+    """The ``kind`` of each member of a union of settings."""
+    return {get_args(m.model_fields["kind"].annotation)[0] for m in get_args(get_args(union)[0])}
 
 
 def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:

@@ -21,12 +21,13 @@ COMPOUND = "Metadata_Compound"
 CONCENTRATION = "Metadata_Concentration"  # µM, float; 0 for controls without one
 LABEL = "Metadata_Label"
 CONTROL = "Metadata_Control"  # '', 'negative' or 'positive'
+CELL_LINE = "Metadata_CellLine"  # '' where an assay has one
 
 WELL_KEY = [PLATE, WELL]
 FIELD_KEY = [PLATE, WELL, SITE]
-TREATMENT_KEY = [COMPOUND, CONCENTRATION]
+TREATMENT_KEY = [COMPOUND, CONCENTRATION, CELL_LINE]
 #: What every field table holds, in this order, before its Path_/Plane_ columns.
-FIELD_COLUMNS = [BATCH, PLATE, WELL, SITE, REPLICATE, COMPOUND, CONCENTRATION, LABEL, CONTROL]
+FIELD_COLUMNS = [BATCH, PLATE, WELL, SITE, REPLICATE, COMPOUND, CONCENTRATION, LABEL, CONTROL, CELL_LINE]
 #: The same for a table with one row a well.
 WELL_COLUMNS = [c for c in FIELD_COLUMNS if c != SITE]
 
@@ -59,7 +60,8 @@ def check_predictions(table: pd.DataFrame, where: str = "prediction table") -> N
 
     One row a predicted unit: the ``Metadata_*`` keys of the unit with compound, concentration and
     label; ``unit`` (one of `UNITS`); ``crop`` (int) where the unit is a crop; ``method, fold, seed``;
-    and ``p_<label>`` (float, rows summing to 1) for each label in sorted order.
+    and ``p_<label>`` (float, rows summing to 1) for each label in sorted order. The cell line may be left out where
+    there is one.
 
     Raises
     ------
@@ -67,7 +69,8 @@ def check_predictions(table: pd.DataFrame, where: str = "prediction table") -> N
         A column is missing, a probability is not finite or out of range, a row does not sum to 1,
         a true label has no probability column, or a unit is predicted twice.
     """
-    missing = [c for c in [*WELL_KEY, *TREATMENT_KEY, LABEL, "unit", "method", "fold", "seed"] if c not in table]
+    missing = [c for c in [*WELL_KEY, COMPOUND, CONCENTRATION, LABEL, "unit", "method", "fold", "seed"]
+               if c not in table]
     if missing:
         raise MorphobenchError(f"lacks the columns {', '.join(missing)}", where)
     columns = [c for c in table.columns if c.startswith("p_")]
@@ -83,5 +86,6 @@ def check_predictions(table: pd.DataFrame, where: str = "prediction table") -> N
         rows = table[table["unit"] == unit]
         if unit not in UNITS:
             raise MorphobenchError(f"has the unit {unit!r}, not one of {', '.join(UNITS)}", where)
-        if rows.duplicated([*UNIT_KEY[unit], "method", "seed"]).any():
+        key = [c for c in UNIT_KEY[unit] if c in table]
+        if rows.duplicated([*key, "method", "seed"]).any():
             raise MorphobenchError(f"predicts a {unit} twice", where)

@@ -1,12 +1,13 @@
-"""Write ``analysis.cppipe`` with CellProfiler's own API.
+"""Write ``analysis.cppipe`` and ``translocation.cppipe`` with CellProfiler's own API.
 
-Setting order and module revisions are then those of the installed release, and the file opens
+Setting order and module revisions are then those of the installed release, and the files open
 unchanged in CellProfiler's own window. Run it with CellProfiler's interpreter:
 
-    .venv-cellprofiler/bin/python pipelines/write_pipelines.py
+    .venv-cellprofiler/bin/python pipelines/write_pipelines.py [FOLDER]
 
-Sizes and thresholds suit full-resolution fields (about 1280×1024 pixels, nuclei 12–60 pixels wide);
-studies of other magnifications change them by module and setting name.
+Sizes and thresholds suit full-resolution fields for analysis (about 1280×1024 pixels, nuclei 12–60 pixels
+wide) and BBBC013 for translocation (640×640 pixels, nuclei 10–35 pixels wide); studies of other
+magnifications change them by module and setting name.
 """
 
 import logging
@@ -21,6 +22,7 @@ from cellprofiler_core.pipeline import Pipeline  # noqa: E402  (headless must be
 from cellprofiler_core.utilities.core.modules import fill_modules, instantiate_module  # noqa: E402
 
 CHANNELS = ["DNA", "Tubulin", "Actin"]
+REPORTER_CHANNELS = ["Reporter", "DNA"]
 OBJECTS = ["Nuclei", "Cells", "Cytoplasm"]
 MASKS = ["Nuclei", "Cells"]
 
@@ -65,20 +67,28 @@ def load(b):
 
 def correct_illumination(b):
     for channel in CHANNELS:
-        b.add("CorrectIlluminationCalculate",
-              "Per field: the darkest pixels of blocks, smoothed by a polynomial, show the lamp's shape.",
-              image_name="Orig" + channel, illumination_image_name="Illum" + channel,
-              intensity_choice="Background", block_size=300, rescale_option="Yes", each_or_all="Each",
-              smoothing_method="Fit Polynomial")
+        calculate_illumination(b, "Orig" + channel, channel, 300)
+    apply_illumination(b, CHANNELS)
+
+
+def calculate_illumination(b, image, channel, block):
+    b.add("CorrectIlluminationCalculate",
+          "Per field: the darkest pixels of blocks, smoothed by a polynomial, show the lamp's shape.",
+          image_name=image, illumination_image_name="Illum" + channel,
+          intensity_choice="Background", block_size=block, rescale_option="Yes", each_or_all="Each",
+          smoothing_method="Fit Polynomial")
+
+
+def apply_illumination(b, channels):
     module = b.add("CorrectIlluminationApply")
-    while len(module.images) < len(CHANNELS):
+    while len(module.images) < len(channels):
         module.add_image()
-    for image, channel in zip(module.images, CHANNELS, strict=True):
+    for image, channel in zip(module.images, channels, strict=True):
         set_value(image.image_name, "Orig" + channel)
         set_value(image.corrected_image_name, "Flat" + channel)
         set_value(image.illum_correct_function_image_name, "Illum" + channel)
         set_value(image.divide_or_subtract, "Divide")
-    for channel in CHANNELS:
+    for channel in channels:
         # Texture counts 256 grey levels of the whole range: 12-bit pictures in 16-bit files would fill 16.
         module = b.add("ImageMath", "The same factor for all fields: 16 for a 12-bit camera's 16-bit files.",
                        operation="None", after_factor=1.0, output_image_name=channel)
@@ -86,16 +96,7 @@ def correct_illumination(b):
 
 
 def segment(b):
-    module = b.add("IdentifyPrimaryObjects", x_name="DNA", y_name="Nuclei", size_range="12,60",
-                   exclude_size=True, exclude_border_objects=True, use_advanced=True,
-                   unclump_method="Shape", watershed_method="Intensity", maximum_object_count=1000)
-    threshold = module.threshold
-    set_value(threshold.threshold_scope, "Global")
-    set_value(threshold.global_operation, "Minimum Cross-Entropy")
-    set_value(threshold.threshold_smoothing_scale, 1.3488)
-    set_value(threshold.threshold_correction_factor, 1.0)
-    # A floor above the camera's background: an empty field must not fill with false nuclei.
-    set_value(threshold.threshold_range, "0.01,1.0")
+    identify_nuclei(b, "12,60", 1.3488, "0.01,1.0")
     module = b.add("IdentifySecondaryObjects", x_name="Nuclei", y_name="Cells", method="Propagation",
                    image_name="Actin", regularization_factor=0.05, fill_holes=True,
                    wants_discard_edge=False)
@@ -105,18 +106,49 @@ def segment(b):
     set_value(threshold.threshold_smoothing_scale, 1.3488)
     set_value(threshold.threshold_correction_factor, 0.8)
     set_value(threshold.threshold_range, "0.008,1.0")
+    identify_cytoplasm(b)
+
+
+def identify_nuclei(b, diameters, smoothing, bounds):
+    module = b.add("IdentifyPrimaryObjects", x_name="DNA", y_name="Nuclei", size_range=diameters,
+                   exclude_size=True, exclude_border_objects=True, use_advanced=True,
+                   unclump_method="Shape", watershed_method="Intensity", maximum_object_count=1000)
+    threshold = module.threshold
+    set_value(threshold.threshold_scope, "Global")
+    set_value(threshold.global_operation, "Minimum Cross-Entropy")
+    set_value(threshold.threshold_smoothing_scale, smoothing)
+    set_value(threshold.threshold_correction_factor, 1.0)
+    # A floor above the camera's background: an empty field must not fill with false nuclei.
+    set_value(threshold.threshold_range, bounds)
+    return threshold
+
+
+def identify_cytoplasm(b):
     b.add("IdentifyTertiaryObjects", secondary_objects_name="Cells", primary_objects_name="Nuclei",
           subregion_objects_name="Cytoplasm", shrink_primary=False)
 
 
 def measure(b):
+    measure_basics(b, CHANNELS)
+    measure_distribution(b, CHANNELS)
+    measure_texture(b, CHANNELS, OBJECTS, (3, 10))
+    b.add("MeasureGranularity", images_list=CHANNELS, wants_objects=True, objects_list=OBJECTS,
+          subsample_size=0.25, image_sample_size=0.25, element_size=10, granular_spectrum_length=16)
+    measure_neighbours(b, 60)
+    measure_colocalisation(b, CHANNELS)
+
+
+def measure_basics(b, channels):
     module = b.add("MeasureImageQuality", images_choice="Select...")
     group = module.image_groups[0]
-    set_value(group.image_names, ["Orig" + c for c in CHANNELS])
+    set_value(group.image_names, ["Orig" + c for c in channels])
     set_value(group.calculate_threshold, False)
     b.add("MeasureObjectSizeShape", objects_list=OBJECTS, calculate_zernikes=True, calculate_advanced=False)
-    b.add("MeasureObjectIntensity", images_list=CHANNELS, objects_list=OBJECTS)
-    module = b.add("MeasureObjectIntensityDistribution", images_list=CHANNELS, wants_zernikes="None")
+    b.add("MeasureObjectIntensity", images_list=channels, objects_list=OBJECTS)
+
+
+def measure_distribution(b, channels):
+    module = b.add("MeasureObjectIntensityDistribution", images_list=channels, wants_zernikes="None")
     # Not of the cytoplasm: in a ring the inner bins are always empty, and the cells' outer bins are the same.
     while len(module.objects) < 2:
         module.add_object()
@@ -128,19 +160,35 @@ def measure(b):
     set_value(cells.center_object_name, "Nuclei")
     set_value(module.bin_counts[0].wants_scaled, True)
     set_value(module.bin_counts[0].bin_count, 4)
-    module = b.add("MeasureTexture", images_list=CHANNELS, objects_list=OBJECTS, gray_levels=256,
+
+
+def measure_texture(b, channels, objects, scales):
+    module = b.add("MeasureTexture", images_list=channels, objects_list=objects, gray_levels=256,
                    images_or_objects="Objects")
     module.add_scale()
-    for group, scale in zip(module.scale_groups, (3, 10), strict=True):
+    for group, scale in zip(module.scale_groups, scales, strict=True):
         set_value(group.scale, scale)
-    b.add("MeasureGranularity", images_list=CHANNELS, wants_objects=True, objects_list=OBJECTS,
-          subsample_size=0.25, image_sample_size=0.25, element_size=10, granular_spectrum_length=16)
+
+
+def measure_neighbours(b, distance):
     b.add("MeasureObjectNeighbors", object_name="Nuclei", neighbors_name="Nuclei",
-          distance_method="Within a specified distance", distance=60)
+          distance_method="Within a specified distance", distance=distance)
     b.add("MeasureObjectNeighbors", object_name="Cells", neighbors_name="Cells", distance_method="Adjacent")
-    b.add("MeasureColocalization", images_list=CHANNELS, images_or_objects="Within objects",
+
+
+def measure_colocalisation(b, channels):
+    b.add("MeasureColocalization", images_list=channels, images_or_objects="Within objects",
           objects_list=OBJECTS, do_all=False, do_corr_and_slope=True, do_manders=True, do_rwc=True,
           do_overlap=True, do_costes=False)
+
+
+def measure_ratio(b):
+    module = b.add("CalculateMath", "How far the reporter has gone into the nucleus: its mean there over its mean in "
+                   "the cytoplasm around.", output_feature_name="TranslocationRatio", operation="Divide")
+    for operand, name in zip(module.operands, ("Nuclei", "Cytoplasm"), strict=True):
+        set_value(operand.operand_choice, "Object")
+        set_value(operand.operand_objects, name)
+        set_value(operand.operand_measurement, "Intensity_MeanIntensity_Reporter")
 
 
 def save(b):
@@ -157,17 +205,52 @@ def save(b):
           nan_representation="NaN")
 
 
+def translocation(b):
+    """Nucleus against cytoplasm of a reporter: BBBC013, BBBC014 and their like."""
+    load(b)
+    for channel in REPORTER_CHANNELS:
+        module = b.add("ImageMath", "8-bit files may have a background of 0, which says nothing of the lamp: an offset "
+                       "keeps the function near 1 there. Nothing but the function is made of this image.",
+                       operation="None", addend=0.04, truncate_high=False, output_image_name="Offset" + channel)
+        set_value(module.images[0].image_name, "Orig" + channel)
+        calculate_illumination(b, "Offset" + channel, channel, 160)
+    apply_illumination(b, REPORTER_CHANNELS)
+    threshold = identify_nuclei(b, "10,35", 1.0, "0.06,1.0")
+    # Haze over dense cells and dim nuclei in sparse places: one threshold for a whole field cuts into some.
+    set_value(threshold.threshold_scope, "Adaptive")
+    set_value(threshold.adaptive_window_size, 100)
+    b.add("IdentifySecondaryObjects", "A ring of equal width for every cell: an outline found in the reporter would "
+          "shrink to the nucleus where the reporter is there, and the ratio would hang on it.",
+          x_name="Nuclei", y_name="Cells", method="Distance - N", image_name="Reporter",
+          distance_to_dilate=6, fill_holes=True, wants_discard_edge=False)
+    identify_cytoplasm(b)
+    measure_basics(b, REPORTER_CHANNELS)
+    measure_ratio(b)
+    measure_distribution(b, REPORTER_CHANNELS)
+    measure_texture(b, ["Reporter"], ["Nuclei", "Cells"], (2, 5))
+    measure_neighbours(b, 30)
+    measure_colocalisation(b, REPORTER_CHANNELS)
+    save(b)
+
+
+def analysis(b):
+    """Cell painting of DNA, tubulin and actin: BBBC021 and its like."""
+    for step in (load, correct_illumination, segment, measure, save):
+        step(b)
+
+
 def main():
     logging.disable(logging.WARNING)
     fill_modules()
     logging.disable(logging.NOTSET)
-    b = Builder()
-    for step in (load, correct_illumination, segment, measure, save):
-        step(b)
-    out = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).with_name("analysis.cppipe"))
-    with out.open("w", encoding="utf-8") as handle:
-        b.pipeline.dump(handle, save_image_plane_details=False)
-    print(f"wrote {out} ({b.count} modules)")
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent)
+    for grow in (analysis, translocation):
+        b = Builder()
+        grow(b)
+        out = folder / f"{grow.__name__}.cppipe"
+        with out.open("w", encoding="utf-8") as handle:
+            b.pipeline.dump(handle, save_image_plane_details=False)
+        print(f"wrote {out} ({b.count} modules)")
 
 
 if __name__ == "__main__":

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
+import h5py
 import pandas as pd
 import pytest
 import yaml
+from fake_bbbc import write_bbbc021
+from hostile_server import serving
 from typer.testing import CliRunner
 
 from benchmark.cli import app
+from benchmark.files import read_json
 
 ROOT = Path(__file__).parent.parent
 STUDY = {
@@ -26,10 +32,10 @@ STUDY = {
     "methods": [
         {"name": "cell_count", "kind": "cell_count"},
         {"name": "cellprofiler", "kind": "profile", "classifier": {"candidates": ["logistic_regression"]}},
-        {"name": "cnn_frozen", "kind": "cnn_frozen", "crops": {"size": 96, "intensity": "controls"}},
-        {"name": "cnn_finetuned", "kind": "cnn_finetuned", "crops": {"size": 64, "intensity": "controls"},
+        {"name": "cnn_frozen", "kind": "cnn_frozen", "crops": {"size": 96, "intensity": "standard"}},
+        {"name": "cnn_finetuned", "kind": "cnn_finetuned", "crops": {"size": 64, "intensity": "standard"},
          "training": {"epochs": 2, "batch": 4}},
-        {"name": "permuted", "kind": "cnn_frozen", "crops": {"size": 96, "intensity": "controls"},
+        {"name": "permuted", "kind": "cnn_frozen", "crops": {"size": 96, "intensity": "standard"},
          "labels": "permuted"},
     ],
 }
@@ -139,3 +145,46 @@ def test_help_and_doctor_speak_plainly():
     result = CliRunner().invoke(app, ["doctor"])
     for subject in ("CellProfiler", "JDK", "GPU", "Pretrained weights"):
         assert subject in result.output
+
+
+def zipped(folder: Path) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.iterdir()):
+            archive.write(path, f"{folder.name}/{path.name}")
+    return out.getvalue()
+
+
+@pytest.mark.slow
+def test_a_named_assay_from_its_server_to_checked_crops_and_a_method(tmp_path, monkeypatch):
+    """BBBC021 in small: fetched through a connection that breaks, joined, cropped as the paper does, classified."""
+    write_bbbc021(tmp_path / "official", shape=(64, 80))
+    plates = sorted(p for p in (tmp_path / "official").iterdir() if p.is_dir())
+    files = {f"/BBBC021/{p.name}": p.read_bytes() for p in (tmp_path / "official").glob("*.csv")}
+    archives = {f"/BBBC021/BBBC021_v1_images_{p.name}.zip": zipped(p) for p in plates}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MORPHOBENCH_DATA", str(tmp_path / "data"))
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump({
+        "name": "small", "assay": {"kind": "bbbc021", "single_compound_labels": "leave_out"},
+        "methods": [{"name": "paper", "kind": "cnn_frozen", "crops": {"size": 32, "intensity": "kensert2019"}}]}))
+    with serving(files | archives) as server:
+        monkeypatch.setenv("MORPHOBENCH_BBBC_URL", server.url)
+        result = CliRunner().invoke(app, ["cnn", "small.yaml", "--jobs", "1"])
+        assert result.exit_code == 2 and "morphobench assay fetch bbbc021" in result.output + result.stderr
+        server.tricks[min(archives)] = ["cut"]
+        assert "lock.json" in call("assay", "fetch", "bbbc021")
+        asked = len(server.asked)
+        call("assay", "fetch", "bbbc021")
+        assert len(server.asked) == asked  # nothing is asked for twice
+    assert "paper: " in call("cnn", "small.yaml", "--jobs", "1", "--device", "cpu")
+    assert "no fault found" in call("crops", "verify", "small.yaml")
+    record = read_json(next((tmp_path / "runs/small/paper").glob("*/record.json")))
+    assert len(record["data_lock"]) == 64
+    assert "negative controls" in " ".join(record["transductive"])
+    cache = next((tmp_path / "runs/small/crops").glob("*.h5"))
+    with h5py.File(cache, "r+") as file:  # a byte of the first crop, as a failing disk would change it
+        place = file["crops"].id.get_chunk_info(0)
+    raw = bytearray(cache.read_bytes())
+    raw[place.byte_offset + place.size // 2] ^= 0xFF
+    cache.write_bytes(raw)
+    assert "crop 0" in call("crops", "verify", str(cache), expect=1)

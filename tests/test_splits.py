@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from benchmark.assays.fieldtable import Assay, make_assay
 from benchmark.errors import LeakError, MorphobenchError
-from benchmark.splits import Fold, audit, inner_folds, load_split, make_split, rows_of, save_split
+from benchmark.splits import Fold, audit, inner_folds, inner_groups, load_split, make_split, rows_of, save_split
 from benchmark.tables import COMPOUND, LABEL, WELL_KEY, path_column, plane_column
 
 
@@ -136,3 +136,64 @@ def test_real_bbbc021_fields_split(data_folder, monkeypatch):
     split = make_split(assay, "hash", study.split)
     assert (len(split.folds), sum(len(f.test) for f in split.folds)) == (18, 165)
     assert isinstance(split.folds[0], Fold) and split.folds[0].name == "AZ-A"
+
+
+def dose_assay(tmp_path, lines: bool = False) -> Assay:
+    """A translocation plate: two compounds (or two cell lines), controls scored, doses between them unlabelled."""
+    rows = []
+    for half in range(2):
+        for row in "AB" if half == 0 else "CD":
+            for column in range(1, 7):
+                control = {1: "negative", 6: "positive"}.get(column, "")
+                rows.append({
+                    "Metadata_Batch": "1", "Metadata_Plate": "P", "Metadata_Well": f"{row}{column:02d}",
+                    "Metadata_Site": 1, "Metadata_Replicate": row, "Metadata_Concentration": float(column - 1),
+                    "Metadata_Compound": "TNF" if lines else f"c{half}",
+                    "Metadata_CellLine": f"l{half}" if lines else "",
+                    "Metadata_Label": {"negative": "out", "positive": "in"}.get(control, ""),
+                    "Metadata_Control": control})
+    table = pd.DataFrame(rows)
+    for channel in CHANNELS:
+        table[path_column(channel)] = [f"{channel}{i}.tif" for i in range(len(table))]
+        table[plane_column(channel)] = 0
+    return make_assay("plate", tmp_path, table, CHANNELS, scoring="controls")
+
+
+@pytest.mark.parametrize(("lines", "scheme"), [(False, "leave-one-compound-out"), (True, "leave-one-cell-line-out")])
+def test_controls_are_scored_and_doses_only_predicted_where_held_out(tmp_path, lines, scheme):
+    assay = dose_assay(tmp_path, lines)
+    split = make_split(assay, "hash", scheme)
+    assert [len(f.test) for f in split.folds] == [4, 4] and [len(f.train) for f in split.folds] == [4, 4]
+    for fold, rows in zip(split.folds, ("AB", "CD"), strict=True):
+        assert {w[0] for _, w in (*fold.test, *fold.response)} == set(rows)
+        assert sorted(w for _, w in fold.response) == [f"{r}{c:02d}" for r in rows for c in range(2, 6)]
+    assert "16 wells of the dose series are predicted and not scored" in " ".join(split.left_out)
+    save_split(tmp_path / "s.json", split)
+    assert load_split(tmp_path / "s.json", assay, "hash") == split
+
+
+def test_audit_refuses_a_dose_well_in_training_or_in_another_fold(tmp_path):
+    assay = dose_assay(tmp_path)
+    split = make_split(assay, "hash", "leave-one-compound-out")
+    first, second = split.folds
+    with pytest.raises(LeakError, match="not scored wells"):
+        audit(tampered(split, train=(*first.train, second.response[0])), assay, "hash")
+    swapped = replace(split, folds=(replace(first, response=second.response), replace(second, response=first.response)))
+    with pytest.raises(LeakError, match="compound 'c1' is in both"):
+        audit(swapped, assay, "hash")
+    with pytest.raises(LeakError, match="dose series of all folds"):
+        audit(tampered(split, response=first.response[1:]), assay, "hash")
+
+
+def test_a_scheme_needs_something_to_hold_out(tmp_path):
+    with pytest.raises(MorphobenchError, match=r"needs two cell lines or more.*leave-one-compound-out"):
+        make_split(dose_assay(tmp_path), "hash", "leave-one-cell-line-out")
+    with pytest.raises(MorphobenchError, match="needs two compounds"):
+        make_split(dose_assay(tmp_path, lines=True), "hash", "leave-one-compound-out")
+
+
+def test_inner_groups_are_wells_only_where_one_compound_is_left(tmp_path):
+    assay = dose_assay(tmp_path)
+    both = inner_groups(assay.treated)
+    one = inner_groups(assay.treated[assay.treated[COMPOUND] == "c0"])
+    assert set(both) == {"c0", "c1"} and one.nunique() == 4

@@ -24,6 +24,7 @@ from benchmark.errors import MorphobenchError
 from benchmark.files import digest, read_json, whole, write_json
 from benchmark.tables import (
     BATCH,
+    CELL_LINE,
     COMPOUND,
     CONCENTRATION,
     CONTROL,
@@ -130,7 +131,7 @@ def demo_assay(settings: DemoAssaySettings, folder: Path) -> Assay:
         raise MorphobenchError("holds no demo assay made from these settings", str(folder),
                                "Run the study again: the assay is drawn first.")
     table = pd.read_csv(folder / "fields.csv", keep_default_na=False,
-                        dtype={c: str for c in (BATCH, PLATE, WELL, COMPOUND, LABEL, CONTROL)})
+                        dtype={c: str for c in (BATCH, PLATE, WELL, COMPOUND, LABEL, CONTROL, CELL_LINE)})
     table[CONCENTRATION] = table[CONCENTRATION].astype(float)
     return make_assay("demo", folder, table, CHANNELS, simulated=True, source=SOURCE)
 
@@ -207,7 +208,8 @@ def demo_fields(settings: DemoAssaySettings) -> pd.DataFrame:
             for site in range(1, settings.fields_per_well + 1):
                 files = {path_column(c): f"images/{plate}/{well}_s{site}_{c}.tif" for c in CHANNELS}
                 rows.append({BATCH: batch, PLATE: plate, WELL: str(well), SITE: site, REPLICATE: p * repeats + r + 1,
-                             COMPOUND: name, CONCENTRATION: dose, LABEL: label, CONTROL: control, **files,
+                             COMPOUND: name, CONCENTRATION: dose, LABEL: label, CONTROL: control, CELL_LINE: "",
+                             **files,
                              **{plane_column(c): 0 for c in CHANNELS}})
     return pd.DataFrame(rows)
 

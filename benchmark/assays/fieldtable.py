@@ -13,6 +13,7 @@ import pandas as pd
 from benchmark.errors import Fault, FaultsError
 from benchmark.tables import (
     BATCH,
+    CELL_LINE,
     COMPOUND,
     CONCENTRATION,
     CONTROL,
@@ -20,6 +21,7 @@ from benchmark.tables import (
     FIELD_KEY,
     LABEL,
     PLATE,
+    TREATMENT_KEY,
     WELL,
     WELL_COLUMNS,
     WELL_KEY,
@@ -28,6 +30,7 @@ from benchmark.tables import (
 )
 
 CONTROLS = ("", "negative", "positive")
+Scoring = Literal["treatments", "controls"]
 #: Channel names become column and feature names, so they must be plain words.
 CHANNEL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 
@@ -52,6 +55,17 @@ class Assay:
         A sentence for the report: where the images come from, and how to cite them.
     left_out : tuple of Fault
         What the table held and the assay does not (for example a label with one compound), and why.
+    scoring : {'treatments', 'controls'}
+        What is scored. ``treatments``: labelled wells that are no negative control, which serve normalisation
+        only. ``controls``: negative and positive controls both carry a label and are scored; the unlabelled wells
+        between them are a dose series, which methods predict and are never trained nor scored on.
+    features : DataFrame or None
+        Of an assay that comes as measured profiles without images (no channels): one or many rows a well, with
+        plate, well and float features.
+    features_hash : str
+        SHA-256 of the files the features came from.
+    lock : Path or None
+        Lock file of the collection that the images were fetched from.
     """
 
     name: str
@@ -61,11 +75,29 @@ class Assay:
     simulated: bool = False
     source: str = ""
     left_out: tuple[Fault, ...] = field(default=())
+    scoring: Scoring = "treatments"
+    features: pd.DataFrame | None = field(default=None, repr=False, compare=False)
+    features_hash: str = ""
+    lock: Path | None = None
 
     @property
     def treated(self) -> pd.DataFrame:
-        """Fields that are scored: with a label, and no negative control."""
-        return self.fields[(self.fields[LABEL] != "") & (self.fields[CONTROL] != "negative")]
+        """Fields that are scored: with a label, and no negative control (unless controls are what is scored)."""
+        scored = self.fields[LABEL] != ""
+        if self.scoring == "treatments":
+            scored &= self.fields[CONTROL] != "negative"
+        return self.fields[scored]
+
+    @property
+    def responses(self) -> pd.DataFrame:
+        """Fields of a dose series: predicted, never trained on nor scored. None where treatments are scored."""
+        series = (self.fields[LABEL] == "") & (self.fields[CONTROL] == "")
+        return self.fields[series & (self.scoring == "controls")]
+
+    @property
+    def predicted(self) -> pd.DataFrame:
+        """Fields that methods predict: those that are scored, and the dose series."""
+        return self.fields.loc[sorted([*self.treated.index, *self.responses.index])]
 
     @property
     def labels(self) -> list[str]:
@@ -94,7 +126,9 @@ def _differing(table: pd.DataFrame, key: Sequence[str], column: str) -> list[tup
     return found
 
 
-def field_table_faults(table: pd.DataFrame, channels: Sequence[str]) -> list[Fault]:
+def field_table_faults(
+    table: pd.DataFrame, channels: Sequence[str], scoring: Scoring = "treatments", unlabelled: bool = False
+) -> list[Fault]:
     """Everything wrong with a field table's own cells (not with the files it names).
 
     Parameters
@@ -102,13 +136,19 @@ def field_table_faults(table: pd.DataFrame, channels: Sequence[str]) -> list[Fau
     table : DataFrame
         One row a field with `FIELD_COLUMNS` and ``Path_/Plane_`` of each channel.
     channels : sequence of str
-        Channel names.
+        Channel names; none for an assay of profiles.
+    scoring : {'treatments', 'controls'}
+        With ``controls`` a compound has one label at dose 0 and another at its highest.
+    unlabelled : bool
+        Whether wells without a label that are no control may stand in the table.
 
     Returns
     -------
     list of Fault
         Empty for a sound table. Missing columns are reported alone, since nothing else can be checked.
     """
+    if CELL_LINE not in table:
+        table = table.assign(**{CELL_LINE: ""})
     wanted = FIELD_COLUMNS + [f(c) for c in channels for f in (path_column, plane_column)]
     missing = [c for c in wanted if c not in table]
     if missing:
@@ -127,20 +167,21 @@ def field_table_faults(table: pd.DataFrame, channels: Sequence[str]) -> list[Fau
         faults.append(Fault(f"{CONCENTRATION} is {table[CONCENTRATION][i]}, not a number of at least 0", f"row {i}"))
     for i in table.index[~table[CONTROL].isin(CONTROLS)]:
         faults.append(Fault(f"{CONTROL} is {table[CONTROL][i]!r}, not one of {CONTROLS}", f"row {i}"))
-    for i in table.index[(table[LABEL] == "") & (table[CONTROL] == "")]:
+    for i in table.index[(table[LABEL] == "") & (table[CONTROL] == "") & (not unlabelled)]:
         faults.append(Fault(f"{LABEL} is empty and the well is no control", f"row {i}"))
     for i in table.index[table.duplicated(FIELD_KEY)]:
         faults.append(Fault("the same field stands in the table twice", f"row {i}, {row_name(table.loc[i])}",
                             "Remove the row, or map a column to `site`."))
     files = table[[path_column(c) for c in channels] + [plane_column(c) for c in channels]]
-    for i in table.index[files.duplicated()]:
+    for i in table.index[files.duplicated()] if channels else ():
         faults.append(Fault("names the same image planes as an earlier row", f"row {i}, {row_name(table.loc[i])}"))
-    for what in (COMPOUND, CONCENTRATION, LABEL, CONTROL, BATCH):
+    for what in (COMPOUND, CONCENTRATION, LABEL, CONTROL, BATCH, CELL_LINE):
         for key, values in _differing(table, WELL_KEY, what):
             faults.append(Fault(f"the well's rows disagree on {what}: {values}", f"plate {key}"))
     for key, values in _differing(table, [PLATE], BATCH):
         faults.append(Fault(f"the plate lies in several batches: {values}", f"plate {key}"))
-    for key, values in _differing(table[table[LABEL] != ""], [COMPOUND], LABEL):
+    labels_of = [COMPOUND] if scoring == "treatments" else TREATMENT_KEY
+    for key, values in _differing(table[table[LABEL] != ""], labels_of, LABEL):
         faults.append(Fault(f"the compound has several labels: {values}", f"compound {key}",
                             "Give each compound one label, or leave it out."))
     return faults
@@ -162,17 +203,35 @@ def make_assay(
     single_compound_labels: Literal["refuse", "leave_out"] = "refuse",
     simulated: bool = False,
     source: str = "",
+    scoring: Scoring = "treatments",
+    unlabelled: Literal["refuse", "keep"] = "refuse",
+    features: pd.DataFrame | None = None,
+    features_hash: str = "",
+    lock: Path | None = None,
+    left_out: Sequence[Fault] = (),
 ) -> Assay:
     """Check a field table, sort it, and make it an `Assay`.
+
+    Parameters
+    ----------
+    single_compound_labels : {'refuse', 'leave_out'}
+        What to do with labels that leave-one-compound-out cannot score (where treatments are scored).
+    unlabelled : {'refuse', 'keep'}
+        Wells without a label that are no control: a mistake, or kept for unsupervised use. Where controls are
+        scored they are the dose series and always kept.
+    scoring, features, features_hash, lock, left_out
+        As the attributes of `Assay`; ``left_out`` is added to.
 
     Raises
     ------
     FaultsError
         The table has faults (all are listed), or a label has a single compound and the setting refuses it.
     """
-    faults = field_table_faults(table, channels)
-    left_out: list[Fault] = []
-    if not faults:
+    if CELL_LINE not in table:
+        table = table.assign(**{CELL_LINE: ""})
+    faults = field_table_faults(table, channels, scoring, unlabelled == "keep" or scoring == "controls")
+    gone = list(left_out)
+    if not faults and scoring == "treatments":
         for label, compound in lone_labels(table).items():
             fault = Fault(
                 f"the label {label!r} has a single compound ({compound}): leave-one-compound-out cannot score it",
@@ -181,10 +240,11 @@ def make_assay(
             if single_compound_labels == "refuse":
                 faults.append(fault)
             else:
-                left_out.append(Fault(f"label {label!r} left out: a single compound ({compound})"))
+                gone.append(Fault(f"label {label!r} left out: a single compound ({compound})"))
                 table = table[(table[LABEL] != label) | (table[CONTROL] == "negative")]
     if faults:
         raise FaultsError(faults, f"The field table of {name} has {len(faults)} fault(s):")
     columns = FIELD_COLUMNS + [f(c) for c in channels for f in (path_column, plane_column)]
     table = table[columns].sort_values(FIELD_KEY, kind="stable").reset_index(drop=True)
-    return Assay(name, root, table, tuple(channels), simulated, source, tuple(left_out))
+    return Assay(name, root, table, tuple(channels), simulated, source, tuple(gone), scoring, features, features_hash,
+                 lock)

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from benchmark.assays.fieldtable import CHANNEL_NAME
 from benchmark.settings import Settings
 
-Key = Literal["batch", "plate", "well", "site", "replicate", "compound", "concentration", "label"]
+Key = Literal["batch", "plate", "well", "site", "replicate", "compound", "concentration", "label", "cell_line"]
 REQUIRED: tuple[Key, ...] = ("plate", "well", "compound", "concentration", "label")
 
 
@@ -114,4 +114,86 @@ class TableAssaySettings(Settings):
         both = sorted(set(self.negative_controls) & set(self.positive_controls))
         if both:
             raise ValueError(f"{', '.join(both)}: both a negative and a positive control")
+        return self
+
+
+class Bbbc021AssaySettings(Settings):
+    """BBBC021v1: MCF7 cells, 113 compounds at 8 concentrations on 55 plates; 38 compounds have a mechanism.
+
+    ``taxol: kensert2019`` keeps taxol as the authors of Kensert et al. 2019 do: on Week1 plates, in wells D0x, at
+    0.3, 1 and 3 µM. ``all`` keeps every taxol well: 0.3 µM of it is the positive control of every plate.
+    """
+
+    kind: Literal["bbbc021"] = "bbbc021"
+    root: str | None = Field(None, description="Folder with the plate folders; by default bbbc021 in the data folder.")
+    metadata: str | None = Field(None, description="Folder of the official CSV files (.csv or .csv.gz).")
+    taxol: Literal["kensert2019", "all"] = "kensert2019"
+    compounds: Literal["labelled", "all"] = Field("labelled", description="all: 113 compounds, for unsupervised use.")
+    plates: tuple[str, ...] = Field((), description="Only these plates; by default all.")
+    single_compound_labels: Literal["refuse", "leave_out"] = Field("refuse", description="Chosen plates may need it.")
+    fields_per_well: int | None = Field(None, ge=1, description="Keep the first n sites of each well: a quick look.")
+
+
+class Bbbc014AssaySettings(Settings):
+    """BBBC014v1: NFkB translocation under TNFa in two cell lines, one plate of 96 wells."""
+
+    kind: Literal["bbbc014"] = "bbbc014"
+    root: str | None = Field(None, description="Folder of the images or of BBBC014_v1_images; see bbbc021.")
+
+
+class Bbbc013AssaySettings(Settings):
+    """BBBC013v1: FKHR translocation under two inhibitors of PI3K, one plate of 96 wells."""
+
+    kind: Literal["bbbc013"] = "bbbc013"
+    root: str | None = Field(None, description="Folder of the images or of BBBC013_v1_images_bmp; see bbbc021.")
+
+
+class Bbbc021ProfilesSettings(Settings):
+    """The published CellProfiler profiles of BBBC021 (Ljosa et al. 2013): per-well means, and no images."""
+
+    kind: Literal["bbbc021-profiles"] = "bbbc021-profiles"
+    profiles: str | None = Field(None, description="The CSV; by default bbbc021_profiles in the data folder.")
+    metadata: str | None = Field(None, description="Folder of the official CSV files (.csv or .csv.gz).")
+
+
+ProfileKey = Literal["batch", "plate", "well", "replicate", "compound", "concentration", "label", "cell_line"]
+
+
+class ProfileTableSettings(Settings):
+    """A user's own profiles, one or many rows a well, as CytoTable or pycytominer write them.
+
+    With ``metadata`` the ``columns`` name columns of that CSV, which is joined by plate and well; without it they
+    name columns of the profile table.
+    """
+
+    kind: Literal["profile_table"] = "profile_table"
+    profiles: str = Field(min_length=1, description="Parquet or CSV (.gz); relative to the study file.")
+    metadata: str | None = Field(None, description="CSV (.gz) with what is in each well.")
+    separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    columns: dict[ProfileKey, str | ColumnRule]
+    plate_column: str | None = Field(None, description="In the profiles; by default Metadata_Plate and the like.")
+    well_column: str | None = Field(None, description="In the profiles; by default Metadata_Well and the like.")
+    prefixes: tuple[str, ...] = Field(("Cells_", "Cytoplasm_", "Nuclei_"), description="What features start with; () "
+                                      "takes every column that is neither metadata nor named in `columns`.")
+    negative_controls: list[str] = Field([], description="Names of compounds that are untreated or DMSO.")
+    positive_controls: list[str] = Field([], description="Names of compounds with a known strong effect.")
+    unlabelled: Literal["refuse", "keep", "leave_out"] = Field("refuse", description="Wells without a label that are "
+                                                               "no control; kept ones are in no fold.")
+    single_compound_labels: Literal["refuse", "leave_out"] = "refuse"
+    source: str = Field("", description="A sentence for the report: where the profiles come from.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ProfileTableSettings:
+        missing = [key for key in REQUIRED if key not in self.columns]
+        if missing:
+            raise ValueError(f"columns lacks {', '.join(missing)}; required are {', '.join(REQUIRED)}")
+        both = sorted(set(self.negative_controls) & set(self.positive_controls))
+        if both:
+            raise ValueError(f"{', '.join(both)}: both a negative and a positive control")
+        if self.metadata is None:
+            keys = {k: self.columns[k] for k in ("plate", "well")}
+            odd = [k for k, rule in keys.items() if not (isinstance(rule, str) or (rule.column and not rule.pattern))]
+            if odd or self.plate_column or self.well_column:
+                raise ValueError("without `metadata`, plate and well are columns of the profiles, named in `columns` "
+                                 "alone and without a pattern")
         return self

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import math
 import os
 import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from benchmark.assays.columns import concentrations_of, expand, read_text_table, rule_of, values_of
 from benchmark.assays.fieldtable import Assay, field_table_faults, lone_labels, make_assay
 from benchmark.assays.settings import ColumnRule, Key, TableAssaySettings
 from benchmark.errors import Fault, FaultsError, MorphobenchError
 from benchmark.files import inside
 from benchmark.tables import (
     BATCH,
+    CELL_LINE,
     COMPOUND,
     CONCENTRATION,
     CONTROL,
@@ -34,12 +33,11 @@ from benchmark.tables import (
 
 _COLUMN_OF: dict[Key, str] = {
     "batch": BATCH, "plate": PLATE, "well": WELL, "site": SITE, "replicate": REPLICATE, "compound": COMPOUND,
-    "concentration": CONCENTRATION, "label": LABEL,
+    "concentration": CONCENTRATION, "label": LABEL, "cell_line": CELL_LINE,
 }
 #: What is taken for keys that the mapping leaves out; sites are counted instead.
-_DEFAULTS: dict[Key, str] = {"batch": "1", "replicate": "1"}
+_DEFAULTS: dict[Key, str] = {"batch": "1", "replicate": "1", "cell_line": ""}
 _NAME = re.compile(r"\{([^{}]*)\}")
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 def load_table(settings: TableAssaySettings, name: str, base: Path) -> Assay:
@@ -89,7 +87,7 @@ def table_faults(settings: TableAssaySettings, name: str, base: Path) -> tuple[A
     try:
         path = expand(settings.csv, base)
         root = expand(settings.root, base) if settings.root is not None else path.parent
-        cells = read_csv(path, settings.separator)
+        cells = read_text_table(path, settings.separator)
     except FaultsError as error:
         return None, list(error.faults)
     except MorphobenchError as error:
@@ -125,71 +123,16 @@ def table_faults(settings: TableAssaySettings, name: str, base: Path) -> tuple[A
     return assay, []
 
 
-def expand(text: str, base: Path) -> Path:
-    """A path of the study file: ``${VARIABLE}`` filled in, relative ones below ``base``.
-
-    Raises
-    ------
-    MorphobenchError
-        A variable is not set.
-    """
-    def value(match: re.Match[str]) -> str:
-        found = os.environ.get(match[1])
-        if not found:
-            raise MorphobenchError(f"the environment variable {match[1]} is not set", text,
-                                   f"Set it to the folder with the data, for example `export {match[1]}=/data`.")
-        return found
-
-    return base / Path(_VARIABLE.sub(value, text)).expanduser()
-
-
-def read_csv(path: Path, separator: str) -> pd.DataFrame:
-    """Cells of a CSV as text, exactly as they stand; index 0…n-1.
-
-    Raises
-    ------
-    MorphobenchError
-        The file is missing, is not UTF-8, or is not CSV.
-    FaultsError
-        Header names are repeated, or rows are longer or shorter than the header.
-    """
-    if not path.is_file():
-        raise MorphobenchError("does not exist", str(path), "Correct assay.csv in the study.")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            rows = [row for row in csv.reader(handle, delimiter=separator, strict=True) if row]
-    except UnicodeDecodeError as error:
-        raise MorphobenchError(f"is not UTF-8 text (byte {error.start})", str(path),
-                               "Save it as `CSV UTF-8`; µ and accents differ between encodings.") from error
-    except csv.Error as error:
-        raise MorphobenchError(f"is not CSV ({error})", str(path), "Check quotes and separators.") from error
-    if len(rows) < 2:
-        raise MorphobenchError("has no rows below its header" if rows else "is empty", str(path))
-    header, body = rows[0], rows[1:]
-    faults = [Fault(f"the column {c!r} stands {header.count(c)} times in the header", path.name,
-                    "Give each column its own name.") for c in dict.fromkeys(header) if header.count(c) > 1]
-    faults += [Fault(f"has {len(row)} cells where the header has {len(header)}", f"{path.name}, row {i}",
-                     "Quote cells that hold the separator; check assay.separator.")
-               for i, row in enumerate(body) if len(row) != len(header)]
-    if faults:
-        raise FaultsError(faults, f"{path} cannot be read as a table:")
-    return pd.DataFrame(body, columns=header, dtype=str)
-
-
 def _listed(values: Sequence[object] | pd.Index) -> str:
     """``'a', 'b'``: an empty header cell shows as ``''``."""
     return ", ".join(repr(v) for v in values)
-
-
-def _rule(source: str | ColumnRule) -> ColumnRule:
-    return ColumnRule(column=source) if isinstance(source, str) else source
 
 
 def _missing_columns(settings: TableAssaySettings, have: pd.Index) -> list[str]:
     """Sentences about columns that the mapping or a file template names and the CSV lacks."""
     sentences = []
     for key, source in settings.columns.items():
-        column = _rule(source).column
+        column = rule_of(source).column
         if column is not None and column not in have:
             sentences.append(f"has no column {column!r}, wanted for assay.columns.{key}")
     for channel, spec in settings.channels.items():
@@ -212,11 +155,11 @@ def _metadata(settings: TableAssaySettings, cells: pd.DataFrame, where: str,
     for key, column in _COLUMN_OF.items():
         source = settings.columns.get(key, ColumnRule(value=_DEFAULTS[key]) if key in _DEFAULTS else None)
         if source is not None:
-            table[column] = _values(_rule(source), key, cells, where, faults, bad)
+            table[column] = values_of(rule_of(source), key, cells, where, faults, bad)
     # The rules of the settings keep a compound from being both.
     kinds = {c: "negative" for c in settings.negative_controls} | {c: "positive" for c in settings.positive_controls}
     table[CONTROL] = [kinds.get(c, "") for c in table[COMPOUND]]
-    table[CONCENTRATION] = _numbers(table, where, faults, bad)
+    table[CONCENTRATION] = concentrations_of(table, where, faults, bad)
     if SITE not in table:
         table[SITE] = table.groupby(WELL_KEY).cumcount() + 1
     for column in (SITE, REPLICATE):
@@ -224,58 +167,6 @@ def _metadata(settings: TableAssaySettings, cells: pd.DataFrame, where: str,
         if table[column].astype(str).str.fullmatch(r"\d{1,9}").all():
             table[column] = table[column].astype("int64")
     return table, bad
-
-
-def _values(rule: ColumnRule, key: str, cells: pd.DataFrame, where: str, faults: list[Fault],
-            bad: set[int]) -> list[str]:
-    """Text of one key in every row."""
-    if rule.column is None:
-        return [str(rule.value).strip()] * len(cells)
-    texts = [str(v).strip() for v in cells[rule.column]]
-    if rule.pattern is None:
-        return texts
-    found = [re.search(rule.pattern, t) for t in texts]
-    values = [(m[1] or "").strip() if m else "" for m in found]
-    misses = {i: texts[i] for i, value in enumerate(values) if not value}
-    faults += [Fault(f"{rule.column} is {text!r}, in which the pattern of assay.columns.{key} finds nothing "
-                     f"({rule.pattern})", f"{where}, {rows}") for text, rows in _grouped(misses)]
-    bad.update(misses)
-    return values
-
-
-def _numbers(table: pd.DataFrame, where: str, faults: list[Fault], bad: set[int]) -> list[float]:
-    """Concentrations in µM; an empty cell is 0 for a negative control and a fault otherwise."""
-    numbers, wrong = [], {}
-    for i, (text, control) in enumerate(zip(table[CONCENTRATION], table[CONTROL], strict=True)):
-        try:
-            number = 0.0 if text == "" and control == "negative" else float(text)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            wrong[i] = text
-        numbers.append(number)
-    for text, rows in _grouped(wrong):
-        comma = " Write decimals with a point." if "," in text else ""
-        faults.append(Fault(f"the concentration is {text!r}, not a number", f"{where}, {rows}",
-                            f"Give µM as a plain number.{comma}"))
-    bad.update(wrong)
-    return numbers
-
-
-def _grouped(wrong: Mapping[int, str]) -> list[tuple[str, str]]:
-    """Wrong texts by row → each distinct text with its rows, in words."""
-    rows: dict[str, list[int]] = defaultdict(list)
-    for i, text in wrong.items():
-        rows[text].append(i)
-    return [(text, _rows(found)) for text, found in rows.items()]
-
-
-def _rows(rows: Sequence[int]) -> str:
-    """``row 3``, ``rows 3, 5, 8``, or the first ten and how many more."""
-    if len(rows) == 1:
-        return f"row {rows[0]}"
-    more = f" and {len(rows) - 10} more" if len(rows) > 10 else ""
-    return f"rows {', '.join(map(str, rows[:10]))}{more}"
 
 
 def _files(settings: TableAssaySettings, cells: pd.DataFrame, table: pd.DataFrame, root: Path, bad: set[int],

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,13 +23,18 @@ from benchmark.assays.fieldtable import Assay
 from benchmark.cellprofiler.check import check_run
 from benchmark.cellprofiler.execute import DONE, LOG, OUT, execute
 from benchmark.cellprofiler.find import CellProfiler
+from benchmark.cellprofiler.illumination import function_channels, function_planes, with_loaded_functions
 from benchmark.cellprofiler.ingest import cell_table, image_table
 from benchmark.cellprofiler.pipeline import read_pipeline, with_settings
 from benchmark.cellprofiler.settings import CellProfilerSettings
-from benchmark.cellprofiler.shards import Shard, image_channels, plan_shards, stage
+from benchmark.cellprofiler.shards import Plane, Shard, image_channels, plan_shards, stage
 from benchmark.errors import Fault, FaultsError, MorphobenchError
 from benchmark.files import digest, read_json, write_json, write_parquet
+from benchmark.tables import PLATE
 from benchmark.tasks import RunTasks
+
+if TYPE_CHECKING:
+    from benchmark.images.illumination import Illumination
 
 CELLS, IMAGES, RECORD, MASKS = "cells.parquet", "images.parquet", "record.json", "masks"
 _TEMPORARY = re.compile(r"\.running-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}")
@@ -48,7 +53,9 @@ class Measured:
     record : dict
         What ran, JSON-able: CellProfiler's version, origin and command (``measured_by``: the commands that
         made the shards, which may be older than this call), digest and path of the pipeline, numbers of
-        fields, cells and shards, shards that ran in this call, seconds.
+        fields, cells and shards, shards that ran in this call, seconds. ``illumination``: key of the study's
+        illumination that was loaded ('' where the pipeline's own modules ran), ``illumination_functions``: the
+        pipeline's image → channel. ``shards_digest``: digest of all that determines the measurements.
     """
 
     folder: Path
@@ -99,12 +106,12 @@ def mask_name(number: int, object_name: str) -> str:
 
 
 def effective_pipeline(settings: CellProfilerSettings) -> str:
-    """Text of the pipeline as it will run: the study's file with the study's settings."""
+    """Text of the pipeline with the study's settings; with the study's illumination, some of its modules are off."""
     return with_settings(read_pipeline(Path(settings.pipeline)), settings.settings)
 
 
 def measure(assay: Assay, hashes: Mapping[str, str], settings: CellProfilerSettings, cellprofiler: CellProfiler,
-            folder: Path, run_tasks: RunTasks) -> Measured:
+            folder: Path, run_tasks: RunTasks, illumination: Illumination | None = None) -> Measured:
     """Measure every field of an assay; shards that are finished are not run again.
 
     Parameters
@@ -121,6 +128,9 @@ def measure(assay: Assay, hashes: Mapping[str, str], settings: CellProfilerSetti
         Where shards land; may be shared between studies and runs.
     run_tasks : RunTasks
         Runs the shards, one process each.
+    illumination : Illumination, optional
+        The study's functions. They are loaded in the place of the pipeline's own, unless the settings say
+        ``illumination: pipeline``; without them the pipeline runs as it is.
 
     Returns
     -------
@@ -129,15 +139,23 @@ def measure(assay: Assay, hashes: Mapping[str, str], settings: CellProfilerSetti
     Raises
     ------
     MorphobenchError
-        The pipeline, its changed settings or its images do not fit.
+        The pipeline, its changed settings, its images or its illumination functions do not fit.
     FaultsError
         Shards failed. The others have finished and stay; all failures are listed.
     """
     start = time.monotonic()
     folder = folder.absolute()
     pipeline = effective_pipeline(settings)
-    images = image_channels(pipeline, settings.images, assay.channels)
-    shards = plan_shards(assay, images, hashes, pipeline, cellprofiler, settings.shard_fields)
+    functions: dict[str, str] = {}
+    planes: dict[str, tuple[Plane, ...]] = {}
+    if illumination is None or settings.illumination == "pipeline":
+        illumination = None
+        images = image_channels(pipeline, settings.images, assay.channels)
+    else:
+        pipeline = with_loaded_functions(pipeline)
+        images, functions = function_channels(pipeline, settings.images, assay.channels)
+        planes = function_planes(illumination, functions, assay.fields[PLATE].astype(str))
+    shards = plan_shards(assay, images, hashes, pipeline, cellprofiler, settings.shard_fields, planes)
     folder.mkdir(parents=True, exist_ok=True)
     _remove_dead(folder)
     saved = folder / f"pipeline-{digest(pipeline)}.cppipe"
@@ -158,6 +176,9 @@ def measure(assay: Assay, hashes: Mapping[str, str], settings: CellProfilerSetti
         "pipeline_digest": digest(pipeline),
         "pipeline_as_run": saved.name,
         "images": images,
+        "illumination": illumination.key if illumination else "",
+        "illumination_functions": functions,
+        "shards_digest": digest([s.key for s in shards]),
         "fields": len(assay.fields),
         "cells": sum(r["cells"] for r in records),
         "shards": len(shards),

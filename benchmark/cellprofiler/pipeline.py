@@ -21,6 +21,7 @@ Overrides = Mapping[str, Mapping[str, Value]]
 
 MAGIC = "CellProfiler Pipeline: http://www.cellprofiler.org"
 _HEADER = re.compile(r"(?P<name>\w+):\[(?P<attributes>.*)\]\s*")
+_ENABLED = re.compile(r"(?<=[|\[])enabled:True(?=[|\]])")
 _INDEXED = re.compile(r"(?P<name>.+?)\[(?P<index>[1-9]\d*)\]")
 #: Texts of settings that name images a module reads. CellProfiler's file does not say which settings do.
 _READS = re.compile(
@@ -43,12 +44,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Module:
-    """One module of a pipeline; ``number`` counts all modules of the file from 1."""
+    """One module of a pipeline; ``number`` counts all of the file's from 1, ``line`` is its header's (0-based)."""
 
     name: str
     number: int
     enabled: bool
     settings: tuple[Setting, ...]
+    line: int
 
     def get(self, text: str, default: str = "") -> str:
         """Value of the first setting called ``text``."""
@@ -102,12 +104,13 @@ def parse(text: str) -> tuple[Module, ...]:
     modules: list[Module] = []
     settings: list[Setting] = []
     found: re.Match[str] | None = None
+    start = 0
     after_blank = in_modules = False
 
     def close() -> None:
         if found:
             enabled = "|enabled:False|" not in f"|{found['attributes']}|"
-            modules.append(Module(found["name"], len(modules) + 1, enabled, tuple(settings)))
+            modules.append(Module(found["name"], len(modules) + 1, enabled, tuple(settings), start))
 
     for number, raw in enumerate(text.split("\n")):
         line = raw.removesuffix("\r")
@@ -117,7 +120,7 @@ def parse(text: str) -> tuple[Module, ...]:
         header = _HEADER.fullmatch(line)
         if after_blank and header:
             close()
-            found, settings, in_modules = header, [], True
+            found, settings, in_modules, start = header, [], True, number
         elif in_modules:
             name, colon, value = line.partition(":")
             if not colon or not line.startswith(" "):
@@ -219,6 +222,20 @@ def with_settings(text: str, overrides: Overrides) -> str:
                 old = lines[setting.line]
                 end = "\r" if old.endswith("\r") else ""
                 lines[setting.line] = old[: old.index(":") + 1] + escape(new) + end
+    return "\n".join(lines)
+
+
+def with_modules_off(text: str, name: str) -> str:
+    """The pipeline with every module called ``name`` switched off, everything else untouched to the byte."""
+    lines = text.split("\n")
+    for module in parse(text):
+        if module.name == name and module.enabled:
+            found = list(_ENABLED.finditer(lines[module.line]))
+            if not found:
+                raise MorphobenchError(f"line {module.line + 1} does not say whether {name} is enabled", "pipeline",
+                                       "Save it again from CellProfiler.")
+            start, end = found[-1].span()  # the last one: a note before it is free text
+            lines[module.line] = lines[module.line][:start] + "enabled:False" + lines[module.line][end:]
     return "\n".join(lines)
 
 

@@ -6,7 +6,7 @@ later run, and a quick look over fewer sites a well leaves shards that the full 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,12 +41,13 @@ class Plane:
 
 @dataclass(frozen=True)
 class StagedField:
-    """One field of a shard: its key and its planes."""
+    """One field of a shard: its key, its planes, and the illumination functions (.npy) of its plate."""
 
     plate: str
     well: str
     site: str | int
     planes: tuple[Plane, ...]
+    functions: tuple[Plane, ...] = ()
 
     @property
     def name(self) -> str:
@@ -62,7 +63,8 @@ class Shard:
     fields: tuple[StagedField, ...]
 
 
-def image_channels(text: str, images: Mapping[str, str], channels: tuple[str, ...]) -> dict[str, str]:
+def image_channels(text: str, images: Mapping[str, str], channels: tuple[str, ...],
+                   functions: Collection[str] = ()) -> dict[str, str]:
     """Pipeline image → channel of the assay, sorted by image.
 
     Parameters
@@ -73,6 +75,8 @@ def image_channels(text: str, images: Mapping[str, str], channels: tuple[str, ..
         As the study states it; empty to derive it from the pipeline's own names.
     channels : tuple of str
         Channels of the assay.
+    functions : collection of str
+        Images that the pipeline loads and that are no pictures: illumination functions.
 
     Raises
     ------
@@ -84,7 +88,7 @@ def image_channels(text: str, images: Mapping[str, str], channels: tuple[str, ..
     has = f"The assay has {', '.join(channels)}; map images in cellprofiler.images."
     if not images:
         by_name = {f"Orig{c}": c for c in channels} | {c: c for c in channels}
-        names = loaded_images(text)
+        names = [n for n in loaded_images(text) if n not in functions]
         lacking = [n for n in names if n not in by_name]
         if lacking or not names:
             what = f"the pipeline loads {', '.join(lacking)}, and no channel is called that" if lacking else (
@@ -98,7 +102,8 @@ def image_channels(text: str, images: Mapping[str, str], channels: tuple[str, ..
 
 
 def plan_shards(assay: Assay, images: Mapping[str, str], hashes: Mapping[str, str], pipeline: str,
-                cellprofiler: CellProfiler, shard_fields: int) -> list[Shard]:
+                cellprofiler: CellProfiler, shard_fields: int,
+                functions: Mapping[str, tuple[Plane, ...]] | None = None) -> list[Shard]:
     """Cut an assay's fields into shards.
 
     Fields are ordered by the rank of their site within its well, then by plate and well, and cut
@@ -119,6 +124,8 @@ def plan_shards(assay: Assay, images: Mapping[str, str], hashes: Mapping[str, st
         Its version enters the key.
     shard_fields : int
         Most fields of a shard.
+    functions : mapping, optional
+        Plate → its illumination functions, where the pipeline loads them.
 
     Returns
     -------
@@ -131,19 +138,21 @@ def plan_shards(assay: Assay, images: Mapping[str, str], hashes: Mapping[str, st
     for _, rows in fields.groupby(rank, sort=True):
         rows = rows.sort_values([PLATE, WELL], kind="stable")
         for start in range(0, len(rows), shard_fields):
-            staged = tuple(_field(assay, row, images, hashes) for _, row in rows[start:start + shard_fields].iterrows())
+            staged = tuple(_field(assay, row, images, hashes, functions or {})
+                           for _, row in rows[start:start + shard_fields].iterrows())
             shards.append(Shard(_key(staged, pipeline, cellprofiler), staged))
     return shards
 
 
-def _field(assay: Assay, row: pd.Series, images: Mapping[str, str], hashes: Mapping[str, str]) -> StagedField:
+def _field(assay: Assay, row: pd.Series, images: Mapping[str, str], hashes: Mapping[str, str],
+           functions: Mapping[str, tuple[Plane, ...]]) -> StagedField:
     planes = []
     for image, channel in images.items():
         relative = str(row[path_column(channel)])
         planes.append(Plane(image, inside(assay.root, relative), int(row[plane_column(channel)]), hashes[relative]))
     site = row[SITE]
     return StagedField(str(row[PLATE]), str(row[WELL]), site.item() if isinstance(site, np.generic) else site,
-                       tuple(planes))
+                       tuple(planes), functions[str(row[PLATE])] if functions else ())
 
 
 def _key(fields: tuple[StagedField, ...], pipeline: str, cellprofiler: CellProfiler) -> str:
@@ -152,7 +161,8 @@ def _key(fields: tuple[StagedField, ...], pipeline: str, cellprofiler: CellProfi
         "format": FORMAT,
         "pipeline": pipeline,
         "cellprofiler": cellprofiler.version,
-        "fields": [[f.plate, f.well, f.site, [[p.image, p.sha256, p.plane] for p in f.planes]] for f in fields],
+        "fields": [[f.plate, f.well, f.site, [[p.image, p.sha256, p.plane] for p in (*f.planes, *f.functions)]]
+                   for f in fields],
     }, 20)
 
 
@@ -165,8 +175,8 @@ def stage(shard: Shard, pipeline: str, folder: Path) -> None:
     Raises
     ------
     MorphobenchError
-        A file is missing or broken, planes of a field differ in size, or a plane is constant.
-        CellProfiler would count no cells in the first case and crash in the last.
+        A file is missing or broken, planes of a field and their illumination functions differ in size, or a plane
+        is constant. CellProfiler would count no cells in the first case and crash in the last.
     """
     (folder / "images").mkdir(parents=True)
     (folder / PIPELINE).write_bytes(pipeline.encode("utf-8"))
@@ -175,23 +185,45 @@ def stage(shard: Shard, pipeline: str, folder: Path) -> None:
     wells = {well: f"well{i}" for i, well in enumerate(dict.fromkeys(f.well for f in shard.fields))}
     rows = []
     for number, field in enumerate(shard.fields):
-        row: dict[str, object] = {}
-        shapes = set()
-        for plane in field.planes:
-            pixels = read_plane(plane.path, plane.plane)
-            where = f"{plane.path} (plane {plane.plane}; {field.name})"
-            if pixels.min() == pixels.max():
-                raise MorphobenchError(f"every pixel of {plane.image} is {pixels.min()}: nothing can be segmented",
-                                       where, "Leave the field out of the table.")
-            shapes.add(pixels.shape)
-            if len(shapes) > 1:
-                raise MorphobenchError(f"planes of one field differ in size: {sorted(shapes)}", where)
-            name = staged_name(number, plane.image)
-            tifffile.imwrite(folder / "images" / name, pixels, photometric="minisblack", metadata=None)
-            row[f"Image_FileName_{plane.image}"] = name
-            row[f"Image_PathName_{plane.image}"] = str(folder / "images")
+        names, shape = _stage_planes(field, number, folder / "images")
+        names |= _stage_functions(field, plates[field.plate], shape, folder / "images")
+        row = {f"Image_FileName_{image}": name for image, name in names.items()}
+        row |= {f"Image_PathName_{image}": str(folder / "images") for image in names}
         rows.append({**row, PLATE: plates[field.plate], WELL: wells[field.well], SITE: number, NUMBER: number})
     pd.DataFrame(rows).to_csv(folder / TABLE, index=False)
+
+
+def _stage_planes(field: StagedField, number: int, folder: Path) -> tuple[dict[str, str], tuple[int, ...]]:
+    """Write a field's planes; image → name of its file, and the planes' shape."""
+    names, shapes = {}, set()
+    for plane in field.planes:
+        pixels = read_plane(plane.path, plane.plane)
+        where = f"{plane.path} (plane {plane.plane}; {field.name})"
+        if pixels.min() == pixels.max():
+            raise MorphobenchError(f"every pixel of {plane.image} is {pixels.min()}: nothing can be segmented",
+                                   where, "Leave the field out of the table.")
+        shapes.add(pixels.shape)
+        if len(shapes) > 1:
+            raise MorphobenchError(f"planes of one field differ in size: {sorted(shapes)}", where)
+        names[plane.image] = staged_name(number, plane.image)
+        tifffile.imwrite(folder / names[plane.image], pixels, photometric="minisblack", metadata=None)
+    return names, shapes.pop()
+
+
+def _stage_functions(field: StagedField, plate: str, shape: tuple[int, ...], folder: Path) -> dict[str, str]:
+    """Link the illumination functions of a field's plate, once a plate; image → name of its file."""
+    names = {}
+    for function in field.functions:
+        found = np.load(function.path, mmap_mode="r", allow_pickle=False).shape
+        if found != shape:
+            raise MorphobenchError(f"the illumination function is of the shape {found}, the field of {shape}",
+                                   f"{function.path} ({field.name})",
+                                   "All fields of a plate must have one size, that of its function.")
+        names[function.image] = f"{plate}_{function.image}.npy"
+        link = folder / names[function.image]
+        if not link.is_symlink():
+            link.symlink_to(function.path)
+    return names
 
 
 def staged_name(number: int, image: str) -> str:

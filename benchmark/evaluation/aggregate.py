@@ -7,6 +7,7 @@ import pandas as pd
 
 from benchmark.errors import MorphobenchError
 from benchmark.tables import (
+    CELL_LINE,
     COMPOUND,
     CONCENTRATION,
     CONTROL,
@@ -46,6 +47,11 @@ def predicted_unit(predictions: pd.DataFrame) -> str:
             "Give each unit a table of its own.",
         )
     return str(units[0])
+
+
+def with_cell_line(predictions: pd.DataFrame) -> pd.DataFrame:
+    """``predictions`` with ``Metadata_CellLine``, empty where the table has none (published ones do not)."""
+    return predictions if CELL_LINE in predictions else predictions.assign(**{CELL_LINE: ""})
 
 
 def _normalised(p: np.ndarray, fallback: np.ndarray) -> np.ndarray:
@@ -95,7 +101,7 @@ def reduce_to(predictions: pd.DataFrame, unit: str) -> pd.DataFrame | None:
     """Reduce predictions to fields, wells or treatments.
 
     The probability of each label is the **median** over the crops of a field, or over all the crops
-    (or fields) of a well directly, and for a treatment (compound × concentration) the median over
+    (or fields) of a well directly, and for a treatment (compound × concentration × cell line) the median over
     its wells' medians, each time scaled to sum to 1 (Kensert, Harrison & Spjuth 2019, SLAS Discovery
     24:466, Methods). Where every median is zero the mean is used.
 
@@ -122,6 +128,7 @@ def reduce_to(predictions: pd.DataFrame, unit: str) -> pd.DataFrame | None:
     if unit not in UNITS:
         raise MorphobenchError(f"the unit is {unit!r}, not one of {', '.join(UNITS)}", "reduce_to")
     have = predicted_unit(predictions)
+    predictions = with_cell_line(predictions)
     if UNITS.index(have) > UNITS.index(unit):
         return None
     table = predictions

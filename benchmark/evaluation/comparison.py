@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import pandas as pd
 
 from benchmark.errors import LeakError, MorphobenchError
-from benchmark.evaluation.aggregate import reduce_to
-from benchmark.evaluation.metrics import REPORTED, confusion, summarise
+from benchmark.evaluation.aggregate import reduce_to, with_cell_line
+from benchmark.evaluation.dose import DoseResponse, dose_response, positive_label
+from benchmark.evaluation.metrics import FEWEST_CLUSTERS, REPORTED, confusion, summarise
 from benchmark.evaluation.statistics import aligned, pairwise
-from benchmark.tables import COMPOUND, CONCENTRATION, LABEL, TREATMENT_KEY, WELL_KEY, check_predictions, labels_of
+from benchmark.tables import (
+    CELL_LINE,
+    COMPOUND,
+    CONCENTRATION,
+    LABEL,
+    TREATMENT_KEY,
+    UNIT_KEY,
+    WELL_KEY,
+    check_predictions,
+    labels_of,
+)
 
 #: Kinds of contestant; the report's headline sets ``finetuned`` against ``classical``.
 ROLES = ("count", "classical", "frozen", "finetuned", "control", "other")
@@ -36,12 +47,15 @@ class Run:
         `ROLES`, optional) and ``transductive`` (list of str).
     predictions : DataFrame
         Prediction table of all folds, one or several seeds.
+    response : DataFrame
+        Predictions of the unlabelled dose series, with ``Metadata_Control`` in both tables; empty without one.
     """
 
     name: str
     title: str
     record: dict[str, Any]
     predictions: pd.DataFrame
+    response: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def control(self) -> bool:
@@ -76,21 +90,26 @@ class Comparison:
         Label-permuted runs; runs that used unlabelled test data for a normalisation or correction.
     labels : tuple of str
         Scored labels, sorted.
+    unit : str
+        What the comparison rests on: ``treatment``, or ``well`` where only controls are scored.
     seeds : dict of str to int
-        The seed whose treatments and confusions are shown for each method: its lowest.
+        The seed whose outcomes and confusions are shown for each method: its lowest.
     accuracy : DataFrame
         As `benchmark.evaluation.metrics.summarise`, with ``title`` and ``control``; ordered by unit
-        (treatment, well, field), then method.
+        (treatment, well, field; none coarser than ``unit``), then method.
     pairs : DataFrame
         As `benchmark.evaluation.statistics.pairwise`; controls left out.
     confusions : dict of str to DataFrame
-        Treatments by true (rows) and predicted label (columns), at the method's seed.
-    treatments : DataFrame
-        One row a treatment ordered by label, compound, concentration: ``Metadata_Compound,
-        Metadata_Concentration, Metadata_Label`` and for each method a nullable boolean: right or wrong.
+        Units by true (rows) and predicted label (columns), at the method's seed.
+    outcomes : DataFrame
+        One row a unit ordered by label, compound, concentration: ``Metadata_Compound, Metadata_Concentration,
+        Metadata_CellLine, Metadata_Label``, plate and well where the unit is one, and for each method a nullable
+        boolean: right or wrong.
     folds : DataFrame
-        ``fold``, the held-out ``compounds`` (list of str), ``labels``, and numbers of ``treatments`` and
-        ``wells``.
+        ``fold``, the held-out ``compounds``, ``cell_lines`` and ``labels`` (lists of str), and numbers of
+        ``treatments``, ``wells`` and ``dose_wells`` (predicted, not scored).
+    doses : DoseResponse or None
+        Where runs predict a dose series.
     notes : tuple of str
         What a reader must know of how the comparison was made (seeds, methods without fields).
     """
@@ -101,19 +120,21 @@ class Comparison:
     controls: frozenset[str]
     transductive: frozenset[str]
     labels: tuple[str, ...]
+    unit: str
     seeds: dict[str, int]
     accuracy: pd.DataFrame
     pairs: pd.DataFrame
     confusions: dict[str, pd.DataFrame]
-    treatments: pd.DataFrame
+    outcomes: pd.DataFrame
     folds: pd.DataFrame
+    doses: DoseResponse | None = None
     notes: tuple[str, ...] = field(default=())
 
-    def score(self, method: str, unit: str = "treatment") -> pd.Series | None:
-        """The accuracy row of a method at its shown seed, or None where it does not predict the unit."""
+    def score(self, method: str, unit: str = "") -> pd.Series | None:
+        """The accuracy row of a method at its shown seed (by `unit`), or None where it does not predict the unit."""
         table = self.accuracy
         rows = table[
-            (table["method"] == method) & (table["unit"] == unit) & (table["seed"] == self.seeds[method])
+            (table["method"] == method) & (table["unit"] == (unit or self.unit)) & (table["seed"] == self.seeds[method])
         ]
         return rows.iloc[0] if len(rows) else None
 
@@ -169,31 +190,37 @@ def _one_seed(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["seed"] == table["seed"].min()]
 
 
-def _treatment_table(reduced: dict[str, dict[str, pd.DataFrame]], methods: Sequence[str]) -> pd.DataFrame:
-    """Right and wrong of each treatment (rows) by each method (columns)."""
+def _outcomes(reduced: dict[str, dict[str, pd.DataFrame]], methods: Sequence[str], unit: str) -> pd.DataFrame:
+    """Right and wrong of each unit (rows) by each method (columns)."""
     # Labels are those of the first method, which is no control unless there is nothing else.
-    table = _one_seed(reduced[methods[0]]["treatment"])[[*TREATMENT_KEY, LABEL]]
+    key = UNIT_KEY[unit]
+    table = _one_seed(reduced[methods[0]][unit])[list(dict.fromkeys([*key, *TREATMENT_KEY, LABEL]))]
     for name in methods:
-        right = _one_seed(reduced[name]["treatment"]).set_index(TREATMENT_KEY)["correct"].astype("boolean")
-        table = table.join(right.rename(name), on=TREATMENT_KEY)
-    return table.sort_values([LABEL, COMPOUND, CONCENTRATION], kind="stable").reset_index(drop=True)
+        right = _one_seed(reduced[name][unit]).set_index(key)["correct"].astype("boolean")
+        table = table.join(right.rename(name), on=key)
+    order = [LABEL, COMPOUND, CELL_LINE, CONCENTRATION]
+    return table.sort_values([*order, *key], kind="stable").reset_index(drop=True)
 
 
-def _fold_table(predictions: pd.DataFrame) -> pd.DataFrame:
+def _fold_table(predictions: pd.DataFrame, response: pd.DataFrame) -> pd.DataFrame:
     """What each fold holds out, read from what was predicted in it."""
     rows = []
+    by_fold = response.groupby("fold") if len(response) else ()
+    doses = {fold: len(table[WELL_KEY].drop_duplicates()) for fold, table in by_fold}
     for fold, table in _one_seed(predictions).groupby("fold", sort=True):
         rows.append({
             "fold": fold,
             "compounds": sorted(table[COMPOUND].unique()),
+            "cell_lines": sorted(set(table[CELL_LINE]) - {""}),
             "labels": sorted(table[LABEL].unique()),
             "treatments": len(table[TREATMENT_KEY].drop_duplicates()),
             "wells": len(table[WELL_KEY].drop_duplicates()),
+            "dose_wells": doses.get(fold, 0),
         })
     return pd.DataFrame(rows)
 
 
-def _notes(methods: Sequence[Run], accuracy: pd.DataFrame, pairs: pd.DataFrame) -> tuple[str, ...]:
+def _notes(methods: Sequence[Run], accuracy: pd.DataFrame, pairs: pd.DataFrame, unit: str) -> tuple[str, ...]:
     notes = []
     seeds = {run.name: sorted(int(s) for s in run.predictions["seed"].unique()) for run in methods}
     if any(len(s) > 1 for s in seeds.values()):
@@ -207,22 +234,47 @@ def _notes(methods: Sequence[Run], accuracy: pd.DataFrame, pairs: pd.DataFrame) 
     lacking = [run.title or run.name for run in methods if run.name not in fields]
     if lacking and fields:
         notes.append(f"No accuracy of fields for {', '.join(lacking)}: predicted by well.")
-    tied = accuracy[(accuracy["n_tied"] > 0) & (accuracy["unit"] == "treatment")]
+    tied = accuracy[(accuracy["n_tied"] > 0) & (accuracy["unit"] == unit)]
     for row in tied.itertuples():
         notes.append(
-            f"{row.title}: {row.n_tied} of {row.n} treatments had two labels with equal highest probability "
+            f"{row.title}: {row.n_tied} of {row.n} {unit}s had two labels with equal highest probability "
             "(the first in alphabetical order was taken)."
+        )
+    if unit == "well":
+        notes.append(
+            "Only control wells are scored, and there are few treatments of them, so the comparison is by well. The "
+            "wells of one compound (or cell line) are judged by one and the same fitted model and are not "
+            "independent: what the intervals and tests say of wells on this plate does not carry over to another."
+        )
+    if len(accuracy) and accuracy["cluster_low"].isna().all():
+        notes.append(
+            f"No interval that resamples compounds (–): fewer than {FEWEST_CLUSTERS} compounds are scored, too few to "
+            "resample."
         )
     return tuple(notes)
 
 
-def compare(runs: Sequence[Run]) -> Comparison:
+def _doses(runs: Sequence[Run]) -> DoseResponse | None:
+    """Dose response of the runs that predict a dose series; the positive label is that of the first of them."""
+    having = [run for run in runs if len(run.response)]
+    if not having:
+        return None
+    return dose_response(
+        [run.predictions.assign(method=run.name) for run in having],
+        [run.response.assign(method=run.name) for run in having],
+        positive_label([having[0].predictions]),
+    )
+
+
+def compare(runs: Sequence[Run], unit: Literal["treatment", "well"] = "treatment") -> Comparison:
     """Put the runs of a study side by side.
 
     Parameters
     ----------
     runs : sequence of Run
         In the order in which tables and figures show them; controls are moved to the end.
+    unit : {'treatment', 'well'}
+        What methods are compared by: ``well`` where only controls are scored, whose treatments are a handful.
 
     Returns
     -------
@@ -236,22 +288,23 @@ def compare(runs: Sequence[Run]) -> Comparison:
         There is no run; a prediction table is malformed; the runs used different assays
         (``assay_hash``), cover different fields, wells or treatments, or disagree in true labels.
     """
+    runs = [replace(run, predictions=with_cell_line(run.predictions)) for run in runs]
     _check_runs(runs)
     ordered = sorted(runs, key=lambda run: run.control)
     tables = {run.name: run.predictions.assign(method=run.name) for run in ordered}
+    reported = REPORTED[REPORTED.index(unit) :]
     reduced = {
-        name: {unit: r for unit in REPORTED if (r := reduce_to(table, unit)) is not None}
-        for name, table in tables.items()
+        name: {u: r for u in reported if (r := reduce_to(table, u)) is not None} for name, table in tables.items()
     }
     _check_units(ordered, reduced)
     titles = {run.name: run.title or run.name for run in ordered}
     controls = frozenset(run.name for run in ordered if run.control)
-    accuracy = pd.concat([summarise(table) for table in tables.values()], ignore_index=True)
+    accuracy = pd.concat([summarise(table, reported) for table in tables.values()], ignore_index=True)
     accuracy.insert(1, "title", accuracy["method"].map(titles))
     accuracy["control"] = accuracy["method"].isin(controls)
-    rank = {unit: i for i, unit in enumerate(REPORTED)}
+    rank = {u: i for i, u in enumerate(REPORTED)}
     accuracy = accuracy.sort_values("unit", key=lambda s: s.map(rank), kind="stable").reset_index(drop=True)
-    pairs = pairwise({n: r["treatment"] for n, r in reduced.items() if n not in controls})
+    pairs = pairwise({n: r[unit] for n, r in reduced.items() if n not in controls}, unit)
     labels = tuple(sorted({label for run in ordered for label in labels_of(run.predictions)}))
     return Comparison(
         methods=tuple(tables),
@@ -260,11 +313,13 @@ def compare(runs: Sequence[Run]) -> Comparison:
         controls=controls,
         transductive=frozenset(run.name for run in ordered if run.record.get("transductive")),
         labels=labels,
+        unit=unit,
         seeds={name: int(table["seed"].min()) for name, table in tables.items()},
         accuracy=accuracy,
         pairs=pairs,
-        confusions={n: confusion(_one_seed(r["treatment"]), labels) for n, r in reduced.items()},
-        treatments=_treatment_table(reduced, list(tables)),
-        folds=_fold_table(next(iter(tables.values()))),
-        notes=_notes(ordered, accuracy, pairs),
+        confusions={n: confusion(_one_seed(r[unit]), labels) for n, r in reduced.items()},
+        outcomes=_outcomes(reduced, list(tables), unit),
+        folds=_fold_table(tables[ordered[0].name], ordered[0].response),
+        doses=_doses(ordered),
+        notes=_notes(ordered, accuracy, pairs, unit),
     )

@@ -17,6 +17,8 @@ REPORTED = ("treatment", "well", "field")
 #: Resamplings of compounds behind an interval, and their seed: the same numbers on every machine.
 RESAMPLINGS = 2000
 BOOTSTRAP_SEED = 20190401
+#: Fewer clusters than these are not resampled: four give 35 different samples, too few for a 95 % interval.
+FEWEST_CLUSTERS = 5
 
 
 def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -51,11 +53,13 @@ def cluster_bootstrap(
     Returns
     -------
     tuple of float
-        Lower and upper bound. Where every unit has the same value the interval has no width: a
-        bootstrap cannot show what it never saw.
+        Lower and upper bound; nan with fewer than `FEWEST_CLUSTERS` clusters. Where every unit has the same
+        value the interval has no width: a bootstrap cannot show what it never saw.
     """
     sums = pd.DataFrame({"cluster": clusters, "value": np.asarray(values, float)})
     sums = sums.groupby("cluster", sort=True)["value"].agg(["sum", "count"])
+    if len(sums) < FEWEST_CLUSTERS:
+        return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
     draws = rng.integers(0, len(sums), size=(RESAMPLINGS, len(sums)))
     means = sums["sum"].to_numpy()[draws].sum(axis=1) / sums["count"].to_numpy()[draws].sum(axis=1)
@@ -108,9 +112,9 @@ def summarise(predictions: pd.DataFrame, units: Sequence[str] = REPORTED) -> pd.
     DataFrame
         One row a method × seed × unit: ``n, correct, accuracy``, Wilson's 95 % interval ``low, high``
         (as if units were independent), the interval that resamples compounds ``cluster_low,
-        cluster_high``, ``balanced_accuracy`` (mean recall over the labels that occur), ``macro_f1``,
-        ``chance`` (share of the commonest label: what always guessing it would score), ``n_labels`` and
-        ``n_tied`` (units whose best two labels had equal probabilities). Units finer than what was
+        cluster_high`` (nan with few compounds), ``balanced_accuracy`` (mean recall over the labels that occur),
+        ``macro_f1``, ``chance`` (share of the commonest label: what always guessing it would score), ``n_labels``
+        and ``n_tied`` (units whose best two labels had equal probabilities). Units finer than what was
         predicted have no row.
     """
     rows: list[dict[str, object]] = []

@@ -121,35 +121,37 @@ def aligned(a: pd.DataFrame, b: pd.DataFrame, unit: str, names: tuple[str, str])
     return both.astype({"correct_a": bool, "correct_b": bool})
 
 
-def pairwise(treatments: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Compare every two methods on their treatments.
+def pairwise(reduced: Mapping[str, pd.DataFrame], unit: str = "treatment") -> pd.DataFrame:
+    """Compare every two methods on their treatments (or wells).
 
     Parameters
     ----------
-    treatments : mapping of str to DataFrame
-        For each method its treatments as `reduce_to` returns them; one or several seeds. Two methods
+    reduced : mapping of str to DataFrame
+        For each method its units as `reduce_to` returns them; one or several seeds. Two methods
         are compared at the first seed that both have.
+    unit : str
+        What a row is.
 
     Returns
     -------
     DataFrame
         One row a pair with `PAIR_COLUMNS`: ``difference`` (accuracy of a minus accuracy of b) with its
-        95 % interval from resampling compounds; ``b`` and ``c`` (treatments that only a, only b has
+        95 % interval from resampling compounds (nan with few); ``b`` and ``c`` (units that only a, only b has
         right); McNemar's exact ``p`` and, for the number of pairs, Holm's ``p_holm`` (Holm 1979);
         ``p_compounds``, the test that treats a compound as one observation.
 
     Raises
     ------
     MorphobenchError
-        Two methods have no seed in common, or not the same treatments and labels.
+        Two methods have no seed in common, or not the same units and labels.
     """
     rows: list[dict[str, object]] = []
-    for name_a, name_b in combinations(treatments, 2):
-        a, b = treatments[name_a], treatments[name_b]
+    for name_a, name_b in combinations(reduced, 2):
+        a, b = reduced[name_a], reduced[name_b]
         common = sorted(set(a["seed"]) & set(b["seed"]))
         if not common:
             raise MorphobenchError("have no seed in common", f"{name_a} and {name_b}", "Run both with the same seeds.")
-        both = aligned(a[a["seed"] == common[0]], b[b["seed"] == common[0]], "treatment", (name_a, name_b))
+        both = aligned(a[a["seed"] == common[0]], b[b["seed"] == common[0]], unit, (name_a, name_b))
         right_a, right_b = both["correct_a"].to_numpy(int), both["correct_b"].to_numpy(int)
         only_a, only_b = int((right_a > right_b).sum()), int((right_b > right_a).sum())
         low, high = cluster_bootstrap(right_a - right_b, both[COMPOUND].to_numpy())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ import pandas as pd
 
 from benchmark.assays.fieldtable import Assay, row_name
 from benchmark.errors import Fault, MorphobenchError
-from benchmark.files import digest, inside, sha256_file
+from benchmark.files import digest, inside, read_json, sha256_file, write_json
 from benchmark.images.reading import read_planes
 from benchmark.tables import PLATE, WELL, path_column, plane_column
 from benchmark.tasks import progress_bar
@@ -57,13 +58,17 @@ def _files(assay: Assay) -> list[str]:
     return sorted({str(f) for c in assay.channels for f in assay.fields[path_column(c)]})
 
 
-def file_hashes(assay: Assay, workers: int = 2, progress: Progress | None = None) -> dict[str, str]:
+def file_hashes(assay: Assay, workers: int = 2, progress: Progress | None = None,
+                known: Path | None = None) -> dict[str, str]:
     """SHA-256 of every image file's bytes.
 
     Parameters
     ----------
     assay : Assay
         Whose files.
+    known : Path, optional
+        A JSON file with the hashes of an earlier call, written anew where it lacks some. A file's hash is taken from
+        it where size and time of change are still the same (as Git's index does): 100 GB are not read at each start.
     workers : int
         Threads.
     progress : callable, optional
@@ -80,19 +85,49 @@ def file_hashes(assay: Assay, workers: int = 2, progress: Progress | None = None
         A file is missing, cannot be read or lies outside the root.
     """
     names = _files(assay)
+    places = {name: inside(assay.root, name) for name in names}
+    before = _known_hashes(known, assay.root)
+    stamps = {name: _stamp(path) for name, path in places.items()}
+    found = {n: before[n][2] for n in names if n in before and before[n][:2] == stamps[n]}
 
     def one(name: str) -> str:
         try:
-            return sha256_file(inside(assay.root, name))
+            return sha256_file(places[name])
         except OSError as error:
-            raise MorphobenchError(f"cannot be read ({error.strerror})", str(assay.root / name),
+            raise MorphobenchError(f"cannot be read ({error.strerror})", str(places[name]),
                                    "`morphobench assay check` lists every missing file.") from error
 
-    return dict(zip(names, _threaded(one, names, workers, "Hashing images", progress), strict=True))
+    new = [n for n in names if n not in found]
+    found |= dict(zip(new, _threaded(one, new, workers, "Hashing images", progress), strict=True))
+    if known is not None and new:
+        # A file changed in the last moments may change again within the same tick of its clock: not remembered.
+        recent = time.time_ns() - 2 * 10**9
+        kept = {n: [*stamps[n], found[n]] for n in names if stamps[n][1] < recent}
+        write_json(known, {"root": str(assay.root.resolve()), "files": kept})
+    return {n: found[n] for n in names}
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size and time of change (ns) of a file; (-1, -1) where it cannot be looked at."""
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def _known_hashes(known: Path | None, root: Path) -> dict[str, tuple[int, int, str]]:
+    """Size, time of change and hash of files of this root, as an earlier call wrote them."""
+    if known is None or not known.exists():
+        return {}
+    raw = read_json(known)
+    if raw.get("root") != str(root.resolve()):
+        return {}
+    return {name: (int(size), int(changed), str(sha)) for name, (size, changed, sha) in raw["files"].items()}
 
 
 def assay_hash(assay: Assay, hashes: dict[str, str]) -> str:
-    """Name of an assay's content: channels, the whole field table, and the bytes of every file.
+    """Name of an assay's content: channels, the whole field table, what is scored, and the bytes of every file.
 
     Two runs are comparable only where this is equal. It does not depend on where the root lies nor on
     the assay's name.
@@ -122,6 +157,7 @@ def assay_hash(assay: Assay, hashes: dict[str, str]) -> str:
     rows = [[repr(v.item() if isinstance(v, np.generic) else v) for v in row]
             for row in fields.itertuples(index=False, name=None)]
     return digest({"channels": list(assay.channels), "columns": list(fields.columns), "rows": rows,
+                   "scoring": assay.scoring, "features": assay.features_hash,
                    "files": {f: hashes[f] for f in _files(assay)}}, 64)
 
 

@@ -205,13 +205,26 @@ def _read_tiff(path: Path, planes: Sequence[int]) -> tuple[Planes, list[np.ndarr
         # A bilevel page has the dtype bool here and is refused with the floats.
         found = Planes(len(pages) * samples, (first.imagelength, first.imagewidth), np.dtype(first.dtype or "V1"))
         _check(path, found, planes)
-        if first.photometric in (tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.MINISWHITE):
+        grey = first.photometric == tifffile.PHOTOMETRIC.PALETTE and all(_is_grey_ramp(p) for p in pages)
+        if first.photometric in (tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.MINISWHITE) and not grey:
             raise MorphobenchError(f"is {tifffile.PHOTOMETRIC(first.photometric).name.lower()}: its values are not "
                                    "intensities", str(path), _EXPORT)
         for number, page in enumerate(pages):
             _check_whole(path, number, page, tif.filehandle.size)
         decoded = {i: _decode(path, pages[i]) for i in sorted({p // samples for p in planes})}
         return found, [np.ascontiguousarray(decoded[p // samples][p % samples]) for p in planes]
+
+
+def _is_grey_ramp(page: tifffile.TiffPage) -> bool:
+    """Whether a page's palette shows each value as that very grey, so that its values are intensities after all.
+
+    TIFFs of BBBC013 are written so. TIFF 6.0 section 5: 16-bit entries, red, green and blue; writers scale 8 bits by
+    257 or by 256.
+    """
+    palette = page.colormap
+    ramp = np.arange(2**page.bitspersample)
+    return palette is not None and any(np.array_equal(palette, np.tile(ramp * scale, (3, 1)))
+                                       for scale in (65535 // max(ramp[-1], 1), 65536 // len(ramp)))
 
 
 def _chain_is_whole(path: Path, big: bool, order: str) -> bool:

@@ -85,12 +85,12 @@ def _rotated(name: str) -> bool:
 def choose_and_fit(
     X: pd.DataFrame,
     labels: pd.Series,
-    compounds: pd.Series,
+    groups: pd.Series,
     settings: ClassifierSettings,
     correlation: float | None,
     seed: int,
 ) -> Chosen:
-    """Choose a classifier by inner cross-validation grouped by compound, and fit it on all rows given.
+    """Choose a classifier by inner cross-validation of groups (compounds), and fit it on all rows given.
 
     The preparation is fitted anew in each inner fold, so that the choice itself does not leak.
 
@@ -98,19 +98,21 @@ def choose_and_fit(
     ----------
     X : DataFrame
         Training rows only, features as columns.
-    labels, compounds : Series
+    labels : Series
         Of the same rows.
+    groups : Series
+        What no inner fold has on both sides; see `benchmark.splits.inner_groups`.
 
     Notes
     -----
     The winner has the highest balanced accuracy over the pooled inner test rows; ties go to the lower log
-    loss. Rows whose label no other training compound of the inner fold has cannot be right and are not counted.
+    loss. Rows whose label no other training group of the inner fold has cannot be right and are not counted.
     """
     names = sorted(labels.unique())
     models = dict(candidates(settings, seed))
     truth: list[str] = []
     guesses: dict[str, list[np.ndarray]] = {name: [] for name in models}
-    for train, test in inner_folds(compounds.tolist(), labels.tolist(), settings.inner_folds, seed):
+    for train, test in inner_folds(groups.tolist(), labels.tolist(), settings.inner_folds, seed):
         known = labels.iloc[test].isin(labels.iloc[train].unique()).to_numpy()
         if not known.any() or labels.iloc[train].nunique() < 2:
             continue

@@ -1,4 +1,7 @@
-"""Run folders: one prediction file a fold, written whole; a finished fold is never run again."""
+"""Run folders: one prediction file a fold, written whole; a finished fold is never run again.
+
+Where a fold has a dose series (`benchmark.splits.Fold.response`), its predictions lie in a file beside.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ import pandas as pd
 from benchmark.errors import LeakError, MorphobenchError
 from benchmark.files import digest, read_json, safe_name, write_json, write_parquet
 from benchmark.methods.settings import MethodSettings
-from benchmark.splits import Fold, Split
-from benchmark.tables import WELL_KEY, check_predictions
+from benchmark.splits import Fold, Split, WellKey
+from benchmark.tables import LABEL, WELL_KEY, check_predictions, labels_of
 
 #: Raised when a method's code changes what it predicts, so that old folds are not taken for new ones.
 REVISION = {"cell_count": 1, "profile": 1, "cnn_frozen": 1, "cnn_finetuned": 1}
@@ -72,20 +75,70 @@ def open_run(study_folder: Path, method: MethodSettings, split: Split, inputs: d
     return run
 
 
-def write_fold(path: Path, predictions: pd.DataFrame, fold: Fold, facts: dict[str, Any]) -> None:
-    """Check a fold's predictions and write them, facts (seconds, memory, choices) first.
+def response_path(path: Path) -> Path:
+    """The file with the predictions of a fold's dose series, beside its prediction file."""
+    return path.with_name(f"{path.stem}-response.parquet")
+
+
+def write_fold(
+    path: Path, predictions: pd.DataFrame, fold: Fold, facts: dict[str, Any], response: pd.DataFrame | None = None
+) -> None:
+    """Check a fold's predictions and write them: facts (seconds, memory, choices) and dose series first.
+
+    The prediction file comes last, so that a fold whose prediction file exists is whole.
+
+    Parameters
+    ----------
+    response : DataFrame, optional
+        Predictions of the fold's unlabelled dose series, ``Metadata_Label`` empty, else as ``predictions``.
 
     Raises
     ------
     LeakError
-        The predicted wells are not exactly the fold's test wells.
+        The predicted wells are not exactly the fold's test wells (or its dose series), or a well of the dose
+        series is tested or trained on as well, or has a label.
+    MorphobenchError
+        A table is malformed; see `benchmark.tables.check_predictions`.
     """
     check_predictions(predictions, str(path))
-    predicted = set(predictions[WELL_KEY].itertuples(index=False, name=None))
-    if predicted != set(fold.test):
-        raise LeakError("the predicted wells are not the fold's test wells", f"fold {fold.name!r}")
+    _check_wells(predictions, fold.test, "test wells", fold)
+    if response is None:
+        response = predictions.iloc[:0]
+    _check_wells(response, fold.response, "dose series", fold)
+    if len(response):
+        _check_response(response, predictions, fold, path)
+        write_parquet(response_path(path), response)
     write_json(path.with_suffix(".json"), facts)
     write_parquet(path, predictions)
+
+
+def _check_wells(table: pd.DataFrame, wells: tuple[WellKey, ...], what: str, fold: Fold) -> None:
+    if set(table[WELL_KEY].itertuples(index=False, name=None)) != set(wells):
+        raise LeakError(f"the predicted wells are not the fold's {what}", f"fold {fold.name!r}")
+
+
+def _check_response(response: pd.DataFrame, predictions: pd.DataFrame, fold: Fold, path: Path) -> None:
+    """A dose series has no labels, lies on neither side of the fold, and has the fold's columns."""
+    where = f"dose series of fold {fold.name!r}"
+    shared = sorted(set(fold.response) & {*fold.test, *fold.train})
+    if shared:
+        raise LeakError(f"the well {shared[0]} is also tested or trained on", where)
+    if (response[LABEL] != "").any():
+        raise LeakError("has labels, and must not be scored", where)
+    if labels_of(response) != labels_of(predictions):
+        raise MorphobenchError("has other p_<label> columns than the fold's predictions", where)
+    check_predictions(response.assign(**{LABEL: labels_of(response)[0]}), str(response_path(path)))
+
+
+def _read_fold(path: Path, fold: Fold, run: RunFolder) -> pd.DataFrame:
+    if not path.exists():
+        raise MorphobenchError("is not there", f"fold {fold.name!r} of {run.path}",
+                               "Delete the fold's prediction file, if it is there, and run the study again.")
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise MorphobenchError(f"cannot be read ({error})", str(path),
+                               "Delete it and the fold's prediction file, and run again.") from error
 
 
 def read_run(run: RunFolder, split: Split, seeds: tuple[int, ...]) -> pd.DataFrame:
@@ -96,20 +149,32 @@ def read_run(run: RunFolder, split: Split, seeds: tuple[int, ...]) -> pd.DataFra
     MorphobenchError
         A fold is missing or unreadable (it is named).
     """
-    tables = []
-    for seed in seeds:
-        for fold in split.folds:
-            path = run.fold_path(fold, seed)
-            if not path.exists():
-                raise MorphobenchError("is not there", f"fold {fold.name!r} of {run.path}", "Run the study again.")
-            try:
-                tables.append(pd.read_parquet(path))
-            except (OSError, ValueError) as error:
-                raise MorphobenchError(f"cannot be read ({error})", str(path),
-                                       "Delete it and run again.") from error
+    tables = [_read_fold(run.fold_path(fold, seed), fold, run) for seed in seeds for fold in split.folds]
     table = pd.concat(tables, ignore_index=True)
     check_predictions(table, str(run.path))
     return table
+
+
+def read_response(run: RunFolder, split: Split, seeds: tuple[int, ...]) -> pd.DataFrame:
+    """Predictions of all folds' dose series as one table; empty where no fold has one.
+
+    Raises
+    ------
+    MorphobenchError
+        A file is missing or unreadable (its fold is named).
+    LeakError
+        A file holds other wells than the fold's dose series, or labels.
+    """
+    tables = []
+    for seed in seeds:
+        for fold in split.folds:
+            if fold.response:
+                path = run.fold_path(fold, seed)
+                table = _read_fold(response_path(path), fold, run)
+                _check_wells(table, fold.response, "dose series", fold)
+                _check_response(table, table, fold, path)
+                tables.append(table)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def fold_facts(run: RunFolder, split: Split, seeds: tuple[int, ...]) -> list[dict[str, Any]]:

@@ -83,14 +83,34 @@ CLASSICAL = (CellCountMethod, ProfileMethod)
 CNN = (FrozenMethod, FinetunedMethod)
 
 
-def transductive(method: MethodSettings) -> list[str]:
-    """What a method estimates from test wells without their labels, in words; empty where nothing is."""
+def transductive(method: MethodSettings, corrected: str | None = None) -> list[str]:
+    """What a method estimates from test wells without their labels, in words; empty where nothing is.
+
+    ``corrected`` says what an illumination correction of its pixels estimated.
+    """
     blocks = [getattr(method, "profile", None), getattr(method, "crops", None)]
-    return [text for block in blocks if block is not None and (text := block.transductive)]
+    return [text for text in (corrected, *(b.transductive for b in blocks if b is not None)) if text]
 
 
-def summary(method: MethodSettings) -> str:
-    """What a method does, in a sentence for the report."""
+def uses_controls(method: MethodSettings) -> str:
+    """The setting by which a method looks at which wells are negative controls; empty where none does."""
+    if isinstance(method, ProfileMethod) and method.profile.normalise == "controls":
+        return "profile.normalise: controls"
+    if isinstance(method, CNN) and method.crops.uses_controls:
+        return f"crops: {method.crops.summary}"
+    return ""
+
+
+def summary(method: MethodSettings, wells_permuted: bool = False, imaged: bool = True) -> str:
+    """What a method does, in a sentence for the report.
+
+    Parameters
+    ----------
+    wells_permuted : bool
+        Permuted labels are permuted over training wells (controls are scored), not over compounds.
+    imaged : bool
+        Features are measured on images here, not brought along as profiles.
+    """
     if isinstance(method, CellCountMethod):
         text = f"log(1 + mean number of cells a field) of each {method.unit}"
     elif isinstance(method, ProfileMethod):
@@ -98,14 +118,21 @@ def summary(method: MethodSettings) -> str:
         how = {"controls": f"normalised per plate to its negative controls ({p.method})",
                "plate": f"normalised per plate to all its {p.unit}s ({p.method})",
                "training": "standardised on the training wells"}[p.normalise]
-        text = f"{p.aggregate} of CellProfiler's single-cell features over each {p.unit}, {how}"
+        which = f"features {', '.join(p.features)}" if p.features else "features"
+        source = f"CellProfiler's single-cell {which}" if imaged else f"the {which} of the profile table"
+        text = f"{p.aggregate} of {source} over each {p.unit}, {how}"
     elif isinstance(method, FrozenMethod):
         text = (f"pooled features of {method.network.backbone} as pretrained, channels {method.channels}, "
-                f"{method.crops.size} px, averaged over each field")
+                f"crops {method.crops.summary}, averaged over each field")
     else:
         t = method.training
+        views = "" if t.augmentation == "standard" else f", augmentation {t.augmentation}"
         text = (f"{method.network.backbone} fine-tuned in all layers on the training wells' crops "
-                f"({method.crops.size} px, {t.epochs} epochs, batch {t.batch}, peak rate {t.learning_rate:g})")
+                f"({method.crops.summary}; {t.epochs} epochs, batch {t.batch}, peak rate {t.learning_rate:g}{views})")
+    if isinstance(method, CNN) and method.network.normalisation == "none":
+        text += "; values 0 to 255 as they are, without ImageNet scaling"
     if not isinstance(method, FinetunedMethod):
         text += "; classifier chosen by cross-validation inside the training wells, grouped by compound"
-    return text + ("; labels permuted between compounds" if method.labels == "permuted" else "")
+        text += " (by well where there is one compound)" if wells_permuted else ""
+    over = "over the training wells of each fold" if wells_permuted else "between compounds"
+    return text + (f"; labels permuted {over}" if method.labels == "permuted" else "")

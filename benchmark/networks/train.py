@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from benchmark.errors import MorphobenchError
-from benchmark.networks.augment import augment
+from benchmark.networks.augment import augment, scaled
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
+from benchmark.networks.source import CropSource, read_ahead
 from benchmark.networks.weights import Backbone, load_backbone
 
 
@@ -81,7 +83,8 @@ def _parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict
 
 
 def fine_tune(
-    pixels: np.ndarray,
+    source: CropSource,
+    rows: np.ndarray,
     targets: np.ndarray,
     classes: int,
     network: NetworkSettings,
@@ -92,12 +95,16 @@ def fine_tune(
 ) -> Trained:
     """Fine-tune all layers on training crops. There is no validation set and no early stopping.
 
+    Crops are read batch by batch, the next while the device computes; no more than a few batches are ever held.
+
     Parameters
     ----------
-    pixels : ndarray
-        (N, C, S, S) uint8, training crops only.
+    source : CropSource
+        Where crops are read from.
+    rows : ndarray
+        (N,) numbers of the training crops in ``source``.
     targets : ndarray
-        (N,) int64 class numbers.
+        (N,) int64 class numbers, aligned with ``rows``.
     seed : int
         Sets the classifier's start, the crop order, the augmentation and dropout.
 
@@ -105,60 +112,89 @@ def fine_tune(
     -------
     Trained
         The network, on ``device``.
+
+    Raises
+    ------
+    MorphobenchError
+        The loss is no longer finite, or weights or crops cannot be read.
     """
-    backbone = load_backbone(network, pixels.shape[1], classes, seed)
+    backbone = load_backbone(network, source.shape[0], classes, seed)
     model = backbone.model.to(device).train()
-    data, labels = torch.from_numpy(pixels), torch.from_numpy(targets)
-    if device.type == "cuda":
-        data = data.to(device)
+    labels = torch.from_numpy(targets)
     weights = class_weights(labels, classes).to(device)
     optimizer = torch.optim.AdamW(_parameter_groups(model, settings), lr=settings.learning_rate)
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # dropout and drop-path draw from the global generator
-    per_epoch = max(1, len(data) // settings.batch)
+    per_epoch = max(1, len(rows) // settings.batch)
     losses, accuracies = [], []
     for epoch in range(settings.epochs):
         total, right, seen = 0.0, 0, 0
         # The last, short batch is spread over the others, so that batch normalisation never sees one crop.
-        batches = torch.randperm(len(data), generator=generator).tensor_split(per_epoch)
-        for i, batch in enumerate(batches):
-            factor = one_cycle(epoch * per_epoch + i, settings.epochs * per_epoch, settings.warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * factor
-            views = augment(data[batch.to(data.device)], settings.gain, settings.offset, generator).to(device)
-            goal = labels[batch].to(device)
-            scores = _forward(backbone, views, settings.bfloat16)
-            loss = cross_entropy(scores, goal, weights, label_smoothing=settings.label_smoothing)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            total += float(loss.detach()) * len(batch)
-            right += int((scores.detach().argmax(1) == goal).sum())
-            seen += len(batch)
+        batches = torch.randperm(len(rows), generator=generator).tensor_split(per_epoch)
+        with closing(read_ahead(source, (rows[b.numpy()] for b in batches), device)) as read:
+            for i, (batch, pixels) in enumerate(zip(batches, read, strict=True)):
+                factor = one_cycle(epoch * per_epoch + i, settings.epochs * per_epoch, settings.warmup)
+                for group in optimizer.param_groups:
+                    group["lr"] = group["peak"] * factor
+                goal = labels[batch].to(device)
+                scores = _forward(backbone, augment(pixels, settings, generator), settings.bfloat16)
+                loss = cross_entropy(scores, goal, weights, label_smoothing=settings.label_smoothing)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                total += float(loss.detach()) * len(batch)
+                right += int((scores.detach().argmax(1) == goal).sum())
+                seen += len(batch)
         if not math.isfinite(total):
             raise MorphobenchError("the training loss is no longer finite", f"epoch {epoch + 1}",
                                    "Lower training.learning_rate.")
         losses.append(total / seen)
         accuracies.append(right / seen)
         on_epoch(epoch, losses[-1])
-    return Trained(backbone, tuple(losses), tuple(accuracies), settings.epochs * len(data))
+    return Trained(backbone, tuple(losses), tuple(accuracies), settings.epochs * len(rows))
 
 
-@torch.inference_mode()
-def run_model(backbone: Backbone, pixels: np.ndarray, device: torch.device, bfloat16: bool = False,
-              batch: int = 64) -> np.ndarray:
-    """Outputs of the network in evaluation mode for (N, C, S, S) uint8 crops: (N, K) float32."""
+def outputs(backbone: Backbone, source: CropSource, rows: np.ndarray, device: torch.device, bfloat16: bool = False,
+            batch: int = 64, separately: bool = False) -> Generator[np.ndarray, None, None]:
+    """Outputs of the network in evaluation mode, batch by batch in the order of ``rows``.
+
+    Parameters
+    ----------
+    separately : bool
+        Each channel is passed alone, as grey over the network's three colours, and what comes out is joined.
+
+    Yields
+    ------
+    ndarray
+        (n, K) or (n, C * K) float32 with n ≤ ``batch``.
+    """
     backbone.model.to(device).eval()
-    out = []
-    for start in range(0, len(pixels), batch):
-        part = torch.from_numpy(pixels[start : start + batch]).to(device).float() / 255
-        out.append(_forward(backbone, part, bfloat16).cpu())
-    return torch.cat(out).numpy()
+    parts = (rows[start : start + batch] for start in range(0, len(rows), batch))
+    with closing(read_ahead(source, parts, device)) as read:
+        for pixels in read:
+            with torch.inference_mode():  # not across the yield: the caller's own work is none of its business
+                part = scaled(pixels)
+                views = [c.repeat(1, 3, 1, 1) for c in part.split(1, dim=1)] if separately else [part]
+                out = torch.cat([_forward(backbone, view, bfloat16) for view in views], dim=1).cpu().numpy()
+            yield out
 
 
-def probabilities(backbone: Backbone, pixels: np.ndarray, device: torch.device, bfloat16: bool = False) -> np.ndarray:
-    """Class probabilities (softmax) of crops: (N, classes) float64, rows summing to 1."""
-    scores = run_model(backbone, pixels, device, bfloat16).astype(np.float64)
+def run_model(backbone: Backbone, source: CropSource, rows: np.ndarray, device: torch.device, bfloat16: bool = False,
+              batch: int = 64) -> np.ndarray:
+    """Outputs of the network in evaluation mode for the crops ``rows``: (N, K) float32.
+
+    Raises
+    ------
+    ValueError
+        There are no rows.
+    """
+    return np.concatenate(list(outputs(backbone, source, rows, device, bfloat16, batch)))
+
+
+def probabilities(backbone: Backbone, source: CropSource, rows: np.ndarray, device: torch.device,
+                  bfloat16: bool = False) -> np.ndarray:
+    """Class probabilities (softmax) of the crops ``rows``: (N, classes) float64, rows summing to 1."""
+    scores = run_model(backbone, source, rows, device, bfloat16).astype(np.float64)
     scores -= scores.max(axis=1, keepdims=True)
     p = np.exp(scores)
     return p / p.sum(axis=1, keepdims=True)

@@ -14,11 +14,11 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from benchmark.errors import MorphobenchError
 from benchmark.files import sha256_file
+from benchmark.networks.channels import COLOURS, adapt_colours, adapt_filters
 from benchmark.networks.settings import NetworkSettings
 
 #: Names of Kensert et al. 2019, and the timm weights they mean.
@@ -44,7 +44,7 @@ class Backbone:
     model : Module
         In channels-last memory format, on the CPU.
     mean, std : float tensors of shape (C,)
-        Normalisation of inputs in 0…1, from the weights' own configuration.
+        Normalisation of inputs in 0…1: from the weights' own configuration, or what `NetworkSettings` asks for.
     source : str
         Where the weights came from.
     sha256 : str
@@ -61,8 +61,8 @@ class Backbone:
 def load_backbone(settings: NetworkSettings, channels: int, classes: int, seed: int = 0) -> Backbone:
     """Create a timm backbone for ``channels`` input planes with really loaded weights.
 
-    With other than 3 channels the first convolution is adapted by timm's rule: summed over RGB for one
-    channel, else repeated over the channels and scaled by 3 / C.
+    With other than 3 channels the first convolution is adapted by `benchmark.networks.channels.colour_shares`,
+    wherever the weights come from; a file made for that number of channels is taken as it is.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def load_backbone(settings: NetworkSettings, channels: int, classes: int, seed: 
                 path = _weights_file(settings)
                 _load(model, _read_state(path), path, embedded=settings.weights == "auto")
                 source = f"{path.name} (SHA-256 {sha256_file(path)[:16]})"
-    mean, std = _normalisation(model, channels, embedded=settings.weights == "auto" and settings.backbone == EMBEDDED)
+    mean, std = _normalisation(model, channels, settings)
     return Backbone(model.to(memory_format=torch.channels_last), mean, std, source, _state_hash(model))
 
 
@@ -107,11 +107,16 @@ def _downloaded(name: str, channels: int, classes: int) -> nn.Module:
         f"folder; or use the backbone {EMBEDDED}, whose weights are installed."
     )
     try:
-        return _create(name, channels, classes, pretrained=True)
+        model = _create(name, COLOURS, classes, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise MorphobenchError(f"the weights of {name} could not be downloaded ({lines[0]})", "network.weights",
                                remedy) from error
+    if channels == COLOURS:
+        return model
+    adapted = _create(name, channels, classes)  # timm would adapt the file by a rule of its own
+    adapted.load_state_dict(_adapted(adapted, model.state_dict()))
+    return adapted
 
 
 def _weights_file(settings: NetworkSettings) -> Path:
@@ -159,14 +164,13 @@ def _load(model: nn.Module, state: dict[str, Tensor], path: Path, embedded: bool
     """Load every tensor but a classifier that does not fit; anything else amiss is an error that lists it."""
     target = model.state_dict()
     config = _config(model)
-    head, first = f"{config['classifier']}.", f"{config['first_conv']}.weight"
+    head = f"{config['classifier']}."
     if embedded:
         # The package's names differ; its tensors stand in creation order with equal shapes. The order is
         # taken from a whole timm model, since ours may lack the classifier.
         names = list(timm.create_model(EMBEDDED).state_dict())
         state = dict(zip(names, state.values(), strict=True))
-    if first in state and first in target and state[first].shape != target[first].shape:
-        state[first] = adapt_input_conv(target[first].shape[1], state[first])
+    state = _adapted(model, state)
     state = {k: v for k, v in state.items() if not (k.startswith(head) and
                                                     (k not in target or target[k].shape != v.shape))}
     misfit = [f"{k}: file {tuple(v.shape)}, model {tuple(target[k].shape)}" for k, v in state.items()
@@ -182,18 +186,31 @@ def _load(model: nn.Module, state: dict[str, Tensor], path: Path, embedded: bool
     model.load_state_dict({k: v for k, v in state.items() if k in target}, strict=False)
 
 
+def _adapted(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``state`` with the first convolution's three colours shared among the model's channels."""
+    target = model.state_dict()
+    first = _config(model)["first_conv"]
+    names = [f"{name}.weight" for name in ((first,) if isinstance(first, str) else first)]
+    out = dict(state)
+    for name in names:
+        if name in out and name in target and out[name].ndim == 4 and out[name].shape[1] == COLOURS:
+            out[name] = adapt_filters(out[name], target[name].shape[1])
+    return out
+
+
 def _config(model: nn.Module) -> dict[str, Any]:
     """timm's configuration of a model's weights: input size, normalisation, names of its ends."""
     return cast("dict[str, Any]", model.pretrained_cfg)
 
 
-def _normalisation(model: nn.Module, channels: int, embedded: bool) -> tuple[Tensor, Tensor]:
-    if embedded:
+def _normalisation(model: nn.Module, channels: int, settings: NetworkSettings) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel, for inputs in 0…1."""
+    if settings.normalisation == "none":
+        return torch.zeros(channels), torch.full((channels,), 1 / 255)
+    if settings.weights == "auto" and settings.backbone == EMBEDDED:
         return torch.full((channels,), EMBEDDED_MEAN), torch.full((channels,), EMBEDDED_STD)
     mean, std = torch.tensor(_config(model)["mean"]), torch.tensor(_config(model)["std"])
-    if channels != len(mean):  # no colour order to follow: every channel gets the average
-        return mean.mean().repeat(channels), std.mean().repeat(channels)
-    return mean, std
+    return adapt_colours(mean, channels), adapt_colours(std, channels)
 
 
 def _state_hash(model: nn.Module) -> str:

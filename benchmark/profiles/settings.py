@@ -24,6 +24,9 @@ class ProfileSettings(Settings):
         ``training``: no plate is looked at; features are only standardised on the training wells of a fold.
     method : str
         pycytominer's method for ``controls`` and ``plate``.
+    features : tuple of str
+        Patterns with ``*`` and ``?`` of the features to use; all where there is none. A single read-out, such as
+        the ratio of an intensity in nucleus and cytoplasm, is compared as a method of its own this way.
     correlation : float
         Of two features that correlate more than this over the training wells, one is dropped.
     """
@@ -32,6 +35,7 @@ class ProfileSettings(Settings):
     aggregate: Literal["median", "mean"] = "median"
     normalise: Literal["controls", "plate", "training"] = "controls"
     method: Literal["standardize", "mad_robustize"] = "mad_robustize"
+    features: tuple[str, ...] = ()
     correlation: float = Field(0.95, gt=0, le=1)
 
     @property

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import fnmatch
+
 import numpy as np
 import pandas as pd
 import pycytominer
@@ -38,11 +41,12 @@ def make_profiles(cells: pd.DataFrame, assay: Assay, settings: ProfileSettings) 
     Raises
     ------
     MorphobenchError
-        Controls are wanted for normalisation and a plate has none (or one only).
+        Controls are wanted for normalisation and a plate has none (or one only); or no feature has a name that
+        is asked for.
     """
     key = WELL_KEY if settings.unit == "well" else FIELD_KEY
     columns = WELL_COLUMNS if settings.unit == "well" else FIELD_COLUMNS
-    features = feature_columns(cells)
+    features = _wanted_features(feature_columns(cells), settings.features)
     profiles = pycytominer.aggregate(cells[[*key, *features]], strata=key, features=features,
                                      operation=settings.aggregate)
     metadata = assay.fields[columns].drop_duplicates(key)
@@ -51,6 +55,16 @@ def make_profiles(cells: pd.DataFrame, assay: Assay, settings: ProfileSettings) 
     if settings.normalise != "training":
         profiles = _per_plate(profiles, features, settings)
     return profiles.sort_values(key).reset_index(drop=True)
+
+
+def _wanted_features(names: list[str], patterns: tuple[str, ...]) -> list[str]:
+    """Names that match any of the patterns, all where there is none; a pattern without a match is a mistake."""
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            close = difflib.get_close_matches(pattern.replace("*", ""), names, 3, 0.3) or names[:3]
+            raise MorphobenchError(f"no feature is called {pattern!r}", "profile.features",
+                                   f"There are {', '.join(close)}, …")
+    return [n for n in names if not patterns or any(fnmatch.fnmatchcase(n, p) for p in patterns)]
 
 
 def _per_plate(profiles: pd.DataFrame, features: list[str], settings: ProfileSettings) -> pd.DataFrame:
@@ -92,8 +106,8 @@ def cell_counts(images: pd.DataFrame, assay: Assay, unit: str) -> pd.DataFrame:
 
 
 def without_cells(profiles: pd.DataFrame, assay: Assay, unit: str) -> pd.DataFrame:
-    """Scored wells (or fields) that have no profile because no cell was found in them."""
+    """Predicted wells (or fields) that have no profile because no cell was found in them."""
     key = WELL_KEY if unit == "well" else FIELD_KEY
-    wanted = assay.treated[FIELD_COLUMNS if unit == "field" else WELL_COLUMNS].drop_duplicates(key)
+    wanted = assay.predicted[FIELD_COLUMNS if unit == "field" else WELL_COLUMNS].drop_duplicates(key)
     merged = wanted.merge(profiles[key], on=key, how="left", indicator=True)
     return merged[merged["_merge"] == "left_only"].drop(columns="_merge")

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -18,64 +14,12 @@ from matplotlib.figure import Figure
 
 from benchmark.evaluation.comparison import Comparison
 from benchmark.evaluation.metrics import REPORTED
-from benchmark.files import safe_name, whole
-from benchmark.tables import COMPOUND, CONCENTRATION, LABEL
+from benchmark.files import safe_name
+from benchmark.report.dose import dose_figure
+from benchmark.report.drawing import SIMULATED, STYLES, Picture, clean, save, style
+from benchmark.tables import CELL_LINE, COMPOUND, CONCENTRATION, LABEL, PLATE, WELL
 
-_BLUE, _ORANGE, _GREEN, _VERMILION, *_REST = sns.color_palette("colorblind").as_hex()
-#: Colour, marker and filling of each role: told apart without colour too.
-STYLES = {
-    "count": ("#767676", "s", "full"),
-    "classical": (_BLUE, "o", "full"),
-    "frozen": (_ORANGE, "D", "none"),
-    "finetuned": (_VERMILION, "D", "full"),
-    "other": (_GREEN, "^", "full"),
-    "control": ("#767676", "x", "full"),
-}
-RIGHT, WRONG, ABSENT = "#a9cfe8", "#c2540a", "#f2f2f2"
-SIMULATED = "SIMULATED images"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A drawn figure: where it lies and what it shows."""
-
-    kind: str
-    title: str
-    caption: str
-    svg: Path
-    png: Path
-
-
-def _style() -> AbstractContextManager[None]:
-    """Settings for one figure. SVG ids come from a fixed salt, so the same numbers give the same file."""
-    theme = sns.axes_style("whitegrid") | sns.plotting_context("notebook", font_scale=0.9)
-    own = {
-        "svg.hashsalt": "morphobench",
-        "svg.fonttype": "path",
-        "font.family": "DejaVu Sans",
-        "text.parse_math": False,  # a compound name with two dollar signs is no formula
-        "axes.edgecolor": "#999999",
-        "axes.titlesize": 11,
-        "axes.titlelocation": "left",
-        "axes.titleweight": "bold",
-    }
-    return mpl.rc_context(theme | own)
-
-
-def clean(text: str, width: int = 0, most: int = 60) -> str:
-    """A name fit for a figure: one line without control characters, cut at ``most``, wrapped at ``width``."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
-    text = text if len(text) <= most else text[: most - 1] + "…"
-    return "\n".join(textwrap.wrap(text, width)) if width else text
-
-
-def _save(figure: Figure, folder: Path, stem: str) -> tuple[Path, Path]:
-    paths = folder / f"{stem}.svg", folder / f"{stem}.png"
-    with whole(paths[0]) as tmp:
-        figure.savefig(tmp, format="svg", metadata={"Date": None}, bbox_inches="tight", pad_inches=0.08)
-    with whole(paths[1]) as tmp:
-        figure.savefig(tmp, format="png", dpi=150, bbox_inches="tight", pad_inches=0.08)
-    return paths
+RIGHT, WRONG = "#a9cfe8", "#c2540a"
 
 
 def _accuracy_panel(axes: Axes, comparison: Comparison, unit: str) -> None:
@@ -122,20 +66,31 @@ def _heat_rows(table: pd.DataFrame, methods: list[str]) -> tuple[np.ndarray, lis
     values: list[list[float]] = []
     names: list[str] = []
     headings: list[int] = []
+    plates = table[PLATE].nunique() if PLATE in table else 0
     for label, rows in table.groupby(LABEL, sort=True):
         headings.append(len(values))
         values.append([np.nan] * len(methods))
         names.append(clean(str(label), most=46))
         for _, row in rows.iterrows():
             values.append([np.nan if pd.isna(row[m]) else float(row[m]) for m in methods])
-            names.append(f"{clean(row[COMPOUND], most=26)} {row[CONCENTRATION]:g} µM")
+            names.append(_unit_name(row, plates > 1))
     return np.array(values, float), names, headings
 
 
+def _unit_name(row: pd.Series, name_plate: bool) -> str:
+    """``compound 3 µM``, with its cell line where there are several, and its well where a row is one."""
+    name = f"{clean(row[COMPOUND], most=26)} {row[CONCENTRATION]:g} µM"
+    if row[CELL_LINE]:
+        name += f", {clean(row[CELL_LINE], most=14)}"
+    if WELL in row:
+        name += f", {clean(row[PLATE], most=14) + ' ' if name_plate else ''}{clean(row[WELL], most=8)}"
+    return name
+
+
 def heat_figure(comparison: Comparison) -> Figure:
-    """Right and wrong of every method (columns) on every treatment (rows), grouped by label."""
+    """Right and wrong of every method (columns) on every treatment or well (rows), grouped by label."""
     methods = list(comparison.methods)
-    values, names, headings = _heat_rows(comparison.treatments, methods)
+    values, names, headings = _heat_rows(comparison.outcomes, methods)
     # Room for the names, in inches: a layout without room collapses.
     side = 0.075 * max(len(name) for i, name in enumerate(names) if i not in headings)
     figure = Figure(figsize=(side + 0.9 + 0.45 * len(methods), 2.1 + 0.2 * len(names)), layout="constrained")
@@ -161,7 +116,7 @@ def heat_figure(comparison: Comparison) -> Figure:
 
 
 def confusion_figure(counts: pd.DataFrame, title: str) -> Figure:
-    """One method's confusion matrix: numbers of treatments, shaded by the share of the true label."""
+    """One method's confusion matrix: numbers of units, shaded by the share of the true label."""
     n = len(counts)
     total = counts.sum(axis=1).to_numpy(float)[:, None]
     shares = np.divide(counts.to_numpy(float), total, out=np.zeros(counts.shape), where=total > 0)
@@ -196,27 +151,39 @@ def draw(comparison: Comparison, folder: Path, simulated: bool = False) -> list[
     Returns
     -------
     list of Picture
-        Of kinds ``accuracy``, ``treatments`` and, one a method, ``confusion``.
+        Of kinds ``accuracy``, ``outcomes``, one a method ``confusion``, and ``dose`` where there is a dose series.
     """
     pictures: list[Picture] = []
 
     def add(kind: str, stem: str, title: str, caption: str, make: Callable[[], Figure]) -> None:
-        with _style():
+        with style():
             figure = make()
             if simulated:
                 figure.text(1, 0, SIMULATED, fontsize=9, color=WRONG, ha="right", va="top", fontweight="bold")
-            svg, png = _save(figure, folder, stem)
+            svg, png = save(figure, folder, stem)
         pictures.append(Picture(kind, title, f"{SIMULATED}. {caption}" if simulated else caption, svg, png))
 
     add("accuracy", "accuracy", "Accuracy of every method",
-        "Share of treatments, wells and fields given the right label, with Wilson's 95 % interval. Diamonds: "
+        f"Share of {_listed(comparison)} given the right label, with Wilson's 95 % interval. Diamonds: "
         "networks (hollow: frozen); circles: CellProfiler; square: cell count; crosses: labels permuted. "
         "Dashed: always guessing the commonest label.", lambda: accuracy_figure(comparison))  # fmt: skip
-    add("treatments", "treatments", "Right and wrong, treatment by treatment",
-        "Pale blue: right. Orange with a cross: wrong. A row is a compound at one concentration.",
+    row = "compound at one concentration" if comparison.unit == "treatment" else "control well"
+    add("outcomes", f"{comparison.unit}s", f"Right and wrong, {comparison.unit} by {comparison.unit}",
+        f"Pale blue: right. Orange with a cross: wrong. A row is a {row}.",
         lambda: heat_figure(comparison))  # fmt: skip
     for method in comparison.methods:
         counts, title = comparison.confusions[method], comparison.titles[method]
-        add("confusion", f"confusion-{safe_name(method)}", title, f"Treatments by true and predicted label: {title}.",
+        add("confusion", f"confusion-{safe_name(method)}", title,
+            f"{comparison.unit.capitalize()}s by true and predicted label: {title}.",
             lambda counts=counts, title=title: confusion_figure(counts, title))  # type: ignore[misc]  # fmt: skip
+    if comparison.doses is not None:
+        add("dose", "dose", "Score against concentration",
+            "Score against concentration, a panel a compound (or cell line). Small marks: wells; lines: fitted Hill "
+            "curves; ticks at the foot: EC50 with its 95 % interval, where there is one. Grey: labels permuted.",
+            lambda: dose_figure(comparison))  # fmt: skip
     return pictures
+
+
+def _listed(comparison: Comparison) -> str:
+    units = [f"{u}s" for u in REPORTED if u in set(comparison.accuracy["unit"])]
+    return units[0] if len(units) == 1 else f"{', '.join(units[:-1])} and {units[-1]}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from PIL import Image
 
 from benchmark.errors import MorphobenchError
 from benchmark.evaluation.comparison import Comparison, Run
-from benchmark.evaluation.metrics import REPORTED
+from benchmark.evaluation.metrics import FEWEST_CLUSTERS, REPORTED
 from benchmark.files import whole
-from benchmark.report.figures import SIMULATED, draw
+from benchmark.report.dose import dose_rows
+from benchmark.report.drawing import SIMULATED
+from benchmark.report.figures import draw
 from benchmark.report.words import answer, interval, p_value, percent, points
 
 HERE = Path(__file__).parent
@@ -26,8 +29,10 @@ PICTURE_BYTES = 600_000
 #: Keys of a run record that have a place of their own on the page; the rest is shown as it is.
 SHOWN_KEYS = {
     "assay_hash", "split_hash", "versions", "device", "seconds", "cellprofiler", "transductive", "control",
-    "choices", "role", "summary",
+    "choices", "role", "summary", "data_lock",
 }  # fmt: skip
+#: What a study may leave unsaid.
+UNSAID = {"held_out": "compound", "n_response": 0, "data_lock": ""}
 
 CITATIONS = (
     "Kensert A, Harrison PJ, Spjuth O (2019). Transfer learning with deep convolutional neural networks for "
@@ -43,6 +48,16 @@ CITATIONS = (
     "McNemar Q (1947). Note on the sampling error of the difference between correlated proportions or "
     "percentages. Psychometrika 12:153–157.",
     "Holm S (1979). A simple sequentially rejective multiple test procedure. Scand J Stat 6:65–70.",
+)
+DOSE_CITATIONS = (
+    "Zhang JH, Chung TDY, Oldenburg KR (1999). A simple statistical parameter for use in evaluation and validation "
+    "of high throughput screening assays. J Biomol Screen 4:67–73.",
+    "Ravkin I (2004). Quality measures for imaging-based cellular assays. Poster P12024, Society for Biomolecular "
+    "Screening (V factor; computed as CellProfiler's CalculateStatistics does).",
+    "Hill AV (1910). The possible effects of the aggregation of the molecules of haemoglobin on its dissociation "
+    "curves. J Physiol 40:iv–vii.",
+    "Venzon DJ, Moolgavkar SH (1988). A method for computing profile-likelihood-based confidence intervals. Appl Stat "
+    "37:87–94. Kent JT (1982). Robust properties of likelihood ratio tests. Biometrika 69:19–27.",
 )
 
 
@@ -121,7 +136,8 @@ def _pair_rows(comparison: Comparison) -> list[dict[str, Any]]:
             "a": comparison.titles[row["method_a"]], "b": comparison.titles[row["method_b"]], "seed": row["seed"],
             "right": f"{row['correct_a']} – {row['correct_b']}",
             "difference": points(row["difference"]),
-            "cluster": f"{points(row['cluster_low'])} to {points(row['cluster_high'])}",
+            "cluster": "–" if math.isnan(row["cluster_low"])
+            else f"{points(row['cluster_low'])} to {points(row['cluster_high'])}",
             "only_a": row["b"], "only_b": row["c"], "p": p_value(row["p"]), "p_holm": p_value(row["p_holm"]),
             "p_compounds": p_value(row["p_compounds"]),
             # Not "clear": in the template that would be the mapping's own method.
@@ -149,7 +165,8 @@ def _run_rows(runs: Sequence[Run], comparison: Comparison) -> list[dict[str, Any
             "device": _flat(record.get("device", "–")),
             "cellprofiler": _flat(record["cellprofiler"]) if record.get("cellprofiler") else "",
             "versions": _flat(record.get("versions", "–")),
-            "hashes": f"assay {record['assay_hash']}, folds {record['split_hash']}",
+            "hashes": f"assay {record['assay_hash']}, folds {record['split_hash']}"
+            + (f", data lock {record['data_lock']}" if record.get("data_lock") else ""),
             "rest": {k: _flat(v) for k, v in record.items() if k not in SHOWN_KEYS and v not in (None, "", [], {})},
         })  # fmt: skip
     return rows
@@ -167,9 +184,11 @@ def render(
     Parameters
     ----------
     study : mapping
-        ``name, title, description, simulated, source, scheme, n_folds, n_fields, n_wells, n_treatments,
-        n_compounds, labels`` (label → number of treatments), ``left_out`` (list of str), ``assay_hash,
-        split_hash, morphobench`` (version) and ``stages`` (list of ``stage, seconds, detail``).
+        ``name, title, description, simulated, source, scheme, n_folds, n_fields`` (None for an assay without
+        images), ``n_wells, n_treatments, n_compounds, labels`` (label → number of the units compared), ``left_out``
+        (list of str), ``assay_hash, split_hash, morphobench`` (version) and ``stages`` (list of ``stage, seconds,
+        detail``). May say ``held_out`` (what a fold holds out: compound, cell line), ``n_response`` (wells of the
+        dose series) and ``data_lock`` (hash of the lock file of fetched data).
     runs : sequence of Run
         Those that were compared.
     comparison : Comparison
@@ -191,21 +210,24 @@ def render(
     environment.filters["duration"] = duration
     html = environment.get_template("page.html").render(
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
-        study=study,
+        study=UNSAID | dict(study),
         simulated=SIMULATED if simulated else "",
         answer=answer(comparison, simulated),
         comparison=comparison,
         several_seeds=comparison.accuracy["seed"].nunique() > 1,
         accuracy=_accuracy_rows(comparison),
         pairs=_pair_rows(comparison),
+        doses=dose_rows(comparison) if comparison.doses is not None else [],
+        unit=comparison.unit,
+        fewest=FEWEST_CLUSTERS,
         runs=_run_rows(runs, comparison),
         folds=comparison.folds.to_dict("records"),
         figures={
             kind: [(p, data_uri(p.svg)) for p in drawn if p.kind == kind]
-            for kind in ("accuracy", "treatments", "confusion")
+            for kind in ("accuracy", "outcomes", "confusion", "dose")
         },
         pictures=[(title, data_uri(path)) for title, path in pictures.items()],
-        citations=CITATIONS,
+        citations=(*CITATIONS, *(DOSE_CITATIONS if comparison.doses is not None else ())),
     )
     page = folder / "index.html"
     with whole(page) as tmp:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from benchmark.evaluation.comparison import Comparison
 from benchmark.evaluation.metrics import REPORTED
+from benchmark.report.dose import dose_rows
 from benchmark.report.words import interval, p_value, percent, points
 
 
@@ -34,27 +37,39 @@ def accuracy_text(comparison: Comparison) -> str:
     -------
     str
         Several lines: correct/n, percent and Wilson's 95 % interval; a dash where a method does not
-        predict the unit; then a row for every two methods; then the notes.
+        predict the unit; then a row for every two methods; then dose response, if any; then the notes.
     """
     table = comparison.accuracy
     several = table["seed"].nunique() > 1
-    rows = [["method", *(["seed"] if several else []), *REPORTED]]
+    units = [u for u in REPORTED if u in set(table["unit"])]
+    rows = [["method", *(["seed"] if several else []), *units]]
     for method in comparison.methods:
         mine = table[table["method"] == method]
         for seed, of_seed in mine.groupby("seed", sort=True):
             by_unit = {str(row["unit"]): cell_text(row) for _, row in of_seed.iterrows()}
             name = method + (" (control)" if method in comparison.controls else "")
-            rows.append([name, *([str(seed)] if several else []), *(by_unit.get(u, "–") for u in REPORTED)])
-    chance = table.loc[table["unit"] == "treatment", "chance"].iloc[0]
-    lines = [*_aligned(rows), f"chance (commonest label): {percent(chance)} of treatments; intervals: Wilson 95 %"]
+            rows.append([name, *([str(seed)] if several else []), *(by_unit.get(u, "–") for u in units)])
+    chance = table.loc[table["unit"] == comparison.unit, "chance"].iloc[0]
+    lines = [*_aligned(rows), f"chance (commonest label): {percent(chance)} of {comparison.unit}s; "
+             "intervals: Wilson 95 %"]  # fmt: skip
     if len(comparison.pairs):
-        rows = [["pair (treatments)", "difference", "95 % by compound", "only 1st", "only 2nd", "McNemar p", "Holm p"]]
+        rows = [[f"pair ({comparison.unit}s)", "difference", "95 % by compound", "only 1st", "only 2nd", "McNemar p",
+                 "Holm p"]]  # fmt: skip
         for _, pair in comparison.pairs.iterrows():
             rows.append([
                 f"{pair['method_a']} – {pair['method_b']}",
                 f"{points(pair['difference'])} points",
-                f"[{points(pair['cluster_low'])} to {points(pair['cluster_high'])}]",
+                "–" if math.isnan(pair["cluster_low"])
+                else f"[{points(pair['cluster_low'])} to {points(pair['cluster_high'])}]",
                 str(pair["b"]), str(pair["c"]), p_value(pair["p"]), p_value(pair["p_holm"]),
             ])  # fmt: skip
+        lines += ["", *_aligned(rows)]
+    if comparison.doses is not None:
+        heading = ["dose response", *(["seed"] if several else []), "curve", "Z′", "V", "EC50 [95 %]", "Spearman"]
+        rows = [heading]
+        for row in dose_rows(comparison):
+            name = row["method"] + (" (control)" if row["control"] else "")
+            rows.append([name, *([str(row["seed"])] if several else []), row["curve"], row["z_prime"], row["v_factor"],
+                         row["ec50"], row["spearman"]])  # fmt: skip
         lines += ["", *_aligned(rows)]
     return "\n".join(_plain(line) for line in [*lines, *comparison.notes]) + "\n"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import pandas as pd
 
 from benchmark.evaluation.comparison import Comparison
+from benchmark.evaluation.metrics import FEWEST_CLUSTERS
 
 #: Two methods differ where McNemar's exact p is below this.
 ALPHA = 0.05
@@ -33,7 +35,9 @@ def percent(share: float) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """``80.4–96.1`` in percent, or ``−12.0 to 3.5`` where a bound is negative."""
+    """``80.4–96.1`` in percent, ``−12.0 to 3.5`` where a bound is negative, or a dash where there is none."""
+    if math.isnan(low) or math.isnan(high):
+        return "–"
     if low < 0:
         return f"{points(low)} to {points(high)}"
     return f"{100 * low:.1f}–{100 * high:.1f}"
@@ -60,7 +64,7 @@ def p_equals(p: float) -> str:
 def share_of(row: pd.Series) -> str:
     """``54 of 55 treatments (98.2 %, 95 % interval 90.4–99.7 %)``."""
     return (
-        f"{row['correct']} of {row['n']} treatments ({percent(row['accuracy'])}, 95\u00a0% interval "
+        f"{row['correct']} of {row['n']} {row['unit']}s ({percent(row['accuracy'])}, 95\u00a0% interval "
         f"{interval(row['low'], row['high'])}\u00a0%)"
     )
 
@@ -72,12 +76,12 @@ def listing(names: list[str]) -> str:
 
 def _row(comparison: Comparison, method: str) -> pd.Series:
     row = comparison.score(method)
-    assert row is not None  # every method reaches treatments
+    assert row is not None  # every method reaches the unit that is compared
     return row
 
 
 def _best(comparison: Comparison, methods: list[str]) -> list[str]:
-    """The methods with the most treatments right; several where they tie."""
+    """The methods with the most units right; several where they tie."""
     correct = {m: int(_row(comparison, m)["correct"]) for m in methods}
     return [m for m in methods if correct[m] == max(correct.values())]
 
@@ -87,7 +91,7 @@ def _headline(comparison: Comparison, methods: list[str]) -> str:
     row = _row(comparison, best[0])
     names = listing([comparison.titles[m] for m in best])
     verb = "had" if len(best) == 1 else "each had"
-    text = f"{names} {verb} the most treatments right: {share_of(row)}; "
+    text = f"{names} {verb} the most {comparison.unit}s right: {share_of(row)}; "
     text += f"always guessing the commonest label would have {percent(row['chance'])}."
     if row["low"] <= row["chance"]:
         text += " That is not clearly better than chance."
@@ -110,17 +114,18 @@ def _duel(comparison: Comparison) -> str:
     right, other = int(pair[f"correct_{mine}"]), int(pair[f"correct_{theirs}"])
     only, only_other = (pair["b"], pair["c"]) if mine == "a" else (pair["c"], pair["b"])
     test = f"exact McNemar test, {p_equals(pair['p'])}"
-    detail = f"{only} treatments right for the CNN alone, {only_other} for CellProfiler alone"
+    unit = f"{comparison.unit}s"
+    detail = f"{only} {unit} right for the CNN alone, {only_other} for CellProfiler alone"
     names = f"the fine-tuned CNN ({comparison.titles[cnn]}) and CellProfiler ({comparison.titles[classical]})"
     if pair["p"] >= ALPHA:
         return (
             f"Between {names} there is no evidence of a difference: {right} against {other} of {pair['n']} "
-            f"treatments ({test}; {detail}). That is not evidence that they are equal."
+            f"{unit} ({test}; {detail}). That is not evidence that they are equal."
         )
     verdict = "better" if right > other else "worse"
     text = (
         f"The fine-tuned CNN ({comparison.titles[cnn]}) did {verdict} than CellProfiler "
-        f"({comparison.titles[classical]}): {right} against {other} of {pair['n']} treatments ({test}; {detail})."
+        f"({comparison.titles[classical]}): {right} against {other} of {pair['n']} {unit} ({test}; {detail})."
     )
     if pair["p_holm"] >= ALPHA or pair["p_compounds"] >= ALPHA or pair["cluster_low"] <= 0 <= pair["cluster_high"]:
         text += (
@@ -150,10 +155,18 @@ def _controls(comparison: Comparison) -> tuple[list[str], list[str]]:
         ]
     worst = max((_row(comparison, m) for m in controls), key=lambda r: r["accuracy"])
     best = _row(comparison, _best(comparison, [m for m in comparison.methods if m not in controls])[0])
+    text = (
+        f"Trained on permuted labels, the controls had at most {worst['correct']} of {worst['n']} right "
+        f"({percent(worst['accuracy'])}"
+    )
+    if math.isnan(worst["cluster_low"]):
+        return [
+            f"{text}; chance {percent(worst['chance'])}). With fewer than {FEWEST_CLUSTERS} compounds that "
+            "can lie far on either side of chance by luck, so it neither shows nor rules out a leak."
+        ], []
     beats = "clearly below" if best["low"] > worst["high"] else "NOT clearly below"
     return [
-        f"Trained on permuted labels, the controls had at most {worst['correct']} of {worst['n']} right "
-        f"({percent(worst['accuracy'])}), not clearly above chance ({percent(worst['chance'])}) and {beats} the "
+        f"{text}), not clearly above chance ({percent(worst['chance'])}) and {beats} the "
         "best method."
     ], []
 
@@ -197,6 +210,11 @@ def answer(comparison: Comparison, simulated: bool = False) -> Answer:
     control_text, leaks = _controls(comparison)
     count_text, count_warnings = _cell_count(comparison, methods)
     sentences = [_headline(comparison, methods), _duel(comparison), *control_text, *count_text]
+    if comparison.unit == "well":
+        sentences.append(
+            f"Only control wells are scored, of {len(comparison.folds)} held-out groups, each judged by one fitted "
+            "model: a thin basis, whatever the numbers."
+        )
     if comparison.accuracy["seed"].nunique() > 1:
         sentences.append("These are the numbers of each method's lowest seed; the table lists the others.")
     if simulated:

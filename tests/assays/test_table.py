@@ -14,6 +14,7 @@ from benchmark.assays.table import load_table, table_faults
 from benchmark.errors import FaultsError
 from benchmark.tables import (
     BATCH,
+    CELL_LINE,
     COMPOUND,
     CONCENTRATION,
     CONTROL,
@@ -62,8 +63,8 @@ def test_what_the_csv_says_arrives(plan, tmp_path, encoding):
     row = assay.fields[(assay.fields[COMPOUND] == "drug 3") & (assay.fields[WELL] == "A03")].iloc[0]
     assert dict(row) == {
         BATCH: "W1", PLATE: "W1_P1", WELL: "A03", SITE: 1, REPLICATE: 1, COMPOUND: "drug 3", CONCENTRATION: 0.3,
-        LABEL: "y", CONTROL: "", "Path_DNA": "images/f3_0_dna.tif", "Plane_DNA": 0, "Path_Actin": "images/f3_0.png",
-        "Plane_Actin": 2}
+        LABEL: "y", CONTROL: "", CELL_LINE: "", "Path_DNA": "images/f3_0_dna.tif", "Plane_DNA": 0,
+        "Path_Actin": "images/f3_0.png", "Plane_Actin": 2}
     controls = assay.fields[assay.fields[COMPOUND] == "DMSO"]
     assert set(controls[CONTROL]) == {"negative"} and set(controls[CONCENTRATION]) == {0.0}
 

@@ -48,12 +48,15 @@ def test_tables_hold_what_the_runs_say():
     }  # fmt: skip
     assert len(result.pairs) == 1 and set(result.pairs.iloc[0][["method_a", "method_b"]]) == {"one", "two"}
     assert result.confusions["two"].to_numpy().tolist() == [[3, 1], [1, 3]]
-    assert result.treatments["two"].tolist() == [False, True, True, True, True, True, True, False]
-    assert result.treatments["Metadata_Label"].is_monotonic_increasing
+    assert result.outcomes["two"].tolist() == [False, True, True, True, True, True, True, False]
+    assert result.outcomes["Metadata_Label"].is_monotonic_increasing
     assert result.folds["compounds"].tolist() == [["c0"], ["c1"], ["c2"], ["c3"]]
     assert result.score("one", "field") is None and result.score("two", "field")["n"] == 8
     assert result.pair("two", "one")["b"] == 2
     assert "No accuracy of fields for ONE" in " ".join(result.notes)
+    # four compounds are too few to resample
+    assert result.accuracy["cluster_low"].isna().all() and "fewer than 5 compounds" in " ".join(result.notes)
+    assert result.unit == "treatment" and result.doses is None
 
 
 def test_several_seeds_are_listed_and_said():

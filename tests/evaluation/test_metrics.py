@@ -59,8 +59,14 @@ def test_bootstrap_is_wider_when_units_cling_together():
 
 
 def test_bootstrap_repeats_and_ignores_order():
-    values, clusters = np.array([1, 0, 1, 1, 0]), np.array(list("aabbc"), dtype=object)
+    values, clusters = np.array([1, 0, 1, 1, 0, 1, 0]), np.array(list("aabbcde"), dtype=object)
     assert cluster_bootstrap(values, clusters) == cluster_bootstrap(values[::-1], clusters[::-1])
+
+
+@pytest.mark.parametrize(("n", "told"), [(1, False), (4, False), (5, True)])
+def test_few_clusters_are_not_resampled(n, told):
+    interval = cluster_bootstrap(np.tile([0, 1], n), np.repeat(np.arange(n), 2))
+    assert np.isfinite(interval).all() == told and np.isnan(interval).all() != told
 
 
 def test_summarise_leaves_out_what_is_finer_than_predicted():

@@ -36,7 +36,7 @@ def treatments(right, seed=0, labels=None):
     n = len(right)
     return pd.DataFrame({
         "Metadata_Compound": [f"c{i // 2}" for i in range(n)],
-        "Metadata_Concentration": [float(i % 2) for i in range(n)],
+        "Metadata_Concentration": [float(i % 2) for i in range(n)], "Metadata_CellLine": "",
         "Metadata_Label": labels or ["A"] * n, "seed": seed, "correct": np.array(right, bool),
     })  # fmt: skip
 
@@ -74,6 +74,16 @@ def test_other_treatments_or_labels_are_refused_by_name():
         pairwise({"a": treatments([1, 1, 1]), "b": treatments([1, 1])})
     with pytest.raises(MorphobenchError, match="true label of 1 treatments"):
         pairwise({"a": treatments([1, 1]), "b": treatments([1, 1], labels=["A", "B"])})
+
+
+def test_wells_are_compared_where_there_are_too_few_treatments():
+    def wells(right):
+        return treatments(right).assign(Metadata_Plate="P", Metadata_Well=[f"A{i}" for i in range(len(right))],
+                                        Metadata_Concentration=0.0)
+
+    pair = pairwise({"a": wells([1, 1, 1, 1]), "b": wells([0, 1, 0, 1])}, "well").iloc[0]
+    assert (pair["n"], pair["b"], pair["c"]) == (4, 2, 0)
+    assert np.isnan(pair["cluster_low"])  # two compounds
 
 
 def test_one_method_has_no_pairs():

@@ -1,6 +1,8 @@
 """All faults of an assay's images are found at once; its hash names its content and nothing else."""
 
+import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ from PIL import Image
 
 from benchmark.assays.fieldtable import make_assay
 from benchmark.errors import MorphobenchError
+from benchmark.images import check
 from benchmark.images.check import assay_hash, file_hashes, image_faults
 from benchmark.tables import COMPOUND, LABEL
 
@@ -125,3 +128,34 @@ def test_missing_file_or_hash_is_named(assay):
     (assay.root / "2.png").unlink()
     with pytest.raises(MorphobenchError, match=r"2\.png"):
         file_hashes(assay)
+
+
+def test_hashes_are_remembered_until_a_file_changes(make_tiny, tmp_path, monkeypatch):
+    assay, hashes, _ = make_tiny()
+    known = tmp_path / "hashes.json"
+    for path in assay.root.iterdir():  # long ago: a file of this very moment is not remembered
+        os.utime(path, ns=(10**18, 10**18))
+    assert file_hashes(assay, known=known) == hashes and known.exists()
+    read: list[str] = []
+    real = check.sha256_file
+    monkeypatch.setattr(check, "sha256_file", lambda path: read.append(path.name) or real(path))
+    assert file_hashes(assay, known=known) == hashes and read == []
+    changed = assay.root / "f1.tif"
+    raw = bytearray(changed.read_bytes())
+    raw[-1] ^= 1
+    changed.write_bytes(raw)  # the same size, another content
+    again = file_hashes(assay, known=known)
+    assert read == ["f1.tif"] and again["f1.tif"] != hashes["f1.tif"]
+    assert {k: v for k, v in again.items() if k != "f1.tif"} == {k: v for k, v in hashes.items() if k != "f1.tif"}
+    read.clear()
+    moved = replace(assay, root=tmp_path / "moved")
+    assay.root.rename(moved.root)
+    file_hashes(moved, known=known)
+    assert len(read) == len(hashes)  # remembered for another folder
+
+
+def test_what_is_scored_and_the_profiles_are_part_of_the_assay(make_tiny):
+    assay, hashes, whole_hash = make_tiny()
+    assert assay_hash(replace(assay, scoring="controls"), hashes) != whole_hash
+    assert assay_hash(replace(assay, features_hash="0" * 64), hashes) != whole_hash
+    assert assay_hash(replace(assay, name="other"), hashes) == whole_hash

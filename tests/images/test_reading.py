@@ -187,3 +187,22 @@ def test_field_refuses_unequal_channels_and_files_outside(tmp_path):
         read_field(assay, _row(One=("a.png", 0), Two=("b.png", 0)))
     with pytest.raises(MorphobenchError, match="leads out"):
         read_field(assay, _row(One=("a.png", 0), Two=("../outside.png", 0)))
+
+
+def test_a_palette_that_is_a_grey_ramp_is_intensities_and_any_other_is_not(tmp_path):
+    ramp = np.tile(np.arange(256), (3, 1))
+    for scale in (257, 256):
+        tifffile.imwrite(tmp_path / "ramp.tif", GREY8, photometric="palette", colormap=(ramp * scale).astype(np.uint16))
+        np.testing.assert_array_equal(read_plane(tmp_path / "ramp.tif", 0), GREY8)
+    odd = (ramp * 257).astype(np.uint16)
+    odd[1, 7] += 1
+    for colormap in (odd, (ramp[:, ::-1] * 257).astype(np.uint16)):
+        tifffile.imwrite(tmp_path / "odd.tif", GREY8, photometric="palette", colormap=colormap)
+        with pytest.raises(MorphobenchError, match="palette"):
+            read_plane(tmp_path / "odd.tif", 0)
+
+
+def test_the_plate_of_bbbc013_reads_as_grey(data_folder):
+    found = planes_in(data_folder / "bbbc013" / "Channel1-01-A-01.tif")
+    assert found == (1, (640, 640), np.uint8)
+    assert read_plane(data_folder / "bbbc013" / "Channel1-01-A-01.tif", 0).max() > 50

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from benchmark.errors import LeakError
 from benchmark.evaluation.metrics import summarise
 from benchmark.methods.classifier import choose_and_fit
-from benchmark.methods.finetuned import FinetunedFold, run_finetuned_fold
 from benchmark.methods.labels import permute_labels
 from benchmark.methods.runs import open_run, read_run, write_fold
-from benchmark.methods.settings import CellCountMethod, ClassifierSettings, FinetunedMethod, summary, transductive
+from benchmark.methods.settings import CellCountMethod, ClassifierSettings
 from benchmark.methods.tabular import TabularFold, run_tabular_fold
 from benchmark.splits import make_split
 
@@ -138,25 +137,3 @@ def test_a_run_folder_is_keyed_by_what_matters_and_missing_folds_are_listed(make
     assert len(read_run(run, split, (1,))) == len(predictions)
     with pytest.raises(LeakError, match="not the fold's test wells"):
         write_fold(tmp_path / "x.parquet", predictions[predictions["fold"] == split.folds[1].name], split.folds[0], {})
-
-
-def test_a_fine_tuned_fold_predicts_every_crop_of_its_test_wells(make_tiny, tmp_path):
-    from benchmark.crops.cache import build_crops
-
-    assay, _, whole_hash = make_tiny(size=48, plates=3)
-    split = make_split(assay, whole_hash, "leave-one-compound-out")
-    method = FinetunedMethod.model_validate({
-        "kind": "cnn_finetuned", "name": "cnn", "crops": {"size": 48, "intensity": "plate"},
-        "training": {"epochs": 5, "batch": 8, "learning_rate": 1e-3},
-    })
-    build_crops(tmp_path / "c.h5", assay, whole_hash, method.crops)
-    out = tmp_path / "fold.parquet"
-    fold = split.folds[0]
-    run_finetuned_fold(FinetunedFold(tmp_path / "c.h5", assay, whole_hash, method, fold, 1, None, "cpu", 1, out))
-    table = pd.read_parquet(out)
-    assert set(table["unit"]) == {"crop"} and len(table) == 3
-    assert set(table["Metadata_Compound"]) == {split.folds[0].name}
-    assert transductive(method) == ["crop intensities scaled per plate to quantiles of all its fields"]
-    assert "5 epochs" in summary(method)
-    # stripes of a label are the same in every compound: five epochs suffice to tell them
-    assert (table["p_label-0"] > 1 / 3).mean() >= 2 / 3

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 
 from benchmark.errors import MorphobenchError
-from benchmark.networks.features import frozen_features
+from benchmark.networks.features import field_means
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
+from benchmark.networks.source import ArrayCrops
 from benchmark.networks.train import class_weights, fine_tune, one_cycle, probabilities, resolve_device
 
 CPU = torch.device("cpu")
@@ -24,20 +28,93 @@ def stripes(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(pixels, 0, 255).astype(np.uint8), targets.astype(np.int64)
 
 
-def test_fine_tuning_learns_new_crops_and_repeats_bit_for_bit():
+def tune(pixels: np.ndarray, targets: np.ndarray, settings: TrainingSettings, seed: int = 0, **network: str):
+    """Fine-tune a two-class network on an array."""
+    return fine_tune(ArrayCrops(pixels), np.arange(len(pixels)), targets, 2, NetworkSettings(**network), settings, CPU,
+                     seed)
+
+
+@pytest.mark.parametrize(("augmentation", "depth"), [("standard", np.uint8), ("kensert2019", np.uint16)])
+def test_fine_tuning_learns_new_crops_and_repeats_bit_for_bit(augmentation, depth):
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     pixels, targets = stripes(64, rng)
     fresh, truth = stripes(32, rng)
+    scale = np.iinfo(depth).max // 255
+    pixels, fresh = pixels.astype(depth) * depth(scale), fresh.astype(depth) * depth(scale)
     # 40 steps: batch normalisation needs them to forget the statistics of ImageNet
-    settings = TrainingSettings(epochs=5, batch=8, learning_rate=1e-3)
-    runs = [fine_tune(pixels, targets, 2, NetworkSettings(), settings, CPU, 1) for _ in range(2)]
-    p = probabilities(runs[0].backbone, fresh, CPU)
+    settings = TrainingSettings(epochs=5, batch=8, learning_rate=1e-3, augmentation=augmentation)
+    runs = [tune(pixels, targets, settings, 1) for _ in range(2)]
+    p = probabilities(runs[0].backbone, ArrayCrops(fresh), np.arange(32), CPU)
     assert np.allclose(p.sum(axis=1), 1)
     assert (p.argmax(axis=1) == truth).mean() >= 0.9
-    assert np.array_equal(p, probabilities(runs[1].backbone, fresh, CPU))
+    assert np.array_equal(p, probabilities(runs[1].backbone, ArrayCrops(fresh), np.arange(32), CPU))
     assert runs[0].losses[-1] < runs[0].losses[0]
     assert runs[0].images == 5 * 64
+
+
+def test_the_raw_values_of_the_paper_can_be_learnt_from():
+    rng = np.random.default_rng(0)
+    (pixels, targets), (fresh, truth) = stripes(64, rng), stripes(32, rng)
+    trained = tune(pixels, targets, TrainingSettings(epochs=6, batch=8, learning_rate=1e-3), normalisation="none")
+    p = probabilities(trained.backbone, ArrayCrops(fresh), np.arange(32), CPU)
+    assert (p.argmax(axis=1) == truth).mean() >= 0.8
+
+
+def test_only_the_rows_given_are_trained_on():
+    """The rest of the source may be anything: a number of a crop is all that is followed."""
+    pixels, targets = stripes(24, np.random.default_rng(3))
+    rows = np.arange(24)[::3]
+    other = np.random.default_rng(4).integers(0, 256, pixels.shape).astype(np.uint8)
+    other[rows] = pixels[rows]
+    settings = TrainingSettings(epochs=1, batch=4)
+    losses = [fine_tune(ArrayCrops(p), rows, targets[rows], 2, NetworkSettings(), settings, CPU, 0).losses
+              for p in (pixels, other)]
+    assert losses[0] == losses[1]
+
+
+class Damaged(ArrayCrops):
+    """A cache whose crop 11 cannot be read."""
+
+    def batch(self, rows: np.ndarray) -> np.ndarray:
+        if 11 in rows:
+            raise MorphobenchError("holds a damaged crop", "crops.h5, crop 11")
+        return super().batch(rows)
+
+
+def test_a_damaged_crop_stops_the_training_and_leaves_no_thread():
+    pixels, targets = stripes(16, np.random.default_rng(1))
+    before = threading.active_count()
+    with pytest.raises(MorphobenchError, match="damaged crop"):
+        fine_tune(Damaged(pixels), np.arange(16), targets, 2, NetworkSettings(), TrainingSettings(epochs=1, batch=4),
+                  CPU, 0)
+    assert threading.active_count() == before
+
+
+class Drawn:
+    """As many crops as one likes, drawn when they are read; remembers the largest batch asked for."""
+
+    shape = (3, 32, 32)
+    dtype = np.dtype(np.uint8)
+    most = 0
+
+    def batch(self, rows: np.ndarray) -> np.ndarray:
+        self.most = max(self.most, len(rows))
+        return ((rows[:, None, None, None] + np.arange(32)) % 256 + np.zeros((3, 32, 1))).astype(np.uint8)
+
+
+def test_frozen_features_of_many_crops_need_a_few_batches_and_the_fields():
+    """4,000 crops of 20 fields are 12 MB, of which one or two batches of 50 are ever held."""
+    source, rows = Drawn(), np.arange(4000)
+    tiny = NetworkSettings(backbone="test_efficientnet", weights="none")
+    field_means(source, rows[:8], rows[:8] % 20, tiny, "together", CPU)  # what is imported and cached once
+    tracemalloc.start()
+    found = field_means(source, rows, rows % 20, tiny, "together", CPU, batch=50)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.fields.tolist() == list(range(20)) and found.values.shape == (20, 256)
+    assert source.most == 50
+    assert peak < 4e6
 
 
 def test_the_class_weights_balance_and_leave_out_absent_classes():
@@ -54,7 +131,7 @@ def test_the_schedule_rises_to_one_and_ends_near_zero():
 
 def test_a_short_last_batch_is_spread_so_no_step_sees_one_crop():
     pixels, targets = stripes(17, np.random.default_rng(1))
-    trained = fine_tune(pixels, targets, 2, NetworkSettings(), TrainingSettings(epochs=1, batch=16), CPU, 0)
+    trained = tune(pixels, targets, TrainingSettings(epochs=1, batch=16))
     assert np.isfinite(trained.losses[0])
 
 
@@ -62,18 +139,31 @@ def test_a_rate_that_explodes_is_said_so():
     pixels, targets = stripes(16, np.random.default_rng(1))
     wild = TrainingSettings(epochs=4, batch=4, learning_rate=1e18)
     with pytest.raises(MorphobenchError, match="no longer finite"):
-        fine_tune(pixels, targets, 2, NetworkSettings(), wild, CPU, 0)
+        tune(pixels, targets, wild)
 
 
 def test_frozen_features_of_separate_channels_do_not_see_each_other():
     pixels, _ = stripes(4, np.random.default_rng(2))
     changed = pixels.copy()
     changed[:, 2] = 0
-    (a, backbone), (b, _) = (frozen_features(p, NetworkSettings(), "separately", CPU) for p in (pixels, changed))
-    width = a.shape[1] // 3
-    assert a.shape == (4, 3 * 1280) and len(backbone.sha256) == 64
-    assert np.allclose(a[:, : 2 * width], b[:, : 2 * width], atol=1e-5)
-    assert not np.allclose(a[:, 2 * width :], b[:, 2 * width :], atol=1e-2)
+    rows = np.arange(4)
+    a, b = (field_means(ArrayCrops(p), rows, rows, NetworkSettings(), "separately", CPU)
+            for p in (pixels, changed))
+    width = a.values.shape[1] // 3
+    assert a.values.shape == (4, 3 * 1280) and len(a.backbone.sha256) == 64
+    assert np.allclose(a.values[:, : 2 * width], b.values[:, : 2 * width], atol=1e-5)
+    assert not np.allclose(a.values[:, 2 * width :], b.values[:, 2 * width :], atol=1e-2)
+
+
+def test_frozen_features_of_a_field_are_the_mean_of_its_crops():
+    pixels, _ = stripes(7, np.random.default_rng(2))
+    source, rows, field = ArrayCrops(pixels), np.array([6, 0, 3, 2, 5]), np.array([9, 4, 9, 9, 4])
+    means = field_means(source, rows, field, NetworkSettings(), "together", CPU, batch=2)
+    single = field_means(source, rows, np.arange(5), NetworkSettings(), "together", CPU).values
+    assert means.fields.tolist() == [4, 9]
+    np.testing.assert_allclose(means.values, [single[[1, 4]].mean(0), single[[0, 2, 3]].mean(0)], atol=1e-4)
+    with pytest.raises(MorphobenchError, match="no crops"):
+        field_means(source, rows[:0], field[:0], NetworkSettings(), "together", CPU)
 
 
 def test_devices_that_are_not_there_are_refused():

@@ -28,7 +28,8 @@ def wells(labels=LABELS, compounds_per_label=3, concentrations=(3, 3, 3), odd=1,
                         "Metadata_Well": f"{'ABCDEFGH'[n % 8]}{n:03d}", "Metadata_Replicate": r + 1,
                         "Metadata_Compound": f"{label.split()[0].lower()}-{'abc'[j]}",
                         "Metadata_Concentration": [0.1, 0.3, 1.0, 3.0, 10.0][k],
-                        "Metadata_Label": label, "Metadata_Control": "", "fold": i * compounds_per_label + j,
+                        "Metadata_Label": label, "Metadata_Control": "", "Metadata_CellLine": "",
+                        "fold": i * compounds_per_label + j,
                     })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -99,3 +100,60 @@ def study(**changes):
         "stages": [{"stage": "CellProfiler", "seconds": 812.3, "detail": "2 processes, 220 fields"},
                    {"stage": "fine-tuning", "seconds": 1900.0, "detail": "18 folds"}],
     } | changes  # fmt: skip
+
+
+#: (compound, cell line) and doses, µM, of the columns between the controls: the plate of BBBC013, and one like BBBC014.
+TWO_COMPOUNDS = {
+    ("Wortmannin", ""): [0.00098, 0.00195, 0.00391, 0.00781, 0.01563, 0.03125, 0.0625, 0.125, 0.25],
+    ("LY294002", ""): [0.31, 0.63, 1.25, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0],
+}
+TWO_CELL_LINES = {("TNFa", line): [1e-4, 1e-3, 1e-2, 1e-1] for line in ("A549", "MCF7")}
+
+
+def control_plate(curves=None, replicates=4, negatives=2):
+    """One plate whose controls are scored: rows a replicate; negative and positive controls, and a dose series."""
+    rows = []
+    for number, ((compound, line), doses) in enumerate((curves or TWO_COMPOUNDS).items()):
+        columns = [(0.0, "negative")] * negatives + [(d, "") for d in doses] + [(doses[-1], "positive")]
+        for r in range(replicates):
+            letter = "ABCDEFGHIJKLMNOP"[number * replicates + r]
+            rows += [{
+                "Metadata_Batch": "1", "Metadata_Plate": "P", "Metadata_Well": f"{letter}{i:02d}",
+                "Metadata_Replicate": r + 1, "Metadata_Compound": compound, "Metadata_Concentration": dose,
+                "Metadata_Label": {"negative": "cytoplasmic", "positive": "nuclear"}.get(control, ""),
+                "Metadata_Control": control, "Metadata_CellLine": line, "fold": line or compound,
+            } for i, (dose, control) in enumerate(columns, 1)]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def dose_run(
+    name, title="", ec50=0.2, slope=1.5, noise=0.4, sharp=4.0, seeds=(1,), plate=None, control=False, **record
+):
+    """A run on `control_plate` whose score rises along a Hill curve; ``ec50`` is relative to the highest dose."""
+    plate = control_plate() if plate is None else plate
+    parts = []
+    for seed in seeds:
+        rng = np.random.default_rng(hash_of(name) + seed)
+        top = plate.groupby(["Metadata_Compound", "Metadata_CellLine"])["Metadata_Concentration"].transform("max")
+        share = plate["Metadata_Concentration"] / top
+        rise = share**slope / (share**slope + ec50**slope) if ec50 else np.full(len(plate), 0.5)
+        p = 1 / (1 + np.exp(-(sharp * (2 * rise - 1) + rng.normal(0, noise, len(plate)))))
+        parts.append(plate.assign(unit="well", method=name, seed=seed, p_cytoplasmic=1 - p, p_nuclear=p))
+    table = pd.concat(parts, ignore_index=True)
+    scored = table["Metadata_Label"] != ""
+    base = {"assay_hash": "0123456789abcdef", "split_hash": "fedcba9876543210", "seconds": 12.3, "control": control,
+            "device": "cpu (2 cores)", "versions": VERSIONS, "transductive": [], "data_lock": "10c" * 8}  # fmt: skip
+    return Run(name, title, base | record, table[scored].reset_index(drop=True), table[~scored].reset_index(drop=True))
+
+
+def dose_runs(plate=None):
+    """Five runs on a plate whose controls are scored: good, steep, blind to dose and inverted ones."""
+    return [
+        dose_run("cell_count", "Cell count alone", ec50=0, noise=0.8, plate=plate, role="count"),
+        dose_run("cellprofiler", "CellProfiler profiles", ec50=0.06, plate=plate, role="classical"),
+        dose_run("cnn_frozen", "EfficientNet-Lite0, frozen features", ec50=0.1, slope=1, sharp=2, plate=plate),
+        dose_run("cnn_finetuned", "EfficientNet-Lite0, fine-tuned", ec50=0.08, slope=3, sharp=9, plate=plate,
+                 role="finetuned"),
+        dose_run("permuted", "Labels permuted: CellProfiler", ec50=0.3, sharp=-0.7, noise=0.6, plate=plate,
+                 control=True),
+    ]  # fmt: skip

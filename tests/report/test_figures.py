@@ -5,7 +5,8 @@ import pandas as pd
 from fake_runs import run, wells
 
 from benchmark.evaluation.comparison import compare
-from benchmark.report.figures import accuracy_figure, clean, confusion_figure, draw, heat_figure
+from benchmark.report.drawing import clean
+from benchmark.report.figures import accuracy_figure, confusion_figure, draw, heat_figure
 
 LAYOUT = wells(labels=("A", "B"), compounds_per_label=2, concentrations=(2,), odd=0)
 

@@ -1,0 +1,140 @@
+"""Reading tables of metadata: CSV as text, and the study's rules for which column is what."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import math
+import os
+import re
+import zlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TextIO, cast
+
+import pandas as pd
+
+from benchmark.assays.settings import ColumnRule
+from benchmark.errors import Fault, FaultsError, MorphobenchError
+from benchmark.tables import CONCENTRATION, CONTROL
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+def expand(text: str, base: Path) -> Path:
+    """A path of the study file: ``${VARIABLE}`` filled in, relative ones below ``base``.
+
+    Raises
+    ------
+    MorphobenchError
+        A variable is not set.
+    """
+    def value(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1])
+        if not found:
+            raise MorphobenchError(f"the environment variable {match[1]} is not set", text,
+                                   f"Set it to the folder with the data, for example `export {match[1]}=/data`.")
+        return found
+
+    return base / Path(_VARIABLE.sub(value, text)).expanduser()
+
+
+def read_text_table(path: Path, separator: str = ",") -> pd.DataFrame:
+    """Cells of a CSV or gzipped CSV as text, exactly as they stand; index 0…n-1, the header not counted.
+
+    Raises
+    ------
+    MorphobenchError
+        The file is missing, truncated, not UTF-8 or not CSV, or has no rows.
+    FaultsError
+        Header names are repeated, or rows are longer or shorter than the header.
+    """
+    if not path.is_file():
+        raise MorphobenchError("does not exist", str(path), "Correct its path in the study.")
+    try:
+        with open_text(path) as handle:
+            rows = [row for row in csv.reader(handle, delimiter=separator, strict=True) if row]
+    except UnicodeDecodeError as error:
+        raise MorphobenchError(f"is not UTF-8 text (byte {error.start})", str(path),
+                               "Save it as `CSV UTF-8`; µ and accents differ between encodings.") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise MorphobenchError(f"is no whole gzip file ({error})", str(path), "Fetch or copy it again.") from error
+    except csv.Error as error:
+        raise MorphobenchError(f"is not CSV ({error})", str(path), "Check quotes and separators.") from error
+    except OSError as error:
+        raise MorphobenchError(f"cannot be read ({error.strerror})", str(path)) from error
+    if len(rows) < 2:
+        raise MorphobenchError("has no rows below its header" if rows else "is empty", str(path))
+    header, body = rows[0], rows[1:]
+    faults = [Fault(f"the column {c!r} stands {header.count(c)} times in the header", path.name,
+                    "Give each column its own name.") for c in dict.fromkeys(header) if header.count(c) > 1]
+    faults += [Fault(f"has {len(row)} cells where the header has {len(header)}", f"{path.name}, row {i}",
+                     "Quote cells that hold the separator; check assay.separator.")
+               for i, row in enumerate(body) if len(row) != len(header)]
+    if faults:
+        raise FaultsError(faults, f"{path} cannot be read as a table:")
+    return pd.DataFrame(body, columns=header, dtype=str)
+
+
+def open_text(path: Path) -> TextIO:
+    """A text file, gzipped or not, for reading."""
+    if path.suffix == ".gz":
+        return cast(TextIO, gzip.open(path, "rt", encoding="utf-8-sig", newline=""))
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def rule_of(source: str | ColumnRule) -> ColumnRule:
+    return ColumnRule(column=source) if isinstance(source, str) else source
+
+
+def values_of(rule: ColumnRule, key: str, cells: pd.DataFrame, where: str, faults: list[Fault],
+            bad: set[int]) -> list[str]:
+    """Text of one key in every row."""
+    if rule.column is None:
+        return [str(rule.value).strip()] * len(cells)
+    texts = [str(v).strip() for v in cells[rule.column]]
+    if rule.pattern is None:
+        return texts
+    found = [re.search(rule.pattern, t) for t in texts]
+    values = [(m[1] or "").strip() if m else "" for m in found]
+    misses = {i: texts[i] for i, value in enumerate(values) if not value}
+    faults += [Fault(f"{rule.column} is {text!r}, in which the pattern of assay.columns.{key} finds nothing "
+                     f"({rule.pattern})", f"{where}, {rows}") for text, rows in _grouped(misses)]
+    bad.update(misses)
+    return values
+
+
+def concentrations_of(table: pd.DataFrame, where: str, faults: list[Fault], bad: set[int]) -> list[float]:
+    """Concentrations in µM; an empty cell is 0 for a negative control and a fault otherwise."""
+    numbers, wrong = [], {}
+    for i, (text, control) in enumerate(zip(table[CONCENTRATION], table[CONTROL], strict=True)):
+        try:
+            number = 0.0 if text == "" and control == "negative" else float(text)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            wrong[i] = text
+        numbers.append(number)
+    for text, rows in _grouped(wrong):
+        comma = " Write decimals with a point." if "," in text else ""
+        faults.append(Fault(f"the concentration is {text!r}, not a number", f"{where}, {rows}",
+                            f"Give µM as a plain number.{comma}"))
+    bad.update(wrong)
+    return numbers
+
+
+def _grouped(wrong: Mapping[int, str]) -> list[tuple[str, str]]:
+    """Wrong texts by row → each distinct text with its rows, in words."""
+    rows: dict[str, list[int]] = defaultdict(list)
+    for i, text in wrong.items():
+        rows[text].append(i)
+    return [(text, _rows(found)) for text, found in rows.items()]
+
+
+def _rows(rows: Sequence[int]) -> str:
+    """``row 3``, ``rows 3, 5, 8``, or the first ten and how many more."""
+    if len(rows) == 1:
+        return f"row {rows[0]}"
+    more = f" and {len(rows) - 10} more" if len(rows) > 10 else ""
+    return f"rows {', '.join(map(str, rows[:10]))}{more}"

@@ -1,0 +1,234 @@
+"""Assays that come as measured profiles, without images: a user's own table, and the published one of BBBC021.
+
+Forms that are read, as parquet, CSV or gzipped CSV:
+
+- pycytominer's: ``Metadata_Plate``, ``Metadata_Well``, features; one row a well;
+- CytoTable's and CellProfiler's own: ``Image_Metadata_Plate``, ``Image_Metadata_Well``, ``Metadata_ImageNumber``,
+  features; one row a cell or a well.
+
+Which columns are features says `benchmark.assays.profile_file`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from benchmark.assays.bbbc021 import SOURCE as BBBC021_SOURCE
+from benchmark.assays.bbbc021 import metadata_folder, read_metadata, select
+from benchmark.assays.collections import data_folder
+from benchmark.assays.columns import concentrations_of, expand, read_text_table, rule_of, values_of
+from benchmark.assays.fieldtable import Assay, make_assay
+from benchmark.assays.profile_file import PREFIXES, read_columns, read_features, read_header
+from benchmark.assays.settings import Bbbc021ProfilesSettings, ColumnRule, ProfileKey, ProfileTableSettings
+from benchmark.errors import Fault, FaultsError, MorphobenchError
+from benchmark.files import sha256_file
+from benchmark.tables import (
+    BATCH,
+    CELL_LINE,
+    COMPOUND,
+    CONCENTRATION,
+    CONTROL,
+    LABEL,
+    PLATE,
+    REPLICATE,
+    SITE,
+    WELL,
+    WELL_COLUMNS,
+    WELL_KEY,
+)
+
+LJOSA = Path("bbbc021_profiles", "ljosa_jbiomolscreen_2013_per_well_mean.csv.gz")
+LJOSA_SOURCE = (
+    "Per-well means of CellProfiler features of BBBC021v1, published with Ljosa et al. 2013 (J Biomol Screen 18:1321); "
+    "no images are used here. "
+)
+_PLATES = ("Metadata_Plate", "Image_Metadata_Plate")
+_WELLS = ("Metadata_Well", "Image_Metadata_Well")
+_COLUMN_OF: dict[ProfileKey, str] = {
+    "batch": BATCH, "plate": PLATE, "well": WELL, "replicate": REPLICATE, "compound": COMPOUND,
+    "concentration": CONCENTRATION, "label": LABEL, "cell_line": CELL_LINE,
+}
+_DEFAULTS: dict[ProfileKey, str] = {"batch": "1", "replicate": "1", "cell_line": ""}
+
+
+def load_profile_table(settings: ProfileTableSettings, name: str, base: Path) -> Assay:
+    """A user's own profiles as an assay.
+
+    Parameters
+    ----------
+    settings : ProfileTableSettings
+        The ``assay:`` block of the study.
+    name : str
+        Name of the assay.
+    base : Path
+        Folder of the study file; relative paths start there.
+
+    Returns
+    -------
+    Assay
+        Without channels; ``features`` holds plate, well and features, ``fields`` one row a well.
+
+    Raises
+    ------
+    FaultsError
+        With everything that is wrong: columns that are missing, doubled or no numbers, wells without metadata.
+    """
+    path = expand(settings.profiles, base)
+    header = read_header(path, settings.separator)
+    if settings.metadata is None:  # the profiles carry their metadata themselves
+        given = [rule_of(settings.columns["plate"]).column, rule_of(settings.columns["well"]).column]
+        used = {c for s in settings.columns.values() if (c := rule_of(s).column) is not None}
+        cells, where = read_columns(path, settings.separator, [c for c in header if c in used], text=True), path.name
+    else:
+        given, used = [settings.plate_column, settings.well_column], set()
+        metadata = expand(settings.metadata, base)
+        cells, where = read_text_table(metadata, settings.separator), metadata.name
+    plate, well = _key_columns(given, header, path)
+    wells = _wells(settings, cells, where)
+    features, notes = read_features(path, settings.separator, header, plate, well, settings.prefixes, used)
+    aside = wells.iloc[:0]
+    if settings.unlabelled == "leave_out":
+        bare = (wells[LABEL] == "") & (wells[CONTROL] == "")
+        wells, aside = wells[~bare], wells[bare]
+    wells, features, notes = _join(name, path, wells, features, notes, aside, "they have no label and are no control")
+    return make_assay(name, path.parent, wells, (), source=settings.source, features=features,
+                      features_hash=sha256_file(path), left_out=notes,
+                      single_compound_labels=settings.single_compound_labels,
+                      unlabelled="keep" if settings.unlabelled == "keep" else "refuse")
+
+
+def load_bbbc021_profiles(settings: Bbbc021ProfilesSettings, name: str, base: Path) -> Assay:
+    """The published profiles of BBBC021 as an assay: 302 treated wells and 330 of DMSO, one row each.
+
+    They are the wells of the paper: of taxol the file holds only what ``taxol: kensert2019`` keeps.
+
+    Parameters
+    ----------
+    settings, name, base
+        As `load_profile_table`.
+
+    Returns
+    -------
+    Assay
+        Without channels; 38 compounds, 103 treatments, 12 mechanisms.
+
+    Raises
+    ------
+    MorphobenchError, FaultsError
+        The profiles or the official CSV files are missing or are not as published.
+    """
+    path = expand(settings.profiles, base) if settings.profiles is not None else data_folder() / LJOSA
+    if not path.is_file():
+        raise MorphobenchError("does not exist", str(path), "The profiles are supplementary material of Ljosa et al. "
+                               "2013 (J Biomol Screen 18:1321); put them there, or set assay.profiles in the study.")
+    root = data_folder() / "bbbc021"
+    images, moa = read_metadata(metadata_folder(settings.metadata, root, base), root)
+    table, _ = select(images, moa, "kensert2019", "labelled")
+    wells = table.assign(**{CELL_LINE: ""})[WELL_COLUMNS].drop_duplicates(WELL_KEY)
+    header = read_header(path, ",")
+    plate, well = _key_columns([None, None], header, path)
+    features, notes = read_features(path, ",", header, plate, well, PREFIXES)
+    # Wells of the screen that are not part of the question are no mistake of the file.
+    every = images.drop_duplicates(WELL_KEY)
+    aside = every[~_index(every).isin(_index(wells))]
+    wells, features, notes = _join(
+        name, path, wells, features, notes, aside, "no mechanism is given for their treatment, or they hold taxol and "
+        "are not those of the paper")
+    return make_assay(name, path.parent, wells, (), source=LJOSA_SOURCE + BBBC021_SOURCE, features=features,
+                      features_hash=sha256_file(path), left_out=notes)
+
+
+def _index(table: pd.DataFrame) -> pd.MultiIndex:
+    return pd.MultiIndex.from_frame(table[WELL_KEY])
+
+
+def _join(
+    name: str, path: Path, wells: pd.DataFrame, features: pd.DataFrame, notes: list[Fault], aside: pd.DataFrame,
+    why: str,
+) -> tuple[pd.DataFrame, pd.DataFrame, list[Fault]]:
+    """Match wells and features by plate and well.
+
+    Parameters
+    ----------
+    wells, features : DataFrame
+        One row a well; one or many.
+    aside : DataFrame
+        Wells that are known and not wanted: their features go, with a note that says ``why``.
+
+    Returns
+    -------
+    wells, features, notes
+        As far as they go together; ``wells`` with the site 1.
+
+    Raises
+    ------
+    FaultsError
+        Features have wells that are not known at all.
+    """
+    total = _index(features).nunique()
+    dropped = _index(features).isin(_index(aside))
+    if dropped.any():
+        notes = [*notes, Fault(f"{_index(features[dropped]).nunique()} wells of {path.name} left out: {why}")]
+        features = features[~dropped]
+    known, have = _index(wells), _index(features)
+    strange = have[~have.isin(known)].unique()
+    if len(strange):
+        example = f"Metadata name their wells like {known[0][0]} {known[0][1]}: " if len(known) else ""
+        raise FaultsError([Fault(
+            f"{len(strange)} of {total} wells have no metadata, for example "
+            f"{', '.join(f'{p} {w}' for p, w in strange[:5])}", path.name,
+            f"{example}plate and well must be spelt alike.")],
+            f"The profiles of {name} and their metadata do not fit together:")
+    lacking = ~known.isin(have)
+    if lacking.any():
+        examples = ", ".join(f"{p} {w}" for p, w in known[lacking][:5])
+        notes = [*notes, Fault(f"{int(lacking.sum())} wells of the metadata left out: {path.name} has no profile of "
+                               f"them ({examples}{', …' if lacking.sum() > 5 else ''})")]
+    return wells[~lacking].assign(**{SITE: 1}), features.reset_index(drop=True), notes
+
+
+def _key_columns(given: Sequence[str | None], header: Sequence[str], path: Path) -> tuple[str, str]:
+    """The columns with the plate and the well: as given, else by their usual names."""
+    found = []
+    for key, name, usual in zip(("plate", "well"), given, (_PLATES, _WELLS), strict=True):
+        column = next((c for c in ([name] if name is not None else usual) if c in header), None)
+        if column is None:
+            near = [c for c in header if key in c.lower()][:5] or list(header[:5])
+            raise MorphobenchError(f"has no column {name or ' or '.join(usual)}", str(path),
+                                   f"Set assay.{key}_column to one of its columns ({', '.join(near)}, …).")
+        found.append(column)
+    return found[0], found[1]
+
+
+def _wells(settings: ProfileTableSettings, cells: pd.DataFrame, where: str) -> pd.DataFrame:
+    """One row a well: metadata as the mapping says, and controls."""
+    faults: list[Fault] = []
+    bad: set[int] = set()
+    missing = sorted({c for s in settings.columns.values() if (c := rule_of(s).column) is not None and c not in cells})
+    if missing:
+        raise FaultsError([Fault(f"has no column {c!r}, wanted in assay.columns", where,
+                                 f"It has: {', '.join(map(repr, cells.columns[:12]))}.") for c in missing],
+                          "The mapping of columns does not fit the metadata:")
+    table = pd.DataFrame(index=cells.index)
+    for key, column in _COLUMN_OF.items():
+        source = settings.columns.get(key, ColumnRule(value=_DEFAULTS[key]) if key in _DEFAULTS else None)
+        assert source is not None  # required keys are checked by the settings
+        table[column] = values_of(rule_of(source), key, cells, where, faults, bad)
+    kinds = {c: "negative" for c in settings.negative_controls} | {c: "positive" for c in settings.positive_controls}
+    table[CONTROL] = [kinds.get(c, "") for c in table[COMPOUND]]
+    table[CONCENTRATION] = concentrations_of(table, where, faults, bad)
+    faults += [Fault(f"controls name {c!r}, a compound that is in no well", where)
+               for c in kinds if c not in set(table[COMPOUND])]
+    if table[REPLICATE].astype(str).str.fullmatch(r"\d{1,9}").all():
+        table[REPLICATE] = table[REPLICATE].astype("int64")
+    wells = table.drop(index=sorted(bad)).drop_duplicates()
+    for (plate, well), rows in wells[wells.duplicated(WELL_KEY, keep=False)].groupby(WELL_KEY):
+        differing = [c for c in WELL_COLUMNS if rows[c].nunique() > 1]
+        faults.append(Fault(f"rows of the well disagree on {', '.join(differing)}",
+                            f"{where}, plate {plate}, well {well}"))
+    if faults:
+        raise FaultsError(faults, f"The metadata in {where} have {len(faults)} fault(s):")
+    return wells

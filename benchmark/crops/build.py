@@ -1,0 +1,269 @@
+"""Build the crop cache: workers cut and compress a few fields each, one process writes, in the order of the fields.
+
+Memory is that of a few fields, whatever the number of crops: workers leave their crops in files beside the cache,
+which the writer moves over when their turn comes. Everything temporary lies in one folder, named after the process
+that writes it; the cache gets its name when it is whole. A killed build leaves such a folder, which the next build
+removes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import psutil
+
+from benchmark.assays.fieldtable import Assay, row_name
+from benchmark.crops import layout
+from benchmark.crops.cells import CENTRE, CellCentres, CentresByField
+from benchmark.crops.cutting import Plate, crop_channels, crop_dtype, field_crops
+from benchmark.crops.settings import CropSettings
+from benchmark.crops.statistics import plate_gains, plate_statistics, slices
+from benchmark.errors import MorphobenchError
+from benchmark.files import digest
+from benchmark.images.illumination import Illumination
+from benchmark.images.reading import read_field, read_plane
+from benchmark.tables import FIELD_KEY
+from benchmark.tasks import RunTasks, run_serially
+
+__all__ = ["CellCentres", "build_crops", "crop_key", "crop_source"]
+
+FIELDS_A_TASK = 8
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A few fields of one plate, as a worker gets them.
+
+    ``cells`` has a (file, first row, rows) a field, ``masks`` a path or None a field.
+    """
+
+    number: int
+    assay: Assay
+    plate: str
+    settings: CropSettings
+    statistics: tuple[tuple[float, float], ...]
+    illumination: Illumination | None
+    cells: tuple[tuple[Path, int, int], ...]
+    masks: tuple[Path | None, ...]
+    out: Path
+
+
+def crop_source(illumination: Illumination | None, cells: CellCentres | None) -> str:
+    """Identity of what crops are made with besides the images: the ``source`` of `crop_key`."""
+    return "/".join(part.key for part in (illumination, cells) if part is not None)
+
+
+def crop_key(assay_hash: str, settings: CropSettings, source: str = "") -> str:
+    """Hash that names the cache of an assay under some settings, with some illumination and some cells."""
+    return digest([layout.SCHEMA, assay_hash, settings.model_dump(mode="json"), source])
+
+
+def build_crops(
+    path: Path,
+    assay: Assay,
+    assay_hash: str,
+    settings: CropSettings,
+    *,
+    illumination: Illumination | None = None,
+    cells: CellCentres | None = None,
+    run_tasks: RunTasks = run_serially,
+) -> None:
+    """Write the crops of ``assay.predicted`` to ``path``, whole; a current cache is left alone, a stale one replaced.
+
+    Parameters
+    ----------
+    illumination : Illumination, optional
+        For ``intensity: standard``; the other schemes take stored values.
+    cells : CellCentres, optional
+        For ``kind: cells``.
+    run_tasks : RunTasks
+        Workers must see the file system of ``path``.
+
+    Raises
+    ------
+    MorphobenchError
+        ``path`` is a file that is no crop cache; a file cannot be read (it is named); a plate lacks the negative
+        controls that the scheme needs; a field does not suit the scheme; or no crop came out.
+    """
+    if illumination is not None and not settings.uses_illumination:
+        raise MorphobenchError(f"crops with intensity {settings.intensity} take no illumination correction",
+                               remedy="Give none.")
+    if (cells is not None) != (settings.kind == "cells"):
+        raise MorphobenchError(f"crops of kind {settings.kind} {'need' if cells is None else 'take no'} cell centres")
+    key = crop_key(assay_hash, settings, crop_source(illumination, cells))
+    if path.exists() and _is_current(path, key):
+        return
+    statistics = plate_statistics(assay, settings, illumination, run_tasks)
+    with _workshop(path) as place:
+        tasks = list(_tasks(assay, settings, statistics, illumination, cells, place))
+        tmp = place / "crops.h5"
+        with h5py.File(tmp, "w", libver="v110") as file:
+            crop = (len(crop_channels(assay.channels, settings)), settings.size, settings.size)
+            dataset = layout.create_crops(file, crop, crop_dtype(settings))
+            table = file.create_dataset("table", (0,), layout.ROW, maxshape=(None,), chunks=(8192,))
+            total = _write_parts(dataset, table, run_tasks(_cut_fields, tasks, "crops, by fields"))
+            names = [row_name(row) for _, row in assay.predicted.iterrows()]
+            file.create_dataset("fields", data=names, dtype=h5py.string_dtype())
+            file["field_rows"] = assay.predicted.index.to_numpy(np.int32)
+            file["statistics"] = json.dumps(statistics)
+            file.attrs.update({
+                "format": layout.FORMAT, "schema": layout.SCHEMA, "key": key, "assay": assay.name,
+                "assay_hash": assay_hash, "settings": settings.model_dump_json(),
+                "channels": json.dumps(crop_channels(assay.channels, settings)),
+                "illumination": illumination.key if illumination else "", "cells": cells.key if cells else "",
+                "digest": total,
+            })
+            file.attrs["complete"] = True
+        with tmp.open("rb") as handle:
+            os.fsync(handle.fileno())
+        tmp.replace(path)
+
+
+def _is_current(path: Path, key: str) -> bool:
+    """Whether a whole cache with this key is there; what is no cache of ours is never overwritten."""
+    with layout.open_file(path) as file:
+        try:
+            return layout.read_header(file, path).key == key
+        except MorphobenchError:
+            return False  # ours, but of another version or damaged: built again
+
+
+def _tasks(
+    assay: Assay,
+    settings: CropSettings,
+    statistics: dict[str, list[tuple[float, float]]],
+    illumination: Illumination | None,
+    cells: CellCentres | None,
+    place: Path,
+) -> Iterator[_Task]:
+    """Tasks in the order of the field table; centres go through a file, so that tasks stay small."""
+    centres = CentresByField(cells) if cells else None
+    first = 0
+    with (place / "centres").open("wb") as handle:
+        for number, (plate, piece) in enumerate(slices(assay, assay.predicted, FIELDS_A_TASK)):
+            spans: list[tuple[Path, int, int]] = []
+            masks: list[Path | None] = []
+            if cells and centres:
+                for key in piece.fields[FIELD_KEY].itertuples(index=False, name=None):
+                    found = centres.of(key)
+                    handle.write(found.tobytes())
+                    spans.append((place / "centres", first, len(found)))
+                    first += len(found)
+                    masks.append(_mask(cells, key) if settings.mask and len(found) else None)
+            yield _Task(number, piece, plate, settings, tuple(statistics.get(plate, ())),
+                        illumination.of_plate(plate) if illumination else None, tuple(spans), tuple(masks),
+                        place / f"part-{number}")
+
+
+def _mask(cells: CellCentres, key: tuple[object, ...]) -> Path:
+    plate, well, site = key
+    path = cells.masks((plate, well, site))
+    if path is None:
+        raise MorphobenchError("has no mask, which crops.mask: true needs", f"plate {plate}, well {well}, site {site}",
+                               "Save the cells' masks in the pipeline, or set crops.mask to false.")
+    return path
+
+
+def _cut_fields(task: _Task) -> tuple[int, Path, np.ndarray, np.ndarray]:
+    """Cut and compress the crops of a few fields into one file.
+
+    Returns
+    -------
+    number : int
+        Of the task.
+    out : Path
+        The compressed crops, one after the other.
+    table : ndarray of `layout.ROW`
+    lengths : ndarray of int64
+        Bytes of each compressed crop.
+    """
+    cv2.setNumThreads(1)  # the workers share the cores
+    gains = plate_gains(task.assay, task.plate, task.illumination)
+    plate = Plate(task.settings, task.statistics, gains)
+    rows, lengths = [], []
+    with task.out.open("wb") as handle:
+        for i, (index, field) in enumerate(task.assay.fields.iterrows()):
+            centres = mask = None
+            if task.cells:
+                file, first, n = task.cells[i]
+                centres = np.fromfile(file, CENTRE, n, offset=first * CENTRE.itemsize)
+                if not n:
+                    continue
+                path = task.masks[i]
+                mask = None if path is None else read_plane(path, 0)
+            planes = read_field(task.assay, field)
+            for crop in field_crops(planes, plate, centres, mask, row_name(field)):
+                data = layout.encode(crop.pixels)
+                handle.write(data)
+                lengths.append(len(data))
+                rows.append((index, crop.number, *crop.box, layout.pixel_hash(crop.pixels), layout.crc(data)))
+    return task.number, task.out, np.array(rows, layout.ROW), np.array(lengths, np.int64)
+
+
+def _write_parts(
+    crops: h5py.Dataset, table: h5py.Dataset, parts: Iterator[tuple[int, Path, np.ndarray, np.ndarray]]
+) -> str:
+    """Append parts in the order of their tasks, whatever order they come in; the digest of the table."""
+    waiting: dict[int, tuple[Path, np.ndarray, np.ndarray]] = {}
+    hasher = hashlib.blake2b(digest_size=32)
+    due = n = 0
+    for number, part, part_rows, part_lengths in parts:
+        waiting[number] = (part, part_rows, part_lengths)
+        while due in waiting:
+            path, rows, lengths = waiting.pop(due)
+            crops.resize(n + len(rows), axis=0)
+            table.resize(n + len(rows), axis=0)
+            table[n:] = rows
+            hasher.update(rows.tobytes())
+            with path.open("rb") as handle:
+                for length in lengths.tolist():
+                    crops.id.write_direct_chunk((n, 0, 0, 0), handle.read(length))
+                    n += 1
+            path.unlink()
+            due += 1
+    if n == 0:
+        raise MorphobenchError("no crop came out of any field: all tiles were dropped as empty, or no cell was found",
+                               remedy="Look at the images, and at crops.intensity and crops.kind in the study.")
+    return hasher.hexdigest()
+
+
+@contextmanager
+def _workshop(path: Path) -> Iterator[Path]:
+    """A temporary folder beside ``path``; those of processes that are gone are removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    host = socket.gethostname()
+    for old in path.parent.glob(f".{path.name}.*.building"):
+        if _is_dead(old.name.removeprefix(f".{path.name}."), host):
+            shutil.rmtree(old, ignore_errors=True)
+    me = psutil.Process()
+    place = path.with_name(f".{path.name}.{host}_{me.pid}_{int(me.create_time())}_{secrets.token_hex(4)}.building")
+    place.mkdir()
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _is_dead(name: str, host: str) -> bool:
+    """Whether a temporary folder's process ran on this machine and is gone. Others' folders are left alone."""
+    parts = name.removesuffix(".building").rsplit("_", 3)
+    if len(parts) != 4 or parts[0] != host or not (parts[1].isdigit() and parts[2].isdigit()):
+        return False
+    try:
+        return abs(psutil.Process(int(parts[1])).create_time() - int(parts[2])) > 2
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:
+        return False

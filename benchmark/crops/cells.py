@@ -1,0 +1,70 @@
+"""Where cells lie, for crops centred on them. Whoever segmented them says so; this room only cuts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmark.errors import MorphobenchError
+from benchmark.tables import FIELD_KEY
+
+OBJECT_NUMBER = "Metadata_ObjectNumber"
+#: A cell in a worker's hands: number of the object, and its centre in pixels.
+CENTRE = np.dtype([("number", "<i4"), ("x", "<f4"), ("y", "<f4")])
+
+
+@dataclass(frozen=True)
+class CellCentres:
+    """Centres of segmented cells.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One row a cell: `FIELD_KEY`, ``Metadata_ObjectNumber`` (the value of the cell in its field's mask) and its
+        centre ``x`` (to the right), ``y`` (down) in pixels, the first pixel's centre being 0, 0.
+    masks : callable
+        Field key (plate, well, site) → label mask of the field, or None where none was saved.
+    key : str
+        Identity of the segmentation; enters the key of the cache.
+    """
+
+    table: pd.DataFrame
+    masks: Callable[[tuple[Any, Any, Any]], Path | None]
+    key: str
+
+
+class CentresByField:
+    """Centres grouped by field.
+
+    Raises
+    ------
+    MorphobenchError
+        A column is missing, a centre is not a finite number, or an object stands in a field twice.
+    """
+
+    def __init__(self, cells: CellCentres) -> None:
+        table = cells.table
+        missing = [c for c in (*FIELD_KEY, OBJECT_NUMBER, "x", "y") if c not in table]
+        if missing:
+            raise MorphobenchError(f"lacks the columns {', '.join(missing)}", "table of cell centres")
+        bad = ~np.isfinite(table[["x", "y"]].to_numpy(float)).all(axis=1)
+        if bad.any():
+            raise MorphobenchError(f"has {int(bad.sum())} centres that are no finite numbers", "table of cell centres",
+                                   "Leave these cells out.")
+        if table.duplicated([*FIELD_KEY, OBJECT_NUMBER]).any():
+            raise MorphobenchError("holds an object twice", "table of cell centres")
+        groups: Any = table.groupby(FIELD_KEY).indices
+        self._rows = {tuple(map(str, key)): rows for key, rows in groups.items()}
+        self._values = np.empty(len(table), CENTRE)
+        for name, column in (("number", OBJECT_NUMBER), ("x", "x"), ("y", "y")):
+            self._values[name] = table[column].to_numpy()
+
+    def of(self, key: Sequence[Any]) -> np.ndarray:
+        """Centres of a field (plate, well, site) as `CENTRE`, by object number; empty where it has none."""
+        found = self._values[self._rows.get(tuple(map(str, key)), np.zeros(0, np.int64))]
+        return found[np.argsort(found["number"], kind="stable")]

@@ -1,0 +1,165 @@
+"""A fold of the fine-tuned network: what it is trained on, and that every well it must predict is predicted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmark.assays.fieldtable import Assay
+from benchmark.crops.build import build_crops, crop_key
+from benchmark.errors import MorphobenchError
+from benchmark.methods import finetuned
+from benchmark.methods.finetuned import FinetunedFold, run_finetuned_fold
+from benchmark.methods.settings import FinetunedMethod
+from benchmark.networks.source import ArrayCrops
+from benchmark.splits import Fold, make_split
+
+METHOD = FinetunedMethod.model_validate({
+    "kind": "cnn_finetuned", "name": "cnn", "crops": {"size": 48, "scale_from": "plate"},
+    "training": {"epochs": 5, "batch": 8, "learning_rate": 1e-3},
+})
+#: Few and small steps: what is predicted is not good, but differs from crop to crop.
+QUICK = METHOD.model_copy(update={"training": METHOD.training.model_copy(
+    update={"epochs": 1, "batch": 4, "learning_rate": 1e-5})})
+
+
+@dataclass
+class Held(ArrayCrops):
+    """Crops in memory that know their fields, as the cache does."""
+
+    field: np.ndarray
+    crop: np.ndarray
+
+    def of_fields(self, fields: np.ndarray) -> np.ndarray:
+        return np.flatnonzero(fields[self.field])
+
+
+@pytest.fixture
+def hold(monkeypatch):
+    """A function that puts crops of an assay, two a field, in the place of the cache: brighter by field."""
+
+    def put(assay: Assay, empty: tuple[int, ...] = ()) -> Held:
+        field = np.repeat([f for f in assay.predicted.index if f not in empty], 2).astype(np.int32)
+        rng = np.random.default_rng(0)
+        clouds = [cv2.resize(rng.random((8, 8, 3)), (64, 64), interpolation=cv2.INTER_CUBIC) for _ in field]
+        pixels = np.clip(np.stack(clouds).transpose(0, 3, 1, 2), 0, 1) * (100 + 5 * field[:, None, None, None])
+        crops = Held(pixels.astype(np.uint8), field, np.tile([0, 3], len(field) // 2).astype(np.int32))
+        monkeypatch.setattr(finetuned, "open_crops", lambda path, key: crops)
+        return crops
+
+    return put
+
+
+def run(assay: Assay, fold: Fold, out: Path, labels=None, crops=Path("none.h5"), key="", method=QUICK):
+    """Run a fold; its predictions and facts."""
+    run_finetuned_fold(FinetunedFold(crops, key, assay, method, fold, 1, labels, "cpu", 1, out))
+    return pd.read_parquet(out), json.loads(out.with_suffix(".json").read_text())
+
+
+def probabilities(table: pd.DataFrame) -> np.ndarray:
+    return table.filter(like="p_").to_numpy()
+
+
+def test_a_fold_predicts_every_crop_of_its_test_wells_out_of_the_cache(make_tiny, tmp_path):
+    assay, _, whole_hash = make_tiny(size=48, plates=3)
+    fold = make_split(assay, whole_hash, "leave-one-compound-out").folds[0]
+    build_crops(tmp_path / "c.h5", assay, whole_hash, METHOD.crops)
+    table, facts = run(assay, fold, tmp_path / "fold.parquet", crops=tmp_path / "c.h5",
+                       key=crop_key(whole_hash, METHOD.crops), method=METHOD)
+    assert set(table["unit"]) == {"crop"} and len(table) == 3
+    assert set(table["Metadata_Compound"]) == {fold.name}
+    assert facts["without_crops"] == 0 and facts["train"] == 24
+    # stripes of a label are the same in every compound: five epochs suffice to tell them
+    assert (table["p_label-0"] > 1 / 3).mean() >= 2 / 3
+
+
+def test_labels_and_pixels_of_test_wells_teach_nothing(make_tiny, tmp_path, hold):
+    """Change the labels of the held-out wells: the same predictions. Change their pixels: the same training."""
+    assay, _, whole_hash = make_tiny(compounds=2)
+    fold = make_split(assay, whole_hash, "leave-one-compound-out").folds[0]
+    held = assay.fields["Metadata_Compound"] == fold.name
+    crops = hold(assay)
+    honest, facts = run(assay, fold, tmp_path / "a.parquet")
+    lie = assay.fields.assign(Metadata_Label=assay.fields["Metadata_Label"].where(~held, "label-2"))
+    lied, _ = run(replace(assay, fields=lie), fold, tmp_path / "b.parquet")
+    assert np.array_equal(probabilities(honest), probabilities(lied))
+    assert len(np.unique(probabilities(honest), axis=0)) == len(honest)
+    crops.pixels[crops.of_fields(held.to_numpy())] = 200
+    other, other_facts = run(assay, fold, tmp_path / "c.parquet")
+    assert other_facts["losses"] == facts["losses"]
+    assert not np.array_equal(probabilities(honest), probabilities(other))
+
+
+def test_a_well_without_crops_gets_the_frequencies_of_the_training_compounds(make_tiny, tmp_path, hold):
+    assay, _, whole_hash = make_tiny(labels=2, compounds=3, sites=2)
+    fold = make_split(assay, whole_hash, "leave-one-compound-out").folds[0]
+    test = assay.fields.index[assay.fields["Metadata_Compound"] == fold.name]
+    hold(assay, empty=(*test[:2], int(test[2])))  # one well has no crop, the other lacks those of one field
+    table, facts = run(assay, fold, tmp_path / "a.parquet")
+    flat = table[table["crop"] == -1]
+    assert facts["without_crops"] == 1 and len(flat) == 1
+    assert flat["Metadata_Site"].item() == 1
+    assert flat[["p_label-0", "p_label-1"]].to_numpy() == pytest.approx(np.array([[0.4, 0.6]]))
+    assert sorted(table.loc[table["crop"] != -1, "crop"]) == [0, 3]
+
+
+def test_training_wells_without_crops_are_done_without_but_not_all_of_them(make_tiny, tmp_path, hold):
+    assay, _, whole_hash = make_tiny(compounds=2)
+    fold = make_split(assay, whole_hash, "leave-one-compound-out").folds[0]
+    train = assay.fields.index[assay.fields["Metadata_Compound"] != fold.name]
+    hold(assay, empty=tuple(train[:3]))
+    _, facts = run(assay, fold, tmp_path / "a.parquet")
+    assert facts["train"] == 2 * (len(train) - 3) and facts["without_crops"] == 0
+    hold(assay, empty=tuple(train))
+    with pytest.raises(MorphobenchError, match="no crop is left to train on"):
+        run(assay, fold, tmp_path / "b.parquet")
+    assert not (tmp_path / "b.parquet").exists()
+
+
+def dose_assay(assay: Assay) -> Assay:
+    """The tiny assay with each compound's first well a negative control, its last a positive one, doses between."""
+    fields = assay.fields.copy()
+    dose = fields["Metadata_Concentration"]
+    low, high = dose == dose.min(), dose == dose.max()
+    fields["Metadata_Control"] = np.select([low, high], ["negative", "positive"], "")
+    fields["Metadata_Label"] = np.select([low, high], ["out", "in"], "")
+    return replace(assay, fields=fields, scoring="controls")
+
+
+def test_a_dose_series_is_predicted_and_neither_trained_on_nor_scored(make_tiny, tmp_path, hold):
+    tiny, _, whole_hash = make_tiny(labels=1, compounds=2, concentrations=4)
+    assay = dose_assay(tiny)
+    fold = make_split(assay, whole_hash, "leave-one-compound-out").folds[0]
+    assert len(fold.response) == 4
+    crops = hold(assay)
+    table, facts = run(assay, fold, tmp_path / "a.parquet")
+    assert facts["train"] == 2 * 4 and len(table) == 2 * 4
+    assert set(table["Metadata_Label"]) == {"in", "out"}
+    response = pd.read_parquet(tmp_path / "a-response.parquet")
+    assert set(map(tuple, response[["Metadata_Plate", "Metadata_Well"]].to_numpy())) == set(fold.response)
+    assert len(response) == 2 * 4 and np.allclose(probabilities(response).sum(axis=1), 1)
+    assert set(response["Metadata_Label"]) == {""}
+    # What the dose series looks like changes what is said of it, and nothing of the network.
+    series = (assay.fields["Metadata_Label"] == "").to_numpy()
+    crops.pixels[crops.of_fields(series)] = 250
+    again, _ = run(assay, fold, tmp_path / "b.parquet")
+    assert np.array_equal(probabilities(table), probabilities(again))
+    assert not np.array_equal(probabilities(response), probabilities(pd.read_parquet(tmp_path / "b-response.parquet")))
+
+
+def test_permuted_labels_are_what_is_learnt(make_tiny, tmp_path, hold):
+    """The control: labels of compounds are swapped, of test wells too, which are scored against the swapped ones."""
+    assay, _, whole_hash = make_tiny(labels=2, compounds=2)
+    fold = make_split(assay, whole_hash, "leave-one-compound-out").folds[0]
+    hold(assay)
+    swapped = {"cpd-00": "label-1", "cpd-01": "label-0", "cpd-10": "label-0", "cpd-11": "label-1"}
+    table, facts = run(assay, fold, tmp_path / "a.parquet", labels=swapped)
+    _, true_facts = run(assay, fold, tmp_path / "b.parquet")
+    assert fold.name == "cpd-00" and set(table["Metadata_Label"]) == {"label-1"}
+    assert facts["losses"] != true_facts["losses"]
