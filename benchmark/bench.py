@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmark.bench_augment import augmented_batches
-from benchmark.bench_crops import crop_memory, crop_ratios
+from benchmark.bench_crops import crop_memory, crop_ratios, paper_crops
 from benchmark.cellprofiler.find import find_cellprofiler
 from benchmark.cellprofiler.measure import measure
 from benchmark.cluster import Cluster
@@ -39,9 +39,11 @@ def run_bench(study: str, console: Console) -> None:
     with TemporaryDirectory() as name:
         folder = Path(name)
         crops = _crops(opened, folder)
-        rows = [*crop_ratios(opened.assay, folder / "crops"),
-                augmented_batches(crops, len(crops), folder / "png"),
-                _training_step(crops), _aggregation(opened), _cellprofiler(opened, folder)]
+        rows = crop_ratios(opened.assay, folder)
+        tiles = paper_crops(folder)
+        (folder / "augmented").mkdir()
+        rows += [augmented_batches(tiles, len(tiles), folder / "augmented"), _training_step(crops),
+                 _aggregation(opened), _cellprofiler(opened, folder)]
         for r in rows:
             table.add_row(r.what, r.rival, f"{r.ours_seconds:.2f}", f"{r.rival_seconds:.2f}", f"{r.times:.2f}")
         console.print(table)
@@ -56,8 +58,8 @@ def run_bench(study: str, console: Console) -> None:
 def _crops(opened: Opened, folder: Path) -> Crops:
     """A cache of the study's own fields, 224 px."""
     settings = CropSettings(size=224, intensity="bit_depth")
-    build_crops(folder / "crops.h5", opened.assay, opened.assay_hash, settings, run_tasks=opened.run_tasks)
-    return open_crops(folder / "crops.h5", crop_key(opened.assay_hash, settings))
+    build_crops(folder / "own.h5", opened.assay, opened.assay_hash, settings, run_tasks=opened.run_tasks)
+    return open_crops(folder / "own.h5", crop_key(opened.assay_hash, settings))
 
 
 def _training_step(crops: Crops) -> Ratio:

@@ -77,14 +77,19 @@ def crop_ratios(assay: Assay, folder: Path) -> list[Ratio]:
     threads = cv2.getNumThreads()
     try:
         cv2.setNumThreads(1)
-        return [*building(plate, folder / "crops.h5", png), random_batches(plate, folder / "crops.h5", folder)]
+        return [*building(plate, folder / "crops.h5", png), random_batches(plate, folder)]
     finally:
         cv2.setNumThreads(threads)
 
 
-def random_batches(plate: Assay, cache: Path, folder: Path, most: int = 128) -> Ratio:
+def paper_crops(folder: Path) -> Crops:
+    """The cache that `crop_ratios` left in its folder: three channels of 8 bits, 224 px."""
+    return open_crops(folder / "crops.h5", crop_key(HASH, PAPER))
+
+
+def random_batches(plate: Assay, folder: Path, most: int = 128) -> Ratio:
     """Random batches of crops at network size, one core: the cache against one PNG of 512×640 a crop."""
-    crops = open_crops(cache, crop_key(HASH, PAPER))
+    crops = paper_crops(folder)
     rows = np.random.default_rng(0).permutation(len(crops))[:most]
     paths = _store_tiles(plate, crops, rows, folder)
     batches = np.split(rows, range(BATCH, len(rows), BATCH))
