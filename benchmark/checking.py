@@ -2,45 +2,69 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from benchmark.assays.faults import gathering
 from benchmark.assays.fieldtable import Assay
+from benchmark.assays.lock import lock_faults
 from benchmark.assays.settings import TableAssaySettings
 from benchmark.assays.table import table_faults
 from benchmark.cluster import Cluster, available_cores
 from benchmark.errors import Fault, MorphobenchError
-from benchmark.images.check import image_faults
+from benchmark.images.check import file_hashes, image_faults
 from benchmark.opened import RUNS, load_assay
 from benchmark.study import load_study, study_base
+from benchmark.tables import COMPOUND, WELL_KEY, path_column
 
 
 def check_assay(name: str) -> tuple[list[Fault], str]:
-    """Look at a study's table and at every pixel of its images.
+    """Look at a study's tables or profiles, at every pixel of its images, and at the lock file of fetched ones.
 
     Returns
     -------
     list of Fault
-        All of them, those of the table first.
+        All of them, those of the tables first.
     str
         What was looked at, in a sentence.
     """
     study = load_study(name)
-    assay: Assay | None
+    assay: Assay | None = None
+    faults: list[Fault] = []
     if isinstance(study.assay, TableAssaySettings):
         assay, faults = table_faults(study.assay, study.name, study_base(name))
     else:
-        assay, faults = load_assay(study, study_base(name), RUNS / study.name, Cluster(available_cores())), []
+        with gathering(faults):
+            assay = load_assay(study, study_base(name), RUNS / study.name, Cluster(available_cores()))
     if assay is None:
-        return faults, f"{len(faults)} fault(s) in the table; its images cannot be looked at before they are mended."
+        return faults, (f"{study.name}: {len(faults)} fault(s) in what describes the assay; nothing more can be looked "
+                        "at before they are mended.")
     # Where the table has faults, its sound rows are looked at all the same: all faults come at once.
-    faults = [*faults, *image_faults(assay)]
-    treated = assay.treated
-    sentence = (
-        f"{study.name}: {len(assay.fields)} fields, {len(assay.wells)} wells, {treated['Metadata_Compound'].nunique()} "
-        f"compounds, {len(assay.labels)} labels, channels {', '.join(assay.channels)}; "
-        + (f"{len(faults)} fault(s)." if faults else "no fault found.")
-    )
-    return faults, "\n".join([*(f"Left out: {f}" for f in assay.left_out), sentence])
+    faults = [*faults, *image_faults(assay), *_changed_since_fetched(assay)]
+    found = f"{len(faults)} fault(s)" if faults else "no fault found"
+    return faults, "\n".join([*(f"Left out: {f}" for f in assay.left_out), f"{study.name}: {_size(assay)}; {found}."])
+
+
+def _changed_since_fetched(assay: Assay) -> list[Fault]:
+    """Images (those that are there) that are not what the lock file of their collection says; every byte is read."""
+    faults: list[Fault] = []
+    if assay.lock is not None:
+        with gathering(faults):
+            paths = assay.fields[[path_column(c) for c in assay.channels]]
+            there = [all((assay.root / path).is_file() for path in row) for row in paths.itertuples(index=False)]
+            hashes = file_hashes(replace(assay, fields=assay.fields[there]))
+            faults += lock_faults(assay.lock, assay.root, hashes)
+    return faults
+
+
+def _size(assay: Assay) -> str:
+    """What an assay holds, in numbers."""
+    what = f"channels {', '.join(assay.channels)}"
+    fields = f"{len(assay.fields)} fields, "
+    if assay.features is not None:
+        fields, what = "", f"{assay.features.shape[1] - len(WELL_KEY)} features in {len(assay.features)} rows"
+    return (f"{fields}{len(assay.wells)} wells, {assay.treated[COMPOUND].nunique()} compounds, {len(assay.labels)} "
+            f"labels, {what}")
 
 
 def check_crops(what: str) -> tuple[list[Fault], str]:

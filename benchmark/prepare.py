@@ -13,6 +13,7 @@ import pandas as pd
 
 from benchmark.errors import MorphobenchError
 from benchmark.files import PROJECT, digest, read_json, write_json, write_parquet
+from benchmark.methods.runs import REVISION
 from benchmark.methods.settings import CellCountMethod, FinetunedMethod, FrozenMethod, ProfileMethod
 from benchmark.opened import Opened
 from benchmark.profiles.wells import COUNT, cell_counts, feature_columns, make_profiles, without_cells
@@ -123,7 +124,7 @@ def classical_features(
         inputs = {"cellprofiler": facts["cellprofiler"]["version"], "pipeline": measured.record["pipeline_digest"],
                   "illumination": measured.record["illumination"]}
         cells, images = measured.cells, measured.images
-    key = digest([inputs, opened.assay_hash, settings])
+    key = digest([REVISION[method.kind], inputs, opened.assay_hash, settings])
 
     def build() -> pd.DataFrame:
         if profile is None:
@@ -149,7 +150,7 @@ def network_features(opened: Opened, method: FrozenMethod) -> tuple[Path, Path, 
 
     cache, crops = crops_of(opened, method)
     inputs = {"crops": crops, "weights": weights_identity(method.network)}
-    key = digest([inputs, method.network.model_dump(mode="json"), method.channels])
+    key = digest([REVISION[method.kind], inputs, method.network.model_dump(mode="json"), method.channels])
     facts = opened.folder / "features" / f"network-{key}.json"
 
     def build() -> pd.DataFrame:

@@ -19,7 +19,7 @@ from benchmark.stages import FinishedRun
 from benchmark.tables import COMPOUND, LABEL, TREATMENT_KEY, WELL_KEY
 
 #: Raised when the page changes, so that pages made by older code are drawn again.
-PAGE = 2
+PAGE = 3
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ def make_report(opened: Opened, finished: list[FinishedRun], reports: Path = REP
     page = folder / "index.html"
     if page.exists() and stamp.exists() and (made := read_json(stamp)).get("key") == key:
         return Report(page, made["text"], False)
+    stamp.unlink(missing_ok=True)  # until the page is whole, none is
     runs = [
         Run(f.method.name, f.title, f.record, read_run(f.folder, opened.split, opened.study.seeds),
             read_response(f.folder, opened.split, opened.study.seeds))
@@ -57,6 +58,8 @@ def make_report(opened: Opened, finished: list[FinishedRun], reports: Path = REP
     tables = {"accuracy": comparison.accuracy, "pairs": comparison.pairs}
     if comparison.doses is not None:
         tables |= {"dose": comparison.doses.table, "dose-wells": comparison.doses.wells}
+    for name in {"dose", "dose-wells"} - set(tables):
+        (folder / f"{name}.csv").unlink(missing_ok=True)
     for name, table in tables.items():
         with whole(folder / f"{name}.csv") as tmp:
             table.assign(simulated=opened.assay.simulated).to_csv(tmp, index=False)
@@ -68,8 +71,9 @@ def make_report(opened: Opened, finished: list[FinishedRun], reports: Path = REP
 
 
 def _key(opened: Opened, finished: list[FinishedRun]) -> str:
-    study = opened.study
-    return digest([PAGE, __version__, study.title, study.description, opened.assay_hash, opened.split.hash,
+    """What a page shows: all that is said of the study but how long its stages took, and every run."""
+    facts = {k: v for k, v in _study_facts(opened).items() if k != "stages"}
+    return digest([PAGE, __version__, facts,
                    [[f.title, f.record["run"], sha256_file(f.folder.record_path)] for f in finished]])
 
 

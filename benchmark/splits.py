@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,15 +107,15 @@ def make_split(assay: Assay, assay_hash: str, scheme: Scheme, file_hashes: Mappi
         only = ", ".join(map(repr, wells[column].unique())) or "none"
         raise MorphobenchError(f"{scheme} needs two {words}s or more, and the scored wells have {only}", "study.split",
                                f"Schemes: {', '.join(HELD_OUT)}.")
-    split = Split(scheme, assay_hash, tuple(_leave_one_out(wells, responses, column)),
-                  tuple(_not_scored(assay, len(responses))))
+    split = Split(scheme, assay_hash, tuple(_leave_one_out(wells, responses, column)), _not_scored(assay))
     audit(split, assay, assay_hash, file_hashes)
     return split
 
 
-def _not_scored(assay: Assay, responses: int) -> list[str]:
+def _not_scored(assay: Assay) -> tuple[str, ...]:
     """What the assay holds and no fold scores, one sentence each."""
     sentences = [str(f) for f in assay.left_out]
+    responses = len(assay.responses.drop_duplicates(WELL_KEY))
     controls = int(assay.wells[CONTROL].eq("negative").sum())
     unlabelled = int((assay.wells[LABEL].eq("") & assay.wells[CONTROL].eq("")).sum()) - responses
     if controls and assay.scoring == "treatments":
@@ -124,7 +124,7 @@ def _not_scored(assay: Assay, responses: int) -> list[str]:
         sentences.append(f"{responses} wells of the dose series are predicted and not scored: they have no label")
     if unlabelled > 0:
         sentences.append(f"{unlabelled} wells without a label are neither trained on nor scored")
-    return sentences
+    return tuple(sentences)
 
 
 def audit(split: Split, assay: Assay, assay_hash: str, file_hashes: Mapping[str, str] | None = None) -> None:
@@ -235,7 +235,8 @@ def load_split(path: Path, assay: Assay, assay_hash: str, file_hashes: Mapping[s
     return split
 
 
-def study_split(path: Path, assay: Assay, assay_hash: str, scheme: Scheme, file_hashes: Mapping[str, str]) -> Split:
+def study_split(path: Path, assay: Assay, assay_hash: str, scheme: Scheme,
+                file_hashes: Mapping[str, str] | None) -> Split:
     """The study's folds: loaded where ``path`` holds those of this assay and scheme, else made and saved.
 
     A folds file of another assay is not overwritten: callers give each assay its own path.
@@ -243,7 +244,8 @@ def study_split(path: Path, assay: Assay, assay_hash: str, scheme: Scheme, file_
     if path.exists():
         split = load_split(path, assay, assay_hash, file_hashes)
         if split.scheme == scheme:
-            return split
+            # What is left out is no part of the folds' hash: it is told as the assay tells it now.
+            return replace(split, left_out=_not_scored(assay))
         raise MorphobenchError(f"holds the scheme {split.scheme}, the study asks for {scheme}", str(path))
     split = make_split(assay, assay_hash, scheme, file_hashes)
     save_split(path, split)
@@ -269,7 +271,13 @@ def inner_folds(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Folds inside the training wells of a fold, for choosing settings: no compound on both sides.
 
-    Stratified by label as far as compounds allow. Fewer folds are made where a label has fewer compounds.
+    Stratified by label as far as compounds allow. Fewer folds are made where there are fewer compounds, or where the
+    commonest label has fewer rows.
+
+    Parameters
+    ----------
+    compounds : sequence of str
+        Group of each row: its compound, or what stands for it (`inner_groups`).
 
     Returns
     -------

@@ -29,7 +29,7 @@ from benchmark.methods.settings import (
 from benchmark.methods.tabular import TabularFold, run_tabular_fold
 from benchmark.opened import Opened
 from benchmark.prepare import classical_features, crops_of, network_features
-from benchmark.splits import Fold, rows_of
+from benchmark.splits import Fold
 from benchmark.tasks import run_serially
 
 PACKAGES = ("torch", "torchvision", "timm", "scikit-learn", "pycytominer", "pandas", "numpy", "h5py")
@@ -72,14 +72,18 @@ def run_cnn(opened: Opened) -> list[FinishedRun]:
     return done
 
 
-def _permuted(opened: Opened, method: MethodSettings, fold: Fold, seed: int) -> Permuted | None:
-    """Labels of a control; over the fold's training wells where a compound carries several labels."""
+def _permuted(opened: Opened, method: MethodSettings, seed: int) -> Permuted | None:
+    """Labels of a control, the same in all folds; over wells where a compound carries several labels."""
     if method.labels == "true":
         return None
-    treated = opened.assay.treated
-    if opened.assay.scoring == "controls":
-        return permute_wells(treated[rows_of(treated, fold.train)], seed)
-    return permute_labels(treated, seed)
+    permute = permute_wells if opened.assay.scoring == "controls" else permute_labels
+    return permute(opened.assay.treated, seed)
+
+
+def _with_permutation(opened: Opened, method: MethodSettings, inputs: dict[str, Any]) -> dict[str, Any]:
+    """``inputs`` of a run's key, with how its labels were permuted where that is not between compounds."""
+    wells = method.labels == "permuted" and opened.assay.scoring == "controls"
+    return inputs | ({"permuted": "wells of each compound"} if wells else {})
 
 
 def _run_tabular(
@@ -93,12 +97,12 @@ def _run_tabular(
 ) -> FinishedRun:
     """Run the folds of a method on a feature table; ``facts`` go into its record."""
     assert not isinstance(method, FinetunedMethod)
-    run = open_run(opened.folder, method, opened.split, inputs)
+    run = open_run(opened.folder, method, opened.split, _with_permutation(opened, method, inputs))
     correlation = method.profile.correlation if isinstance(method, ProfileMethod) else None
 
     def task(fold: Fold, seed: int) -> TabularFold:
         return TabularFold(features, absent, unit, method.name, fold, seed, method.classifier, correlation,
-                           _permuted(opened, method, fold, seed), run.fold_path(fold, seed))
+                           _permuted(opened, method, seed), run.fold_path(fold, seed))
 
     return _finish(opened, method, run, run_tabular_fold, task, facts)
 
@@ -109,10 +113,10 @@ def _run_finetuned(opened: Opened, method: FinetunedMethod) -> FinishedRun:
 
     cache, crops = crops_of(opened, method)
     inputs = {"crops": crops, "weights": weights_identity(method.network)}
-    run = open_run(opened.folder, method, opened.split, inputs)
+    run = open_run(opened.folder, method, opened.split, _with_permutation(opened, method, inputs))
 
     def task(fold: Fold, seed: int) -> FinetunedFold:
-        labels = _permuted(opened, method, fold, seed)
+        labels = _permuted(opened, method, seed)
         return FinetunedFold(cache, crops, opened.assay, method, fold, seed, labels, opened.device, opened.threads,
                              run.fold_path(fold, seed))
 
@@ -139,18 +143,42 @@ def _finish(
             timed["detail"] = f"{len(missing)} folds"
     seeds = list(opened.study.seeds)
     record = read_json(run.record_path) if run.record_path.exists() else None
+    now = _description(opened, method)
     if missing or record is None or record["seeds"] != seeds:
         record = _record(opened, method, run) | facts
+        write_json(run.record_path, record)
+    elif record != record | now:
+        record |= now  # what ran it, and when, stays as it was
         write_json(run.record_path, record)
     return FinishedRun(method, run, record)
 
 
+def _description(opened: Opened, method: MethodSettings) -> dict[str, Any]:
+    """What a record says of a method in words, and of its data: no prediction hangs on it, and it may change."""
+    return {
+        "role": _role(method),
+        "control": method.labels == "permuted",
+        "transductive": transductive(method, _corrected(opened, method)),
+        "data_lock": opened.lock_hash,
+        "summary": summary(method, opened.assay.scoring == "controls", bool(opened.assay.channels)),
+    }
+
+
+def _role(method: MethodSettings) -> str:
+    """Kind of contestant: a read-out of a few chosen features is not what "CellProfiler profiles" stands for."""
+    if isinstance(method, ProfileMethod) and method.profile.features:
+        return "other"
+    return ROLES[method.kind]
+
+
 def _corrected(opened: Opened, method: MethodSettings) -> str | None:
     """What the study's illumination correction estimated, where the method's pixels went through it."""
+    measured = opened.study.cellprofiler.illumination == "study"
     if isinstance(method, CNN):
-        corrected = method.crops.uses_illumination
+        # Cell crops are cut where CellProfiler found nuclei in what it was given.
+        corrected = method.crops.uses_illumination or (method.crops.kind == "cells" and measured)
     else:
-        corrected = opened.study.cellprofiler.illumination == "study"
+        corrected = measured
     return opened.study.illumination.transductive if corrected and opened.assay.channels else None
 
 
@@ -169,13 +197,9 @@ def _record(opened: Opened, method: MethodSettings, run: RunFolder) -> dict[str,
     record: dict[str, Any] = {
         **run.config,
         "name": method.name,
-        "role": ROLES[method.kind],
-        "control": method.labels == "permuted",
-        "transductive": transductive(method, _corrected(opened, method)),
+        **_description(opened, method),
         "seeds": list(opened.study.seeds),
         "folds": len(opened.split.folds),
-        "data_lock": opened.lock_hash,
-        "summary": summary(method, opened.assay.scoring == "controls", bool(opened.assay.channels)),
         "seconds": round(sum(f["seconds"] for f in folds), 2),
         "peak_mib": max(f["peak_mib"] for f in folds),
         "device": ", ".join(sorted({f["device"] for f in folds})),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -130,7 +131,8 @@ def load_study(name: str) -> Study:
     try:
         return Study.model_validate(raw)
     except ValidationError as error:
-        faults = [_fault(dict(e)) for e in error.errors()]
+        errors = [dict(e) for e in error.errors()]
+        faults = [_fault(e) for e in errors if not _follows(e, errors)]
         raise FaultsError(faults, f"The study {path} has {len(faults)} fault(s):") from error
 
 
@@ -142,10 +144,7 @@ def study_base(name: str) -> Path:
 def _fault(error: dict[str, Any]) -> Fault:
     """One of pydantic's errors in the words of a study file: the key as it is written, and what is allowed."""
     location = [str(p) for p in error["loc"]]
-    # pydantic puts the tag of the chosen kind between list index and key; a user never wrote it
-    tags = _kinds(AssaySettings) | _kinds(MethodSettings)
-    key = ".".join(p for i, p in enumerate(location) if not (p in tags and 0 < i < len(location) - 1)
-                   or (p in tags and location[i - 1] in ("columns", "channels")))
+    key = ".".join(_written(location))
     kind, context = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
         allowed = _allowed_keys(error["loc"])
@@ -161,6 +160,23 @@ def _fault(error: dict[str, Any]) -> Fault:
     if kind == "literal_error":
         return Fault(f"{error['input']!r} is not allowed", key, f"Allowed: {context.get('expected', '')}.")
     return Fault(f"{error['msg'].removeprefix('Value error, ')} (given: {str(error['input'])[:60]!r})", key)
+
+
+def _written(location: list[str]) -> list[str]:
+    """A location without what pydantic puts in and no user wrote: the kind that was chosen, and names of types."""
+    tag = {"assay": 1, "methods": 2}.get(location[0], 0) if location else 0
+    tags = {1: _kinds(AssaySettings), 2: _kinds(MethodSettings)}
+    parts = [p for i, p in enumerate(location) if not (tag and i == tag and p in tags[tag])]
+    branch = len(parts) > 2 and parts[1] == "columns"  # assay.columns.<key> is a string or a rule
+    return [p for i, p in enumerate(parts) if not (branch and i == 3 and (p in ("str", "[key]") or "[" in p))]
+
+
+def _follows(error: dict[str, Any], errors: Sequence[dict[str, Any]]) -> bool:
+    """Whether an error only follows from another: a list found too short since items are wrong, a rule no string."""
+    loc = error["loc"]
+    if error["type"] == "too_short":
+        return any(len(e["loc"]) > len(loc) and e["loc"][:len(loc)] == loc for e in errors)
+    return error["type"] == "string_type" and loc[-1] == "str" and isinstance(error["input"], dict)
 
 
 def _kinds(union: Any) -> set[str]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from fake_server import PLATES, QUICK, collection_files
+from hostile_server import Hostile, serving
 
+from benchmark.assays.download import Patience
+from benchmark.assays.fetch import fetch_assay
 from benchmark.assays.fieldtable import Assay, make_assay
 from benchmark.images.check import assay_hash, file_hashes
 from benchmark.tables import path_column, plane_column
@@ -78,3 +83,22 @@ def data_folder() -> Path:
             pytest.fail("MORPHOBENCH_DATA is not set, and CI must not skip the real data")
         pytest.skip("MORPHOBENCH_DATA is not set: the tests on real data did not run")
     return Path(folder)
+
+
+@pytest.fixture
+def server() -> Iterator[Hostile]:
+    """A server of small collections that misbehaves when told to."""
+    with serving(collection_files()) as hostile:
+        yield hostile
+
+
+@pytest.fixture
+def fetch(server: Hostile, tmp_path: Path) -> Callable[..., Path]:
+    """Fetch from the hostile server; two plates unless told otherwise."""
+
+    def go(
+        name: str = "bbbc021", plates: tuple[str, ...] = PLATES[:2], patience: Patience = QUICK, **more: Any
+    ) -> Path:
+        return fetch_assay(name, tmp_path, plates=plates, base_url=server.url, patience=patience, **more)
+
+    return go

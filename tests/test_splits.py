@@ -13,8 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.assays.fieldtable import Assay, make_assay
-from benchmark.errors import LeakError, MorphobenchError
-from benchmark.splits import Fold, audit, inner_folds, inner_groups, load_split, make_split, rows_of, save_split
+from benchmark.errors import Fault, LeakError, MorphobenchError
+from benchmark.splits import (
+    Fold,
+    audit,
+    inner_folds,
+    inner_groups,
+    load_split,
+    make_split,
+    rows_of,
+    save_split,
+    study_split,
+)
 from benchmark.tables import COMPOUND, LABEL, WELL_KEY, path_column, plane_column
 
 
@@ -197,3 +207,12 @@ def test_inner_groups_are_wells_only_where_one_compound_is_left(tmp_path):
     both = inner_groups(assay.treated)
     one = inner_groups(assay.treated[assay.treated[COMPOUND] == "c0"])
     assert set(both) == {"c0", "c1"} and one.nunique() == 4
+
+
+def test_saved_folds_tell_what_is_left_out_as_the_assay_tells_it_now(tmp_path):
+    assay = paper_assay(tmp_path)
+    path = tmp_path / "splits.json"
+    study_split(path, assay, "hash", "leave-one-compound-out", None)
+    again = study_split(path, replace(assay, left_out=(Fault("plate Z is left out"),)), "hash",
+                        "leave-one-compound-out", None)
+    assert "plate Z is left out" in again.left_out

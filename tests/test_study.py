@@ -78,6 +78,19 @@ def test_all_faults_come_at_once(tmp_path):
     assert len(caught.value.faults) == 3
 
 
+def test_keys_are_named_as_they_are_written(tmp_path):
+    """A block with the name of a kind (profile, table) is no kind, and what only follows from a fault is no fault."""
+    def change(raw):
+        raw["methods"] = [{"name": "p", "kind": "profile", "profile": {"unit": "wel", "foo": 1}}]
+        raw["assay"] = {"kind": "profile_table", "profiles": "p.csv", "columns": {
+            **{k: k for k in ("plate", "compound", "concentration", "label")}, "well": {"colum": "x"}}}
+
+    with pytest.raises(FaultsError) as caught:
+        load_study(write(tmp_path, change))
+    assert sorted(f.where for f in caught.value.faults) == [
+        "assay.columns.well.colum", "methods.0.profile.foo", "methods.0.profile.unit"]
+
+
 def test_unknown_names_and_broken_files_are_clear(tmp_path):
     with pytest.raises(MorphobenchError, match="Did you mean demo"):
         study_path("dmo")

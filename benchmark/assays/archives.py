@@ -189,9 +189,13 @@ def _sound_archive(job: Job, archive: Archive, folder: Path,
         try:
             unpacked = unpack(path, folder, between=job.between)
             have = {f.rsplit("/", 1)[-1].lower() for f in unpacked.files}
+            lacking = len(archive.names - have) if archive.names else archive.images - len(have)
             if archive.names and not archive.names & have:
                 raise MorphobenchError(f"holds none of the {archive.images} images that the table lists for "
                                        f"{archive.folder}", archive.name, WRONG_ADDRESS)
+            if lacking > 0 and not archive.names:  # one plate, of no use in part: this is another archive
+                raise MorphobenchError(f"holds {len(have)} images, and {job.collection.name} has {archive.images}",
+                                       archive.name, WRONG_ADDRESS)
             break
         except NoRoomError:
             raise
@@ -202,7 +206,6 @@ def _sound_archive(job: Job, archive: Archive, folder: Path,
                 fault = error.fault
                 raise MorphobenchError(f"{fault.what}; it was fetched twice", f"{job.url(archive.remote)} "
                                        f"({fault.where})", fault.remedy) from error
-    lacking = len(archive.names - have) if archive.names else archive.images - len(have)
     if lacking > 0:
         job.notes.append(f"{archive.name} lacks {lacking} of {archive.images} images; they cannot be used.")
     return path, unpacked

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmark.assays.faults import gathering, refuse
 from benchmark.assays.fieldtable import Assay, make_assay
 from benchmark.assays.official import collection_root, fetch_hint, has_official, lock_of, read_official
 from benchmark.assays.settings import Bbbc013AssaySettings
@@ -70,13 +71,18 @@ def load_bbbc013(settings: Bbbc013AssaySettings, name: str, base: Path) -> Assay
 
     Raises
     ------
-    MorphobenchError
-        Images are missing; neither metadata nor plate map is there; or they contradict the layout or each other.
+    FaultsError
+        Images are missing; neither metadata nor plate map is there; or they contradict the layout or each other. All
+        of it is listed.
     """
     root = collection_root(settings.root, "bbbc013", base)
     hint = fetch_hint("bbbc013", root)
-    table = plate_files(root, IMAGES, CHANNELS, hint)
-    numbers = _dose_numbers(root, hint)
+    faults: list[Fault] = []
+    with gathering(faults):
+        table = plate_files(root, IMAGES, CHANNELS, hint)
+    with gathering(faults):
+        numbers = _dose_numbers(root, hint)
+    refuse(faults, f"The plate in {root} has {len(faults)} fault(s):")
     table[COMPOUND] = [_compound(w) for w in table[WELL]]
     table[CONCENTRATION] = [float(f"{DOSES[c][numbers[w]] * MICROMOLAR[c]:.6g}")
                             for c, w in zip(table[COMPOUND], table[WELL], strict=True)]
@@ -99,13 +105,17 @@ def _dose_numbers(root: Path, hint: str) -> dict[str, int]:
     platemap = next((p for p in (root / PLATEMAP, root.parent / PLATEMAP) if p.is_file()), None)
     if tables is None and platemap is None:
         raise MorphobenchError(f"holds neither {METADATA}.csv nor {PLATEMAP}, which give the doses", str(root), hint)
-    ours = _from_metadata(tables, hint) if tables is not None else None
-    theirs = _from_platemap(platemap) if platemap is not None else None
+    ours = theirs = None
+    faults: list[Fault] = []
+    with gathering(faults):
+        ours = _from_metadata(tables, hint) if tables is not None else None
+    with gathering(faults):
+        theirs = _from_platemap(platemap) if platemap is not None else None
+    refuse(faults, f"The metadata in {root} have {len(faults)} fault(s):")
     if ours is not None and theirs is not None:
-        faults = [Fault(f"{METADATA}.csv gives dose number {ours[w]}, {PLATEMAP} number {theirs[w]}", f"well {w}",
-                        "Use the collection's own files, unchanged.") for w in WELLS if ours[w] != theirs[w]]
-        if faults:
-            raise FaultsError(faults, f"The metadata in {root} contradict each other:")
+        faults += [Fault(f"{METADATA}.csv gives dose number {ours[w]}, {PLATEMAP} number {theirs[w]}", f"well {w}",
+                         "Use the collection's own files, unchanged.") for w in WELLS if ours[w] != theirs[w]]
+        refuse(faults, f"The metadata in {root} contradict each other:")
     numbers = ours if ours is not None else theirs
     assert numbers is not None
     return numbers

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmark.assays.faults import gathering, refuse
 from benchmark.assays.fieldtable import Assay, make_assay
 from benchmark.assays.official import collection_root, fetch_hint, lock_of
 from benchmark.assays.settings import Bbbc014AssaySettings
@@ -65,18 +66,17 @@ def load_bbbc014(settings: Bbbc014AssaySettings, name: str, base: Path) -> Assay
 
     Raises
     ------
-    MorphobenchError
-        Images or plate map are missing or broken, or the doses do not fall along the columns.
+    FaultsError
+        Images or plate map are missing or broken, or the doses do not fall along the columns. All of it is listed.
     """
     root = collection_root(settings.root, "bbbc014", base)
     hint = fetch_hint("bbbc014", root)
-    table = plate_files(root, IMAGES, CHANNELS, hint)
-    # The map lies beside the folder of images, whichever of the two the root is.
-    platemap = next((p for p in (root / PLATEMAP, root.parent / PLATEMAP) if p.is_file()), None)
-    if platemap is None:
-        raise MorphobenchError(f"holds no {PLATEMAP}, which gives the doses", str(root), hint)
-    molar = read_platemap(platemap)
-    _check_order(molar, platemap)
+    faults: list[Fault] = []
+    with gathering(faults):
+        table = plate_files(root, IMAGES, CHANNELS, hint)
+    with gathering(faults):
+        molar = _doses(root, hint)
+    refuse(faults, f"The plate in {root} has {len(faults)} fault(s):")
     table[CONCENTRATION] = [float(f"{molar[w] * 1e6:.6g}") for w in table[WELL]]
     rows, columns = table[WELL].str[0].map(ROWS.index), table[WELL].str[1:].astype(int)
     table[CELL_LINE] = ["MCF7" if row < 4 else "A549" for row in rows]
@@ -86,6 +86,17 @@ def load_bbbc014(settings: Bbbc014AssaySettings, name: str, base: Path) -> Assay
     table[BATCH], table[PLATE], table[SITE], table[COMPOUND] = "1", "BBBC014", 1, "TNFa"
     return make_assay(name, root, table, list(CHANNELS.values()), source=SOURCE, scoring="controls",
                       lock=lock_of(root, IMAGES))
+
+
+def _doses(root: Path, hint: str) -> dict[str, float]:
+    """Dose of each well (mol/L), by the plate map, which must fall along the columns."""
+    # The map lies beside the folder of images, whichever of the two the root is.
+    platemap = next((p for p in (root / PLATEMAP, root.parent / PLATEMAP) if p.is_file()), None)
+    if platemap is None:
+        raise MorphobenchError(f"holds no {PLATEMAP}, which gives the doses", str(root), hint)
+    molar = read_platemap(platemap)
+    _check_order(molar, platemap)
+    return molar
 
 
 def _by_column(column: int, high: str, low: str) -> str:

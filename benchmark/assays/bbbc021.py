@@ -28,6 +28,7 @@ import pandas as pd
 
 from benchmark.assays.collections import PLATE_NAME
 from benchmark.assays.columns import expand
+from benchmark.assays.faults import gathering, refuse
 from benchmark.assays.fieldtable import Assay, make_assay
 from benchmark.assays.official import collection_root, fetch_hint, has_official, lock_of, read_official
 from benchmark.assays.settings import Bbbc021AssaySettings
@@ -130,15 +131,25 @@ def read_metadata(folder: Path, root: Path) -> tuple[pd.DataFrame, pd.DataFrame]
         the CSV, from 0.
     moa : DataFrame
         One row a treatment with a mechanism: compound, concentration, label. DMSO is not among them.
+
+    Raises
+    ------
+    FaultsError
+        Files are missing or cannot be read, or rows cannot be used; all of either are listed.
     """
     hint = fetch_hint("bbbc021", root)
     files = [f"Image_FileName_{c}" for c in CHANNELS.values()]
-    cells, where = read_official(
-        folder, IMAGE, [PLATE_COLUMN, WELL_COLUMN, "Replicate", COMPOUND_COLUMN, CONCENTRATION_COLUMN, *files], hint)
-    treatments, moa_name = read_official(folder, MOA, ["compound", "concentration", "moa"], hint)
     names = None
-    if has_official(folder, COMPOUND_TABLE):
-        names = set(read_official(folder, COMPOUND_TABLE, ["compound"], hint)[0]["compound"])
+    faults: list[Fault] = []
+    with gathering(faults):
+        cells, where = read_official(folder, IMAGE, [PLATE_COLUMN, WELL_COLUMN, "Replicate", COMPOUND_COLUMN,
+                                                     CONCENTRATION_COLUMN, *files], hint)
+    with gathering(faults):
+        treatments, moa_name = read_official(folder, MOA, ["compound", "concentration", "moa"], hint)
+    with gathering(faults):
+        if has_official(folder, COMPOUND_TABLE):
+            names = set(read_official(folder, COMPOUND_TABLE, ["compound"], hint)[0]["compound"])
+    refuse(faults, f"The CSV files of BBBC021 in {folder} cannot be read:")
     images = pd.DataFrame({
         BATCH: cells[PLATE_COLUMN].str.extract(r"^(Week\d+)_")[0], PLATE: cells[PLATE_COLUMN],
         WELL: cells[WELL_COLUMN], SITE: cells[files[0]].str.extract(r"_s(\d{1,3})_")[0], REPLICATE: cells["Replicate"],
@@ -147,8 +158,7 @@ def read_metadata(folder: Path, root: Path) -> tuple[pd.DataFrame, pd.DataFrame]
     moa = pd.DataFrame({COMPOUND: treatments["compound"], CONCENTRATION: _micromolar(treatments["concentration"]),
                         LABEL: treatments["moa"]})
     faults = _image_faults(images, cells, names, where) + _moa_faults(moa, treatments, moa_name)
-    if faults:
-        raise FaultsError(faults, f"The CSV files of BBBC021 in {folder} have {len(faults)} fault(s):")
+    refuse(faults, f"The CSV files of BBBC021 in {folder} have {len(faults)} fault(s):")
     images = images.astype({SITE: "int64", REPLICATE: "int64"})
     return images, moa[moa[COMPOUND] != DMSO].reset_index(drop=True)
 

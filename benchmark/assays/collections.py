@@ -5,18 +5,17 @@ All come from the Broad Bioimage Benchmark Collection (Ljosa, Sokolnicki & Carpe
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 import os
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
+import benchmark
+from benchmark.assays.columns import read_text_table
 from benchmark.errors import Fault, FaultsError, MorphobenchError
 
 BASE_URL = "https://data.broadinstitute.org/bbbc/"
@@ -104,9 +103,23 @@ COLLECTIONS: Mapping[str, Collection] = {
 
 
 def data_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where collections lie: ``MORPHOBENCH_DATA``, else the user's data directory. Never inside the package."""
+    """Where collections lie: ``MORPHOBENCH_DATA``, else the user's data directory."""
     named = environ.get(DATA_VARIABLE, "")
     return Path(named).expanduser() if named else Path(platformdirs.user_data_dir("morphobench", appauthor=False))
+
+
+def refuse_package(folder: Path) -> None:
+    """Refuse a data folder inside the package: an update or removal of morphobench would take the data with it.
+
+    Raises
+    ------
+    MorphobenchError
+        The folder is the package's, or lies below it.
+    """
+    package = Path(benchmark.__file__).resolve().parent
+    if folder.expanduser().resolve().is_relative_to(package):
+        raise MorphobenchError("lies inside the morphobench package, which is no place for data", str(folder),
+                               f"Choose another folder with `--to` or {DATA_VARIABLE}.")
 
 
 def base_address(given: str | None = None, environ: Mapping[str, str] = os.environ) -> str:
@@ -158,7 +171,7 @@ def archives_of(collection: Collection, root: Path, plates: Sequence[str] = ()) 
         if plates:
             raise MorphobenchError(f"{collection.name} is one plate in one archive", remedy="Leave out `--plates`.")
         return collection.archives
-    known = {a.folder: a for a in _plate_archives(root / collection.plate_table)}
+    known = {a.folder: a for a in plate_archives(root / collection.plate_table)}
     faults = [Fault(f"{collection.name} has no such plate", repr(p), _instead(p, list(known)))
               for p in plates if p not in known]
     if faults:
@@ -171,43 +184,24 @@ def _instead(plate: str, known: list[str]) -> str:
     return f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(known)}."
 
 
-def table_rows(path: Path) -> list[dict[str, str]]:
-    """Rows of a fetched CSV file, refused where it is no table or was cut off.
+def plate_archives(table: Path) -> list[Archive]:
+    """One archive a plate of BBBC021, in the order of week and plate, from the official image table.
 
     Raises
     ------
-    MorphobenchError
-        No header, an HTML page in its place, or a row of another length than the header.
+    MorphobenchError, FaultsError
+        It is not that table.
     """
-    again = "Delete it and fetch again; if that does not help, look at the address in a browser."
-    text = path.read_text(encoding="utf-8", errors="replace")
-    if text.lstrip("\ufeff \r\n\t")[:1] in ("", "<"):
-        raise MorphobenchError("is no table (empty, or a page of HTML)", path.name, again)
-    try:
-        header, *rows = csv.reader(io.StringIO(text.lstrip("\ufeff"), newline=""), strict=True)
-    except csv.Error as error:
-        raise MorphobenchError(f"is no CSV table ({error})", path.name, again) from error
-    rows = [r for r in rows if r]
-    for number, row in enumerate(rows, 2):
-        if len(row) != len(header):
-            raise MorphobenchError(f"has {len(row)} columns where the header has {len(header)}",
-                                   f"{path.name}, line {number}", again)
-    return [dict(zip(header, row, strict=True)) for row in rows]
-
-
-def _plate_archives(table: Path) -> list[Archive]:
-    """One archive a plate of BBBC021, in the order of week and plate, from the official image table."""
-    rows = table_rows(table)
-    lacking = [c for c in (PLATE_COLUMN, *IMAGE_COLUMNS) if not rows or c not in rows[0]]
+    again = "It is not the official table: delete it and fetch again."
+    cells = read_text_table(table)
+    lacking = [c for c in (PLATE_COLUMN, *IMAGE_COLUMNS) if c not in cells]
     if lacking:
-        raise MorphobenchError(f"lacks the column(s) {', '.join(lacking)}", str(table),
-                               "It is not the official table: delete it and fetch again.")
-    names: dict[str, set[str]] = defaultdict(set)
-    for number, row in enumerate(rows, 2):
-        plate = row[PLATE_COLUMN]
-        if not PLATE_NAME.fullmatch(plate):
-            raise MorphobenchError(f"{plate!r} is not a plate's name such as Week1_22123", f"{table}, line {number}",
-                                   "It is not the official table: delete it and fetch again.")
-        names[plate] |= {row[c].lower() for c in IMAGE_COLUMNS}
+        raise MorphobenchError(f"lacks the column(s) {', '.join(lacking)}", str(table), again)
+    odd = [Fault(f"{p!r} is not a plate's name such as Week1_22123", f"{table}, row {i}", again)
+           for i, p in enumerate(cells[PLATE_COLUMN]) if not PLATE_NAME.fullmatch(p)]
+    if odd:
+        raise FaultsError(odd, "Plates cannot be looked up:")
+    names = {str(plate): frozenset(name.lower() for column in IMAGE_COLUMNS for name in rows[column])
+             for plate, rows in cells.groupby(PLATE_COLUMN)}
     ordered = sorted(names, key=lambda p: tuple(map(int, p[4:].split("_"))))
-    return [Archive(f"BBBC021/BBBC021_v1_images_{p}.zip", p, len(names[p]), frozenset(names[p])) for p in ordered]
+    return [Archive(f"BBBC021/BBBC021_v1_images_{p}.zip", p, len(names[p]), names[p]) for p in ordered]

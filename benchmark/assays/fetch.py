@@ -20,7 +20,15 @@ from benchmark.assays.archives import (
     fetch_archives,
     retrieve,
 )
-from benchmark.assays.collections import Archive, archives_of, base_address, find_collection, table_rows
+from benchmark.assays.collections import (
+    Archive,
+    archives_of,
+    base_address,
+    find_collection,
+    plate_archives,
+    refuse_package,
+)
+from benchmark.assays.columns import read_text_table
 from benchmark.assays.download import Patience
 from benchmark.assays.lock import LOCK_NAME, LockBook, LockedArchive, LockedFile, unsound_files
 from benchmark.assays.unpack import wanted
@@ -65,10 +73,12 @@ def fetch_assay(name: str, folder: Path, *, plates: Sequence[str] = (), base_url
     Raises
     ------
     MorphobenchError, FaultsError
-        Whatever hinders: unknown name or plate, no network, no room, an address that does not exist, an archive
-        that is damaged, unsafe or not the one that was locked. Archives that can be fetched are.
+        Whatever hinders: unknown name or plate, a folder inside the package, no network, no room, an address that
+        does not exist, an archive that is damaged, unsafe or not the one that was locked. Archives that can be fetched
+        are.
     """
     collection = find_collection(name)
+    refuse_package(folder)
     root = folder.expanduser().absolute() / collection.name
     base = base_address(base_url)
     pooch.get_logger().setLevel("WARNING")  # it would print hashes that the lock file has
@@ -113,7 +123,8 @@ def _sweep(root: Path) -> None:
     """Remove what a killed fetch left under temporary names (parts stay: they are resumed)."""
     for folder in root.glob(f"{UNPACKING}*"):
         shutil.rmtree(folder)
-    for left in [*(root / ARCHIVES).glob("tmp*"), *root.glob(".lock.json.*.tmp.json")]:
+    for left in [*(root / ARCHIVES).glob("tmp*"), *(root / ARCHIVES).glob(".*.tmp.json"),
+                 *root.glob(".lock.json.*.tmp.json")]:
         left.unlink()
 
 
@@ -124,12 +135,12 @@ def _fetch_table(job: Job, remote: str) -> None:
     if locked and not unsound_files(job.root, locked):
         return
     if not locked and path.exists():
-        _judge_table(path)
+        _judge_table(job, path)
         job.book.record(name, LockedArchive(files={name: _locked_file(path)}))
         return
     got = retrieve(job, remote, LARGEST_TABLE)
     try:
-        _judge_table(got)
+        _judge_table(job, got)
     except MorphobenchError:
         got.unlink()
         raise
@@ -141,12 +152,14 @@ def _fetch_table(job: Job, remote: str) -> None:
     got.replace(path)
 
 
-def _judge_table(path: Path) -> None:
-    """Refuse what is no table: an HTML page in its place, or a CSV file that was cut."""
-    if path.suffix.lower() == ".csv":
-        table_rows(path)
-    elif path.read_bytes().lstrip()[:1] in (b"", b"<"):
-        raise MorphobenchError("is no platemap (empty, or a page of HTML)", path.name, WRONG_ADDRESS)
+def _judge_table(job: Job, path: Path) -> None:
+    """Refuse what is no table before it is locked: a page of HTML, a CSV file that was cut, or one without plates."""
+    if path.read_bytes().removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"", b"<"):
+        raise MorphobenchError("is no table (empty, or a page of HTML)", path.name, WRONG_ADDRESS)
+    if path.name == job.collection.plate_table:
+        plate_archives(path)
+    elif path.suffix.lower() == ".csv":
+        read_text_table(path)
 
 
 def _locked_file(path: Path) -> LockedFile:
@@ -166,6 +179,11 @@ def _adopt_all(job: Job, archives: Sequence[Archive]) -> None:
         folder = job.root / archive.folder
         if job.book.get(archive.name) is not None:
             continue
+        nested = job.root / archive.folder.split("_")[0] / archive.folder
+        if not folder.exists() and nested.is_dir():
+            faults.append(Fault("lies there already, in the layout of the image table, in which it is used but not "
+                                "fetched nor locked", str(nested), f"Move it to {folder} to have it taken and locked."))
+            continue
         files = sorted(f for f in folder.rglob("*") if f.is_file() and wanted(f.relative_to(folder)))
         if not files:
             continue
@@ -176,7 +194,7 @@ def _adopt_all(job: Job, archives: Sequence[Archive]) -> None:
                                 f"{archive.images} images", str(folder), "Move it away to have it fetched."))
         found.append((archive, files))
     if faults:
-        raise FaultsError(faults, "Nothing was fetched, because these folders would be written into:", 60)
+        raise FaultsError(faults, "Nothing was fetched, because of folders that lie there already:", 60)
     with progress_bar("Hashing images that lie there already", len(found)) as advance:
         for archive, files in found:
             job.book.record(archive.name, LockedArchive(

@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.errors import Fault, MorphobenchError
-from benchmark.files import digest, inside, write_json
+from benchmark.files import digest, inside, sha256_file, write_json
 
 LOCK_NAME = "lock.json"
 
@@ -139,7 +139,8 @@ def lock_faults(lock: Path, root: Path, hashes: Mapping[str, str]) -> list[Fault
     Returns
     -------
     list of Fault
-        Files that changed since they were fetched, and files that the lock does not know.
+        Files that changed since they were fetched (the collection's tables beside the lock file among them), and
+        files that the lock does not know.
 
     Raises
     ------
@@ -148,9 +149,13 @@ def lock_faults(lock: Path, root: Path, hashes: Mapping[str, str]) -> list[Fault
     """
     locked = read_lock(lock).files
     base, top = str(lock.parent.resolve()), str(root.resolve())
+    # Tables lie beside the lock file; they say what is in each well, so that they must be those of the images.
+    tables = [name for name in locked if "/" not in name and (lock.parent / name).is_file()]
+    found = {name: (name, sha256_file(lock.parent / name)) for name in tables}
+    found |= {os.path.relpath(f"{top}/{path}", base).replace(os.sep, "/"): (path, sha) for path, sha in hashes.items()}
     faults = []
-    for path, sha in hashes.items():
-        known = locked.get(os.path.relpath(f"{top}/{path}", base).replace(os.sep, "/"))
+    for place, (path, sha) in found.items():
+        known = locked.get(place)
         if known is None:
             faults.append(Fault(f"is not in {lock.name}: it was not fetched with the rest", path,
                                 "Remove it, or fetch its plate with `morphobench assay fetch`."))

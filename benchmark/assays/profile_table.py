@@ -20,6 +20,7 @@ from benchmark.assays.bbbc021 import SOURCE as BBBC021_SOURCE
 from benchmark.assays.bbbc021 import metadata_folder, read_metadata, select
 from benchmark.assays.collections import data_folder
 from benchmark.assays.columns import concentrations_of, expand, read_text_table, rule_of, values_of
+from benchmark.assays.faults import gathering, refuse
 from benchmark.assays.fieldtable import Assay, make_assay
 from benchmark.assays.profile_file import PREFIXES, read_columns, read_features, read_header
 from benchmark.assays.settings import Bbbc021ProfilesSettings, ColumnRule, ProfileKey, ProfileTableSettings
@@ -86,9 +87,13 @@ def load_profile_table(settings: ProfileTableSettings, name: str, base: Path) ->
         given, used = [settings.plate_column, settings.well_column], set()
         metadata = expand(settings.metadata, base)
         cells, where = read_text_table(metadata, settings.separator), metadata.name
-    plate, well = _key_columns(given, header, path)
-    wells = _wells(settings, cells, where)
-    features, notes = read_features(path, settings.separator, header, plate, well, settings.prefixes, used)
+    faults: list[Fault] = []
+    with gathering(faults):
+        wells = _wells(settings, cells, where)
+    with gathering(faults):
+        plate, well = _key_columns(given, header, path)
+        features, notes = read_features(path, settings.separator, header, plate, well, settings.prefixes, used)
+    refuse(faults, f"The profiles of {name} have {len(faults)} fault(s):")
     aside = wells.iloc[:0]
     if settings.unlabelled == "leave_out":
         bare = (wells[LABEL] == "") & (wells[CONTROL] == "")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmark.assays.columns import concentrations_of, expand, read_text_table, rule_of, values_of
+from benchmark.assays.faults import faults_of
 from benchmark.assays.fieldtable import Assay, field_table_faults, lone_labels, make_assay
 from benchmark.assays.settings import ColumnRule, Key, TableAssaySettings
 from benchmark.errors import Fault, FaultsError, MorphobenchError
@@ -88,10 +89,8 @@ def table_faults(settings: TableAssaySettings, name: str, base: Path) -> tuple[A
         path = expand(settings.csv, base)
         root = expand(settings.root, base) if settings.root is not None else path.parent
         cells = read_text_table(path, settings.separator)
-    except FaultsError as error:
-        return None, list(error.faults)
     except MorphobenchError as error:
-        return None, [error.fault]
+        return None, faults_of(error)
     faults = [] if root.is_dir() else [Fault("is not a folder", str(root), "Correct assay.root in the study.")]
     missing = _missing_columns(settings, cells.columns)
     if missing:
@@ -118,8 +117,8 @@ def table_faults(settings: TableAssaySettings, name: str, base: Path) -> tuple[A
     try:
         assay = make_assay(name, root, table, list(settings.channels), source=settings.source,
                            single_compound_labels=settings.single_compound_labels)
-    except FaultsError as error:
-        return None, list(error.faults)
+    except MorphobenchError as error:
+        return None, faults_of(error)
     return assay, []
 
 

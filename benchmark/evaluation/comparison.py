@@ -255,9 +255,12 @@ def _notes(methods: Sequence[Run], accuracy: pd.DataFrame, pairs: pd.DataFrame, 
 
 
 def _doses(runs: Sequence[Run]) -> DoseResponse | None:
-    """Dose response of the runs that predict a dose series; the positive label is that of the first of them."""
+    """Dose response of the runs that predict a dose series; the positive label is that of the first of them.
+
+    None where all of them are label-permuted controls.
+    """
     having = [run for run in runs if len(run.response)]
-    if not having:
+    if not having or having[0].control:  # controls come last, and their labels are not the wells' own
         return None
     return dose_response(
         [run.predictions.assign(method=run.name) for run in having],

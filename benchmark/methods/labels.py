@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.errors import MorphobenchError
-from benchmark.tables import COMPOUND, LABEL, WELL_KEY
+from benchmark.tables import CELL_LINE, COMPOUND, LABEL, WELL_KEY
 
 DRAWS = 200
 #: Compound, or (plate, well), to its permuted label.
@@ -37,29 +37,39 @@ def permute_labels(table: pd.DataFrame, seed: int) -> Permuted:
 
 
 def permute_wells(table: pd.DataFrame, seed: int) -> Permuted:
-    """A permutation of labels over the training wells of a fold, where a compound carries several labels.
+    """A permutation of labels over scored wells, where a compound carries several labels.
 
-    Test wells keep their own: whoever learns permuted labels must guess them. Of 200 draws the one whose labels
-    are the least associated with the true ones is taken (Pearson's chi-square over the table of both): with a
-    dozen wells and a plain phenotype, a draw that keeps or swaps most labels would score near 100 % or 0 %.
+    Wells are permuted within each compound and cell line, so that every fold trains and tests on as many of each
+    label as before. Test wells are permuted like the others, and are scored against their permuted labels: those
+    have nothing to do with the phenotype, so a model that follows it, either way round, has no more right than by
+    guessing, and one that saw test wells has. (Were test wells scored on their true labels, the same model would
+    have nearly all right or nearly all wrong by luck, and a leak could not be told from it.) Of 200 draws for each
+    compound the one whose labels are the least associated with the true ones is taken (Pearson's chi-square over
+    the table of both).
 
     Parameters
     ----------
     table : DataFrame
-        Training rows of one fold.
+        All scored rows of the assay. Where some compound has a single label, wells are permuted over all of it.
 
     Returns
     -------
     dict of (plate, well) to str
     """
     wells = table.drop_duplicates(WELL_KEY).sort_values(WELL_KEY)
-    labels = wells[LABEL].to_numpy()
-    if len(set(labels)) < 2:
+    if wells[LABEL].nunique() < 2:
         raise MorphobenchError("labels cannot be permuted: there is one only")
+    blocks = [rows for _, rows in wells.groupby([COMPOUND, CELL_LINE])]
+    if any(rows[LABEL].nunique() < 2 for rows in blocks):
+        blocks = [wells]
     rng = np.random.default_rng(seed)
-    draws = [rng.permutation(labels) for _ in range(DRAWS)]
-    best = min(draws, key=lambda d: _association(labels, d))
-    return dict(zip(wells[WELL_KEY].itertuples(index=False, name=None), best.tolist(), strict=True))
+    permuted: dict[Hashable, str] = {}
+    for rows in blocks:
+        labels = rows[LABEL].to_numpy()
+        draws = [rng.permutation(labels) for _ in range(DRAWS)]
+        best = min(draws, key=lambda d, own=labels: _association(own, d))  # type: ignore[misc]
+        permuted |= dict(zip(rows[WELL_KEY].itertuples(index=False, name=None), best.tolist(), strict=True))
+    return permuted
 
 
 def _association(a: np.ndarray, b: np.ndarray) -> float:

@@ -32,8 +32,9 @@ class ClassifierSettings(Settings):
 class _Method(Settings):
     """What every method has: a name for files and figures, and whether its labels are shuffled.
 
-    ``labels: permuted`` makes it a control: labels are permuted between compounds before anything is fitted,
-    so it must score at chance. If it does not, something leaks.
+    ``labels: permuted`` makes it a control: labels are permuted between compounds (where controls are scored,
+    between the wells of each compound) before anything is fitted, so it must not score above chance. If it does,
+    something leaks.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)
@@ -107,12 +108,13 @@ def summary(method: MethodSettings, wells_permuted: bool = False, imaged: bool =
     Parameters
     ----------
     wells_permuted : bool
-        Permuted labels are permuted over training wells (controls are scored), not over compounds.
+        Permuted labels are permuted over the wells of each compound (controls are scored), not over compounds.
     imaged : bool
         Features are measured on images here, not brought along as profiles.
     """
     if isinstance(method, CellCountMethod):
-        text = f"log(1 + mean number of cells a field) of each {method.unit}"
+        what = "mean number of cells a field" if imaged else "number of rows of the profile table"
+        text = f"log(1 + {what}) of each {method.unit}"
     elif isinstance(method, ProfileMethod):
         p = method.profile
         how = {"controls": f"normalised per plate to its negative controls ({p.method})",
@@ -134,5 +136,5 @@ def summary(method: MethodSettings, wells_permuted: bool = False, imaged: bool =
     if not isinstance(method, FinetunedMethod):
         text += "; classifier chosen by cross-validation inside the training wells, grouped by compound"
         text += " (by well where there is one compound)" if wells_permuted else ""
-    over = "over the training wells of each fold" if wells_permuted else "between compounds"
+    over = "between the wells of each compound" if wells_permuted else "between compounds"
     return text + (f"; labels permuted {over}" if method.labels == "permuted" else "")

@@ -80,8 +80,9 @@ def _per_plate(profiles: pd.DataFrame, features: list[str], settings: ProfileSet
                 raise MorphobenchError(
                     f"has {n} negative controls with cells, and normalise: controls needs two or more",
                     f"plate {plate}", "Set normalise to plate or training.")
+        # Without epsilon: a deviation of nothing must not become a division by 1e-18, which gives numbers.
         parts.append(pycytominer.normalize(rows, features=features, meta_features=metadata, samples=samples,
-                                           method=settings.method))
+                                           method=settings.method, mad_robustize_epsilon=0))
     table = pd.concat(parts, ignore_index=True)
     # A feature constant over a plate's controls divides by nothing there; the selection of a fold drops it.
     table[features] = table[features].replace([np.inf, -np.inf], np.nan)

@@ -52,6 +52,9 @@ def accuracy_text(comparison: Comparison) -> str:
     chance = table.loc[table["unit"] == comparison.unit, "chance"].iloc[0]
     lines = [*_aligned(rows), f"chance (commonest label): {percent(chance)} of {comparison.unit}s; "
              "intervals: Wilson 95 %"]  # fmt: skip
+    seeing = [m for m in comparison.methods if m in comparison.transductive]
+    if seeing:
+        lines.append(f"transductive (saw held-out wells, never their labels): {', '.join(seeing)}")
     if len(comparison.pairs):
         rows = [[f"pair ({comparison.unit}s)", "difference", "95 % by compound", "only 1st", "only 2nd", "McNemar p",
                  "Holm p"]]  # fmt: skip

@@ -67,6 +67,17 @@ def test_faults_name_what_changed_and_what_is_foreign(tmp_path):
     assert len(elsewhere) == 1
 
 
+def test_a_table_beside_the_lock_that_changed_is_named(tmp_path):
+    book = LockBook(tmp_path / "lock.json", "bbbc021")
+    book.record("moa.csv", entry(tmp_path, "moa.csv"))
+    book.record("p.zip", entry(tmp_path, "P/a.tif"))
+    image = {"P/a.tif": sha256_file(tmp_path / "P/a.tif")}
+    assert lock_faults(tmp_path / "lock.json", tmp_path, image) == []
+    (tmp_path / "moa.csv").write_bytes(b"X" * (tmp_path / "moa.csv").stat().st_size)
+    (fault,) = lock_faults(tmp_path / "lock.json", tmp_path, image)
+    assert fault.where == "moa.csv" and "changed since it was fetched" in fault.what
+
+
 def test_a_root_that_is_a_link_into_the_folder_is_understood(tmp_path):
     LockBook(tmp_path / "d" / "lock.json", "bbbc014").record("i.zip", entry(tmp_path / "d", "images/a.bmp"))
     (tmp_path / "link").symlink_to(tmp_path / "d" / "images")

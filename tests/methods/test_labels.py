@@ -14,7 +14,8 @@ from benchmark.methods.labels import permute_wells, with_labels
 def wells(negatives: int, positives: int) -> pd.DataFrame:
     n = negatives + positives
     return pd.DataFrame({"Metadata_Plate": "P", "Metadata_Well": [f"A{i:02d}" for i in range(n)],
-                         "Metadata_Compound": "c", "Metadata_Label": ["out"] * negatives + ["in"] * positives})
+                         "Metadata_Compound": "c", "Metadata_CellLine": "",
+                         "Metadata_Label": ["out"] * negatives + ["in"] * positives})
 
 
 @settings(max_examples=30, deadline=None)
@@ -26,6 +27,24 @@ def test_wells_keep_their_frequencies_and_lose_their_labels(negatives, positives
     # As near to independence as whole wells allow: the number of true "in" that stay "in" is the expected one.
     kept = int(((table["Metadata_Label"] == "in") & (permuted == "in").to_numpy()).sum())
     assert abs(kept - positives**2 / (negatives + positives)) <= 1
+
+
+def test_wells_are_permuted_within_each_compound_and_cell_line():
+    """Each fold trains and tests on as many of each label as before, whatever is held out."""
+    parts = [wells(8, 4).assign(Metadata_Compound=c, Metadata_CellLine=line, Metadata_Plate=c + line)
+             for c, line in (("x", ""), ("y", "a"), ("y", "b"))]
+    table = pd.concat(parts, ignore_index=True)
+    permuted = with_labels(table, permute_wells(table, 3))
+    for part, rows in zip(parts, (permuted[permuted["Metadata_Plate"] == p["Metadata_Plate"][0]] for p in parts),
+                          strict=True):
+        assert rows["Metadata_Label"].value_counts().to_dict() == {"out": 8, "in": 4}
+        assert (rows["Metadata_Label"].to_numpy() == part["Metadata_Label"].to_numpy()).sum() == 6  # of 12: by chance
+
+
+def test_where_a_compound_has_one_label_wells_are_permuted_over_all():
+    table = pd.concat([wells(0, 6).assign(Metadata_Plate="Q"), wells(6, 0).assign(Metadata_Compound="d")])
+    permuted = with_labels(table, permute_wells(table, 1))["Metadata_Label"]
+    assert (permuted.to_numpy() == table["Metadata_Label"].to_numpy()).sum() == 6
 
 
 def test_wells_that_are_not_named_keep_their_own_label():

@@ -43,5 +43,7 @@ def test_a_summary_says_what_was_changed_from_the_usual():
         assert words in text
     ratio = method("profile", profile={"features": ["Nuclei_Math_*"]}, labels="permuted")
     assert "Nuclei_Math_*" in summary(ratio) and summary(ratio).endswith("permuted between compounds")
-    assert summary(ratio, wells_permuted=True).endswith("over the training wells of each fold")
+    assert summary(ratio, wells_permuted=True).endswith("between the wells of each compound")
     assert "profile table" in summary(ratio, imaged=False)
+    # No field is known of a profile table: what is counted are its rows.
+    assert "field" in summary(method("cell_count")) and "field" not in summary(method("cell_count"), imaged=False)

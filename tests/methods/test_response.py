@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def run_all(folder: Path, assay: Assay, split: Split, table: pd.DataFrame, absen
     treated = assay.treated
     for seed in SEEDS:
         for fold in split.folds:
-            labels = permute_wells(treated[rows_of(treated, fold.train)], seed) if permuted else None
+            labels = permute_wells(treated, seed) if permuted else None
             run_tabular_fold(TabularFold(*paths, "well", "m", fold, seed, LOGISTIC, None, labels,
                                          run.fold_path(fold, seed)))
     return run
@@ -114,13 +115,37 @@ def test_dosed_wells_without_cells_get_the_training_frequencies(made, tmp_path):
     assert len(series) == 40
 
 
-def test_a_control_predicts_the_series_too_and_is_scored_on_true_labels(made, tmp_path):
+def scored_right(table: pd.DataFrame) -> int:
+    found = compare([Run("m", "", {"assay_hash": "a", "split_hash": "s", "control": True}, table)], "well")
+    return int(found.score("m")["correct"])
+
+
+def test_a_control_predicts_the_series_too_and_is_scored_on_permuted_labels(made, tmp_path):
     assay, split, table = made
     run = run_all(tmp_path, assay, split, table, permuted=True)
     scored = read_run(run, split, SEEDS)
-    truth = assay.wells.set_index("Metadata_Well")["Metadata_Label"]
-    assert (scored["Metadata_Label"] == scored["Metadata_Well"].map(truth)).all()
+    for seed, rows in scored.groupby("seed"):
+        labels = permute_wells(assay.treated, seed)
+        keys = rows[["Metadata_Plate", "Metadata_Well"]].itertuples(index=False, name=None)
+        assert rows["Metadata_Label"].tolist() == [labels[k] for k in keys]
     assert set(read_response(run, split, SEEDS)["Metadata_Label"]) == {""}
+    # Following the phenotype, one way round or the other, is no better than guessing: chance is 16 of 24.
+    assert scored_right(scored) <= 16
+    # A study of controls alone has no dose response, rather than a fault.
+    series = read_response(run, split, SEEDS)
+    only = Run("m", "", {"assay_hash": "a", "split_hash": "s", "control": True}, scored, series)
+    assert compare([only], "well").doses is None
+
+
+def test_a_control_shows_test_wells_that_leak_into_training(made, tmp_path):
+    """The very thing that it is there for: labels are permuted, yet a model that saw the test wells has them right."""
+    assay, split, table = made
+    table = table.assign(**{f"Cells_n{i}": np.random.default_rng(i).normal(size=len(table)) for i in range(60)})
+    leaky = replace(split, folds=tuple(replace(f, train=(*f.train, *f.test)) for f in split.folds))
+    scored = {}
+    for name, folds in (("honest", split), ("leaky", leaky)):
+        scored[name] = read_run(run_all(tmp_path / name, assay, folds, table, permuted=True), folds, SEEDS)
+    assert scored_right(scored["honest"]) <= 17 and scored_right(scored["leaky"]) >= 22
 
 
 def test_a_fold_with_its_series_alone_is_not_finished(made, tmp_path, monkeypatch):

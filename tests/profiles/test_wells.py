@@ -56,6 +56,17 @@ def test_normalising_to_controls_takes_a_plates_gain_away(tmp_path):
     assert np.allclose(controls.std(ddof=0), 1)
 
 
+def test_a_feature_constant_over_a_plates_controls_is_missing_there_not_enormous(tmp_path):
+    assay, cells = assay_and_cells(tmp_path, controls=4)
+    wells = assay.wells.set_index(["Metadata_Plate", "Metadata_Well"])["Metadata_Control"]
+    control = wells.loc[list(cells[["Metadata_Plate", "Metadata_Well"]].itertuples(index=False, name=None))].to_numpy()
+    flat = (cells["Metadata_Plate"] == "P1") & (control == "negative")
+    cells.loc[flat, "Cells_B"] = 0.5
+    profiles = make_profiles(cells, assay, ProfileSettings(method="mad_robustize"))
+    by_plate = profiles.groupby("Metadata_Plate")["Cells_B"]
+    assert by_plate.get_group("P1").isna().all() and by_plate.get_group("P0").abs().max() < 100
+
+
 def test_a_plate_without_controls_is_named(tmp_path):
     assay, cells = assay_and_cells(tmp_path, controls=0)
     with pytest.raises(MorphobenchError, match="plate P0"):

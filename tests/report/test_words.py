@@ -1,9 +1,10 @@
 """The plain-words answer in the situations that matter, and the printed table."""
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
-from fake_runs import run, study_runs, wells
+from fake_runs import dose_runs, run, study_runs, wells
 
 from benchmark.evaluation.comparison import compare
 from benchmark.report.text import accuracy_text
@@ -68,6 +69,26 @@ def test_control_above_chance_in_few_compounds_is_no_leak():
     row = comparison.score("permuted")
     assert row["low"] > row["chance"] > row["cluster_low"]
     assert answer(comparison).warnings == ()
+
+
+def test_control_above_chance_by_well_warns_however_few_the_compounds():
+    """Labels were permuted well by well, so wells are independent under it: two compounds are enough to tell."""
+    runs = dose_runs()
+    wells = runs[1].predictions  # the good classical method, told to be a control
+    leak = dict(zip(["p_cytoplasmic", "p_nuclear"], wells[["p_cytoplasmic", "p_nuclear"]].to_numpy().T, strict=True))
+    leaky = replace(runs[-1], predictions=runs[-1].predictions.assign(**leak))
+    result = answer(compare([*runs[:-1], leaky], "well"))
+    assert any("Possible leak" in w for w in result.warnings)
+    honest = answer(compare(runs, "well"))
+    assert not any("Possible leak" in w for w in honest.warnings) and "not clearly above chance" in honest.text
+
+
+def test_terminal_says_who_saw_held_out_wells():
+    runs = dose_runs()
+    seeing = replace(runs[1], record={**runs[1].record, "transductive": ["functions averaged"]})
+    text = accuracy_text(compare([runs[0], seeing], "well"))
+    assert "transductive (saw held-out wells, never their labels): cellprofiler\n" in text
+    assert "transductive" not in accuracy_text(compare(runs, "well"))
 
 
 def test_cell_count_that_does_as_well_warns():

@@ -1,0 +1,34 @@
+"""Going on after a fault, so that all of them are told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from benchmark.errors import Fault, FaultsError, MorphobenchError
+
+
+def faults_of(error: MorphobenchError) -> list[Fault]:
+    """The faults that an error tells of, one or several."""
+    return list(error.faults) if isinstance(error, FaultsError) else [error.fault]
+
+
+@contextmanager
+def gathering(faults: list[Fault]) -> Iterator[None]:
+    """Add a step's faults to a list instead of stopping at them; the next steps show theirs."""
+    try:
+        yield
+    except MorphobenchError as error:
+        faults += faults_of(error)
+
+
+def refuse(faults: Sequence[Fault], title: str) -> None:
+    """Raise what was gathered, if anything.
+
+    Raises
+    ------
+    FaultsError
+        There are faults; all are listed below the title.
+    """
+    if faults:
+        raise FaultsError(faults, title)
