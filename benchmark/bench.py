@@ -70,8 +70,8 @@ def _training_step(crops: Crops) -> Ratio:
     from benchmark.networks.weights import load_backbone
 
     method = FinetunedMethod(kind="cnn_finetuned", name="bench")
-    rows = np.arange(96)
-    targets = rows % 4
+    rows = np.arange(96) % len(crops)
+    targets = np.arange(96) % 4
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     short, long = (method.training.model_copy(update={"epochs": n}) for n in (1, 4))
 

@@ -64,7 +64,7 @@ def augmented_batches(crops: CropSource, count: int, folder: Path, most: int = 5
 
     with _one_thread():
         return Ratio(f"{len(rows)} crops of {size} px in random batches, the paper's augmentation",
-                     "one PNG a crop through OpenCV and NumPy", best_of(ours, 3), best_of(rival, 2))
+                     "one PNG a crop through OpenCV and NumPy", best_of(ours, 3), best_of(rival, 3))
 
 
 def _store(crops: CropSource, row: int, folder: Path) -> Path:

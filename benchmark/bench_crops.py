@@ -111,7 +111,7 @@ def random_batches(plate: Assay, folder: Path, most: int = 128) -> Ratio:
     if not np.array_equal(np.moveaxis(rival(), 3, 1), ours()):
         raise AssertionError("the cache and the PNG files give different crops")
     return Ratio(f"{len(rows)} crops of {SIDE} px in random batches, one core", "a PNG a crop, OpenCV",
-                 best_of(ours, 5), best_of(rival, 2))
+                 best_of(ours, 3), best_of(rival, 3))
 
 
 def _store_tiles(plate: Assay, crops: Crops, rows: np.ndarray, folder: Path) -> dict[int, Path]:
@@ -146,9 +146,9 @@ def building(plate: Assay, cache: Path, png: Path) -> list[Ratio]:
         pieces = [replace(plate, fields=plate.fields.iloc[i : i + 4]) for i in range(0, len(plate.fields), 4)]
         list(pool.map(_read_all, pieces))
         build()
-        reading = best_of(lambda: list(pool.map(_read_all, pieces)), 3)
-        ours = best_of(build, 3)
-    rival = best_of(lambda: _plain_loop(plate, png), 1)
+        reading = best_of(lambda: list(pool.map(_read_all, pieces)), 2)
+        ours = best_of(build, 2)
+    rival = best_of(lambda: _plain_loop(plate, png), 2)
     return [
         Ratio(f"crops of {fields} fields built, kensert2019, two processes", "a plain loop writing PNG files", ours,
               rival),

@@ -215,11 +215,10 @@ def cell_centres(opened: Opened) -> CellCentres:
 
     measured = measure_assay(opened)
     columns = [f"Metadata_{CENTRE}_Location_Center_{axis}" for axis in "XY"]
-    table = measured.cells()
+    table = measured.cells([*FIELD_KEY, OBJECT_NUMBER, *columns])
     if not set(columns) <= set(table.columns):
         raise MorphobenchError(f"the pipeline measures no {CENTRE}, on which cell crops are centred",
                                measured.record["pipeline"], "Call the nuclei Nuclei, or cut tiles (crops.kind).")
-    table = table[[*FIELD_KEY, OBJECT_NUMBER, *columns]].dropna()
-    table = table.rename(columns=dict(zip(columns, ("x", "y"), strict=True)))
-    key = digest([measured.record[k] for k in ("pipeline_digest", "cellprofiler", "illumination")])
-    return CellCentres(table.reset_index(drop=True), lambda field: measured.mask_path(field, MASK), key)
+    table = table.dropna().rename(columns=dict(zip(columns, ("x", "y"), strict=True)))
+    return CellCentres(table.reset_index(drop=True), lambda field: measured.mask_path(field, MASK),
+                       measured.record["shards_digest"])

@@ -91,7 +91,8 @@ def field_crops(
     Raises
     ------
     MorphobenchError
-        The field does not suit the scheme, or differs in size from its illumination function or mask.
+        The field does not suit the scheme, differs in size from its illumination function or mask, or has a cell
+        that its mask lacks.
     """
     settings = plate.settings
     if settings.intensity == "kensert2019":
@@ -140,11 +141,21 @@ def _scaled(
     else:
         assert settings.box is not None  # the settings refuse cell crops without one
         boxes, numbers = cell_boxes(centres["x"], centres["y"], settings.box), centres["number"].tolist()
+    if mask is not None:
+        _refuse_other_numbers(mask, numbers, where)
     for number, box in zip(numbers, boxes, strict=True):
         piece = cut(field, box)
         if mask is not None:
             piece = piece * (cut(mask[None], box) == number)
         yield Crop(to_whole(resize(piece, settings.size, settings.size), dtype), number, box)
+
+
+def _refuse_other_numbers(mask: np.ndarray, numbers: Sequence[int], where: str) -> None:
+    """Refuse a mask that lacks a cell: its crop would be black, and the other cells' numbers may be shifted."""
+    lacking = np.setdiff1d(numbers, np.flatnonzero(np.bincount(mask.ravel())))
+    if len(lacking):
+        raise MorphobenchError(f"has {len(lacking)} cell(s) that its mask lacks, number {lacking[0]} the first", where,
+                               "Save the mask after the last step of the pipeline that changes the cells.")
 
 
 def _refuse_small(shape: tuple[int, ...], cuts: int, where: str) -> None:

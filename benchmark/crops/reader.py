@@ -11,12 +11,9 @@ from typing import Any
 
 import h5py
 import numpy as np
-import pandas as pd
 
-from benchmark.assays.fieldtable import Assay
 from benchmark.crops import layout
 from benchmark.errors import MorphobenchError
-from benchmark.tables import FIELD_COLUMNS
 
 #: Crops whose pixels are checked on opening, spread over the file.
 SAMPLE = 32
@@ -99,12 +96,6 @@ class Crops:
     def name_of(self, row: int) -> str:
         """A crop in words, for errors: file, field and number."""
         return f"{self.path}, field row {self.field[row]}, crop {self.crop[row]}"
-
-    def metadata(self, assay: Assay, rows: np.ndarray) -> pd.DataFrame:
-        """What crops are: the field table's metadata columns and ``crop`` (int), in the order of ``rows``."""
-        table = assay.fields.loc[self.field[rows], FIELD_COLUMNS].reset_index(drop=True)
-        table["crop"] = self.crop[rows].astype(int)
-        return table
 
     def of_fields(self, fields: np.ndarray) -> np.ndarray:
         """Numbers of the crops of some fields, rising.

@@ -211,7 +211,7 @@ def illumination_function(mean: np.ndarray, window: float) -> np.ndarray:
     Returns
     -------
     ndarray of float32, shape (H, W)
-        Median 1, at least `FLOOR`.
+        Median 1, at least `FLOOR`. Where more than half of the mean is black, the maximum is 1 instead.
     """
     height, width = mean.shape
     shrink = min(1.0, COARSE / max(height, width))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +61,7 @@ def run_finetuned_fold(task: FinetunedFold) -> str:
         torch.set_num_threads(task.threads)
     device = resolve_device(task.device)
     facts: dict[str, Any] = {"fold": task.fold.name, "device": _device_name(device)}
-    with measured(facts):
+    with measured(facts), _gpu_peak(device, facts):
         crops = open_crops(task.crops, task.key)
         fields = with_labels(task.assay.fields, task.labels)
         labels = sorted(with_labels(task.assay.treated, task.labels)[LABEL].unique())
@@ -73,8 +75,6 @@ def run_finetuned_fold(task: FinetunedFold) -> str:
                             task.seed)
         test, without = _predict(task, crops, fields, labels, trained, device, task.fold.test)
         response, _ = _predict(task, crops, fields, labels, trained, device, task.fold.response)
-    if device.type == "cuda":
-        facts["peak_gpu_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
     facts |= {"losses": trained.losses, "train_accuracies": trained.accuracies, "images": trained.images,
               "train": len(train), "without_crops": without, "weights": trained.backbone.source,
               "weights_sha256": trained.backbone.sha256}
@@ -105,6 +105,18 @@ def _predict(task: FinetunedFold, crops: Crops, fields: pd.DataFrame, labels: li
         unit="crop", method=task.method.name, fold=task.fold.name, seed=task.seed)
     predictions[probability_columns(labels)] = np.concatenate([p, flat])
     return predictions, len(empty)
+
+
+@contextmanager
+def _gpu_peak(device: torch.device, facts: dict[str, Any]) -> Iterator[None]:
+    """Put the most GPU memory (MiB) that the block held into ``facts``, without folds before it in this process."""
+    if device.type != "cuda":
+        yield
+        return
+    torch.cuda.init()  # PyTorch refuses to reset what has not begun
+    torch.cuda.reset_peak_memory_stats(device)
+    yield
+    facts["peak_gpu_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
 
 
 def _device_name(device: torch.device) -> str:

@@ -61,6 +61,8 @@ def test_all_fields_are_measured_once_and_a_second_call_runs_nothing(bench):
     keys = sorted(bench.assay.fields[FIELD_KEY].itertuples(index=False, name=None))
     assert sorted(images[FIELD_KEY].itertuples(index=False, name=None)) == keys
     assert (cells.groupby(FIELD_KEY).size() == 2).all() and len(cells) == 12
+    few = measured.cells(["Metadata_ObjectNumber", "no such column", *FIELD_KEY])
+    assert set(few.columns) == {"Metadata_ObjectNumber", *FIELD_KEY} and few.equals(cells[few.columns])
     assert measured.record["cells"] == 12 and measured.record["shards_run"] == 4
     assert (bench.folder / measured.record["pipeline_as_run"]).read_text() == fake_cellprofiler.PIPELINE
     path = measured.mask_path(keys[3], "Nuclei")

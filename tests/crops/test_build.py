@@ -51,9 +51,7 @@ def test_stored_values_come_back(make_tiny, tmp_path):
     assert len(crops) == len(assay.predicted) == 18
     assert crops.field.tolist() == assay.predicted.index.tolist()
     assert np.array_equal(crops.batch(np.arange(18)), np.stack([field_pixels(assay, i) for i in crops.field]))
-    table = crops.metadata(assay, np.array([17, 3]))
-    assert table["Metadata_Well"].tolist() == assay.fields.loc[crops.field[[17, 3]], "Metadata_Well"].tolist()
-    assert "DMSO" not in set(crops.metadata(assay, np.arange(18))["Metadata_Compound"])
+    assert "DMSO" not in set(assay.fields.loc[crops.field, "Metadata_Compound"])
     assert verify_crops(tmp_path / "c.h5") == []
 
 
@@ -166,6 +164,11 @@ def test_cells_that_make_no_sense_are_refused(make_tiny, tmp_path):
         build_crops(tmp_path / "c.h5", assay, whole_hash, settings, cells=replace(cells, masks=lambda key: None))
     tifffile.imwrite(tmp_path / "mask-P0-A01-1.tif", np.ones((32, 40), np.uint16))
     with pytest.raises(MorphobenchError, match="32×32 pixels, and its mask 40×32"):
+        build_crops(tmp_path / "c.h5", assay, whole_hash, settings, cells=cells)
+    other = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32)
+    other[other == 2] = 0
+    tifffile.imwrite(tmp_path / "mask-P0-A01-1.tif", other)
+    with pytest.raises(MorphobenchError, match=r"well A01.*has 1 cell\(s\) that its mask lacks, number 2"):
         build_crops(tmp_path / "c.h5", assay, whole_hash, settings, cells=cells)
     assert not list(tmp_path.glob("*c.h5*"))
 

@@ -54,8 +54,8 @@ def test_fields_and_crops_find_each_other(cache):
     assert crops.of_fields(np.array([3, 1])).tolist() == [4, 5, 6, 7, 12, 13, 14, 15]
     wanted = (assay.fields["Metadata_Compound"] == "cpd-11").to_numpy()
     rows = crops.of_fields(wanted)
-    assert set(crops.metadata(assay, rows)["Metadata_Compound"]) == {"cpd-11"} and len(rows) == 8
-    assert crops.metadata(assay, np.array([6]))["crop"].tolist() == [2]
+    assert set(assay.fields.loc[crops.field[rows], "Metadata_Compound"]) == {"cpd-11"} and len(rows) == 8
+    assert crops.crop[6] == 2
     assert crops.boxes(np.array([6, 1])).tolist() == [[32, 0, 32, 32], [0, 32, 32, 32]]
     assert len(crops.of_fields(np.zeros(len(assay.fields), bool))) == 0
 

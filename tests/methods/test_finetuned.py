@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from benchmark.assays.fieldtable import Assay
 from benchmark.crops.build import build_crops, crop_key
@@ -163,3 +164,17 @@ def test_permuted_labels_are_what_is_learnt(make_tiny, tmp_path, hold):
     _, true_facts = run(assay, fold, tmp_path / "b.parquet")
     assert fold.name == "cpd-00" and set(table["Metadata_Label"]) == {"label-1"}
     assert facts["losses"] != true_facts["losses"]
+
+
+def test_the_peak_of_the_gpu_is_that_of_the_fold_alone(monkeypatch):
+    held = {"peak": 900 * 2**20}  # of a fold before, in the same process
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: held.update(peak=0))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: held["peak"])
+    facts: dict[str, object] = {}
+    with finetuned._gpu_peak(torch.device("cuda"), facts):
+        held["peak"] = max(held["peak"], 300 * 2**20)
+    assert facts == {"peak_gpu_mib": 300}
+    with finetuned._gpu_peak(torch.device("cpu"), facts):
+        pass
+    assert facts == {"peak_gpu_mib": 300}
