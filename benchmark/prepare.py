@@ -121,8 +121,8 @@ def classical_features(
     else:
         measured = measure_assay(opened)
         facts = {"cellprofiler": measured.record["cellprofiler"]}
-        inputs = {"cellprofiler": facts["cellprofiler"]["version"], "pipeline": measured.record["pipeline_digest"],
-                  "illumination": measured.record["illumination"]}
+        # The digest covers all that the cells hang on: version, pipeline, which plane is which image, illumination.
+        inputs = {"cellprofiler": facts["cellprofiler"]["version"], "measurements": measured.record["shards_digest"]}
         cells, images = measured.cells, measured.images
     key = digest([REVISION[method.kind], inputs, opened.assay_hash, settings])
 
