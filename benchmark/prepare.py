@@ -120,7 +120,7 @@ def classical_features(
         cells, images = (lambda: table), (lambda: _rows_a_well(table, method.name))
     else:
         measured = measure_assay(opened)
-        facts = {"cellprofiler": measured.record["cellprofiler"]}
+        facts = {"cellprofiler": measured.record["cellprofiler"], "pipeline": measured.record["pipeline_as_run"]}
         # The digest covers all that the cells hang on: version, pipeline, which plane is which image, illumination.
         inputs = {"cellprofiler": facts["cellprofiler"]["version"], "measurements": measured.record["shards_digest"]}
         cells, images = measured.cells, measured.images

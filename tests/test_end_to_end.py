@@ -28,7 +28,7 @@ STUDY = {
     "title": "Tiny <script>alert(1)</script>",
     "assay": {"kind": "demo", "seed": 5, "difficulty": 0.5, "size": 160, "cells": 12, "mechanisms": 2,
               "compounds_per_mechanism": 2, "concentrations": 1, "batches": 1, "plates_per_batch": 2,
-              "negative_wells": 3, "fields_per_well": 1},
+              "negative_wells": 4, "fields_per_well": 1},
     "methods": [
         {"name": "cell_count", "kind": "cell_count"},
         {"name": "cellprofiler", "kind": "profile", "classifier": {"candidates": ["logistic_regression"]}},
