@@ -13,9 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmark.bench_augment import augmented_batches
+from benchmark.bench_cells import aggregation_ratio
 from benchmark.bench_crops import crop_memory, crop_ratios, paper_crops
+from benchmark.cellprofiler.execute import execute
 from benchmark.cellprofiler.find import find_cellprofiler
-from benchmark.cellprofiler.measure import measure
+from benchmark.cellprofiler.measure import make_plan, measure
+from benchmark.cellprofiler.shards import Shard, stage
 from benchmark.cluster import Cluster
 from benchmark.crops.build import build_crops, crop_key
 from benchmark.crops.reader import Crops, open_crops
@@ -23,10 +26,14 @@ from benchmark.crops.settings import CropSettings
 from benchmark.methods.settings import FinetunedMethod
 from benchmark.opened import Opened, open_study
 from benchmark.prepare import cellprofiler_illumination, need_images, pipeline_path
+from benchmark.profiles.aggregate import make_well_profiles
 from benchmark.profiles.settings import ProfileSettings
-from benchmark.profiles.wells import make_profiles
 from benchmark.ratio import Ratio, best_of
-from benchmark.tables import FIELD_KEY
+from benchmark.singlecells import SingleCells
+from benchmark.tables import WELL_COLUMNS, WELL_KEY
+
+#: Fields of the comparison with a plain run: enough that starting up does not rule it.
+FIELDS = 48
 
 
 def run_bench(study: str, console: Console) -> None:
@@ -43,7 +50,7 @@ def run_bench(study: str, console: Console) -> None:
         tiles = paper_crops(folder)
         (folder / "augmented").mkdir()
         rows += [augmented_batches(tiles, len(tiles), folder / "augmented"), _training_step(crops),
-                 _aggregation(opened), _cellprofiler(opened, folder)]
+                 aggregation_ratio(folder / "cells", aggregate=_medians), _cellprofiler(opened, folder)]
         for r in rows:
             table.add_row(r.what, r.rival, f"{r.ours_seconds:.2f}", f"{r.rival_seconds:.2f}", f"{r.times:.2f}")
         console.print(table)
@@ -53,6 +60,12 @@ def run_bench(study: str, console: Console) -> None:
         for m in crop_memory(opened.assay, folder / "memory"):
             memory.add_row(f"{m.crops:,}", f"{m.build_mib:.0f}", f"{m.read_mib:.0f}")
         console.print(memory)
+
+
+def _medians(cells: SingleCells) -> pd.DataFrame:
+    """Well medians, as methods have them made."""
+    wells = cells.counts[WELL_KEY].drop_duplicates().assign(**{c: "" for c in WELL_COLUMNS if c not in WELL_KEY})
+    return make_well_profiles(cells, wells[WELL_COLUMNS], ProfileSettings(normalise="training"), wells.iloc[:0], 0)
 
 
 def _crops(opened: Opened, folder: Path) -> Crops:
@@ -101,31 +114,28 @@ def _training_step(crops: Crops) -> Ratio:
                  best_of(bare, 2))
 
 
-def _aggregation(opened: Opened) -> Ratio:
-    """Single cells to well medians by pycytominer, against pandas' own groupby."""
-    fields = opened.assay.fields
-    rng = np.random.default_rng(0)
-    cells = fields.loc[fields.index.repeat(100), FIELD_KEY].reset_index(drop=True)
-    values = rng.normal(size=(len(cells), 200)).astype(np.float32)
-    cells = pd.concat([cells, pd.DataFrame(values, columns=[f"Cells_{i}" for i in range(200)])], axis=1)
-    settings = ProfileSettings(normalise="training")
-    ours = best_of(lambda: make_profiles(cells, opened.assay, settings), 2)
-    rival = best_of(lambda: cells.drop(columns=FIELD_KEY[2]).groupby(FIELD_KEY[:2]).median(), 2)
-    return Ratio(f"{len(cells)} cells x 200 features to well profiles", "pandas groupby", ours, rival)
-
-
 def _cellprofiler(opened: Opened, folder: Path) -> Ratio:
-    """The same 16 fields measured over two processes, against one."""
+    """Fields measured over two processes, landed and checked, against one plain run of CellProfiler over all of them.
+
+    The plain run is given its staged images and table for nothing, and its output is not read.
+    """
     assay = opened.assay
-    few = replace(assay, fields=assay.fields.head(16).reset_index(drop=True))
-    illumination = cellprofiler_illumination(opened)
-    found = find_cellprofiler()
+    few = replace(assay, fields=assay.fields.head(FIELDS).reset_index(drop=True))
+    illumination, found = cellprofiler_illumination(opened), find_cellprofiler()
+    pipeline = str(pipeline_path(opened.study.cellprofiler.pipeline, opened.base))
+    settings = opened.study.cellprofiler.model_copy(update={"shard_fields": -(-len(few.fields) // 2),
+                                                            "pipeline": pipeline})
 
-    def run(jobs: int) -> Callable[[], object]:
-        pipeline = str(pipeline_path(opened.study.cellprofiler.pipeline, opened.base))
-        settings = opened.study.cellprofiler.model_copy(update={"shard_fields": 16 // jobs, "pipeline": pipeline})
-        place = folder / f"jobs{jobs}"
-        return lambda: measure(few, opened.hashes, settings, found, place, Cluster(jobs),
-                               illumination)
+    def ours() -> object:
+        return measure(few, opened.hashes, settings, found, folder / "measured", Cluster(2), illumination)
 
-    return Ratio("CellProfiler, 16 fields, two processes", "one process", best_of(run(2), 1), best_of(run(1), 1))
+    ours_seconds = best_of(ours, 1)
+    plan = make_plan(few, opened.hashes, settings.model_copy(update={"shard_fields": len(few.fields)}), found,
+                     illumination)
+    if len(plan.shards) > 1:  # the second sites of wells are a shard of their own
+        whole = tuple(f for shard in plan.shards for f in shard.fields)
+        plan = replace(plan, shards=[Shard("whole", whole)])
+    stage(plan.shards[0], plan.pipeline, folder / "plain")
+    rival = best_of(lambda: execute(found, folder / "plain", 7200), 1)
+    return Ratio(f"CellProfiler, {len(few.fields)} fields, two processes", "one plain `cellprofiler -c` run",
+                 ours_seconds, rival)

@@ -14,8 +14,9 @@ from benchmark.cluster import Cluster, available_cores
 from benchmark.errors import Fault, MorphobenchError
 from benchmark.images.check import file_hashes, image_faults
 from benchmark.opened import RUNS, load_assay
+from benchmark.profiles.wells import feature_columns
 from benchmark.study import load_study, study_base
-from benchmark.tables import COMPOUND, WELL_KEY, path_column
+from benchmark.tables import COMPOUND, path_column
 
 
 def check_assay(name: str) -> tuple[list[Fault], str]:
@@ -62,7 +63,7 @@ def _size(assay: Assay) -> str:
     what = f"channels {', '.join(assay.channels)}"
     fields = f"{len(assay.fields)} fields, "
     if assay.features is not None:
-        fields, what = "", f"{assay.features.shape[1] - len(WELL_KEY)} features in {len(assay.features)} rows"
+        fields, what = "", f"{len(feature_columns(assay.features))} features in {len(assay.features)} rows"
     return (f"{fields}{len(assay.wells)} wells, {assay.treated[COMPOUND].nunique()} compounds, {len(assay.labels)} "
             f"labels, {what}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmark import __version__
-from benchmark.errors import MorphobenchError
+from benchmark.errors import Fault, MorphobenchError
 from benchmark.files import PROJECT
 
 if TYPE_CHECKING:
@@ -82,13 +82,18 @@ def report(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -
     is used as it is.
     """
     with _said_clearly():
+        from benchmark.classical import Measurements
+        from benchmark.grid import run_grid
         from benchmark.opened import open_study
+        from benchmark.prepare import settled
         from benchmark.reporting import make_report
         from benchmark.stages import run_baseline, run_cnn
 
-        opened = open_study(study, jobs, device)
-        done = {f.method.name: f for f in [*run_baseline(opened), *run_cnn(opened)]}
-        made = make_report(opened, [done[m.name] for m in opened.study.methods])
+        opened = settled(open_study(study, jobs, device))
+        measurements = Measurements(opened)
+        done = {f.method.name: f for f in [*run_baseline(opened, measurements), *run_cnn(opened)]}
+        grid = run_grid(opened, measurements)
+        made = make_report(opened, [done[m.name] for m in opened.study.methods], grid, measurements.lost)
         _headline(opened.assay.simulated)
         out.print(made.text, markup=False, highlight=False)
         state = "" if made.fresh else " (nothing had changed since it was made)"
@@ -99,11 +104,19 @@ def report(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -
 def baseline(study: StudyName = "demo", jobs: Jobs = 0) -> None:
     """Run CellProfiler on the study's images and classify its profiles, fold by fold."""
     with _said_clearly():
+        from benchmark.classical import Measurements
+        from benchmark.grid import run_grid
         from benchmark.opened import open_study
+        from benchmark.prepare import settled
+        from benchmark.report.grid import grid_text
         from benchmark.stages import run_baseline
 
-        opened = open_study(study, jobs)
-        _finished(run_baseline(opened), "CellProfiler", opened)
+        opened = settled(open_study(study, jobs))
+        measurements = Measurements(opened)
+        _finished(run_baseline(opened, measurements), "CellProfiler", opened)
+        grid = run_grid(opened, measurements)
+        if grid is not None:
+            out.print(grid_text(grid.table, grid.skipped, grid.unscored), markup=False, highlight=False)
 
 
 @app.command()
@@ -111,9 +124,10 @@ def cnn(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -> N
     """Cache the study's crops and run its networks (fine-tuned and frozen), fold by fold."""
     with _said_clearly():
         from benchmark.opened import open_study
+        from benchmark.prepare import settled
         from benchmark.stages import run_cnn
 
-        opened = open_study(study, jobs, device)
+        opened = settled(open_study(study, jobs, device))
         _finished(run_cnn(opened), "network", opened)
 
 
@@ -137,6 +151,15 @@ def _headline(simulated: bool) -> None:
         out.print("SIMULATED assay: drawn by code. These figures say nothing about real compounds.", style="bold")
 
 
+def _show_faults(faults: Sequence[Fault], sentence: str) -> None:
+    """Every fault on a line, then what was looked at; exit status 1 if there is any."""
+    for fault in faults:
+        out.print(f"- {fault}", markup=False, highlight=False)
+    out.print(sentence, markup=False, highlight=False)
+    if faults:
+        raise typer.Exit(1)
+
+
 @assay_app.command("check")
 def assay_check(study: StudyName) -> None:
     """Print everything that is wrong with a study's table and images, all at once.
@@ -146,12 +169,7 @@ def assay_check(study: StudyName) -> None:
     with _said_clearly():
         from benchmark.checking import check_assay
 
-        faults, sentence = check_assay(study)
-        for fault in faults:
-            out.print(f"- {fault}", markup=False, highlight=False)
-        out.print(sentence, markup=False, highlight=False)
-        if faults:
-            raise typer.Exit(1)
+        _show_faults(*check_assay(study))
 
 
 @assay_app.command("fetch")
@@ -186,12 +204,7 @@ def crops_verify(
     with _said_clearly():
         from benchmark.checking import check_crops
 
-        faults, sentence = check_crops(what)
-        for fault in faults:
-            out.print(f"- {fault}", markup=False, highlight=False)
-        out.print(sentence, markup=False, highlight=False)
-        if faults:
-            raise typer.Exit(1)
+        _show_faults(*check_crops(what))
 
 
 @app.command()

@@ -5,31 +5,35 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from benchmark.assays.bbbc013 import load_bbbc013
 from benchmark.assays.bbbc014 import load_bbbc014
 from benchmark.assays.bbbc021 import load_bbbc021
 from benchmark.assays.demo import demo_key, make_demo
 from benchmark.assays.fieldtable import Assay
-from benchmark.assays.lock import lock_faults, lock_hash
+from benchmark.assays.lock import lock_hash
 from benchmark.assays.profile_table import load_bbbc021_profiles, load_profile_table
 from benchmark.assays.settings import DemoAssaySettings
 from benchmark.assays.table import load_table
 from benchmark.cluster import Cluster, available_cores
-from benchmark.errors import FaultsError, LeakError, MorphobenchError
+from benchmark.errors import LeakError, MorphobenchError
 from benchmark.files import digest, write_json
-from benchmark.images.check import assay_hash, file_hashes, image_faults
+from benchmark.images.flags import COLUMNS
 from benchmark.methods.settings import uses_controls
+from benchmark.quality_stage import Sound, flagged_fields, sound_assay, without_flagged
 from benchmark.splits import Split, study_split
 from benchmark.study import Study, load_study, study_base
+from benchmark.tables import FIELD_KEY
 from benchmark.tasks import RunTasks
 
 RUNS = Path("runs")
-DEMO_STAGE = "demo assay"
+DEMO_STAGE, QUALITY_STAGE = "demo assay", "quality of images"
 REPORTS = Path("reports")
 
 
@@ -39,10 +43,12 @@ class Opened:
 
     Attributes
     ----------
+    assay : Assay
+        What both arms see: without bad images, and without what quality control leaves out.
     hashes : mapping
-        Relative image path to SHA-256 of its content.
+        Relative image path to SHA-256 of its content; of all of ``whole``.
     assay_hash : str
-        Over the field table and those hashes.
+        Over the assay's field table and those hashes.
     folder : Path
         ``runs/<study>``.
     jobs : int
@@ -56,6 +62,13 @@ class Opened:
     used : set of str
         Names of the stage records that this study's results rest on; `runs/<study>/stages` may hold others, of
         settings it had before.
+    whole : Assay
+        The assay before quality control, without bad images only: what is measured, and what illumination is
+        averaged over, so that a change of quality control changes neither. ``assay`` itself where nothing is left out.
+    whole_hash : str
+        Its hash.
+    quality : DataFrame
+        Flags of its fields, see `benchmark.images.flags.flag_fields`.
     """
 
     study: Study
@@ -69,6 +82,20 @@ class Opened:
     base: Path
     lock_hash: str = ""
     used: set[str] = field(default_factory=set)
+    whole: Assay = field(default=None, repr=False)  # type: ignore[assignment]
+    whole_hash: str = ""
+    quality: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS), repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.whole is None:
+            object.__setattr__(self, "whole", self.assay)
+            object.__setattr__(self, "whole_hash", self.assay_hash)
+
+    @property
+    def dropped(self) -> pd.DataFrame:
+        """`FIELD_KEY` of the fields of ``whole`` that are not in ``assay``."""
+        keys = [pd.MultiIndex.from_frame(a.fields[FIELD_KEY]) for a in (self.whole, self.assay)]
+        return self.whole.fields.loc[~keys[0].isin(keys[1]), FIELD_KEY].reset_index(drop=True)
 
     @contextmanager
     def stage(self, name: str, key: str) -> Iterator[dict[str, Any]]:
@@ -125,7 +152,8 @@ def open_study(name: str, jobs: int = 0, device: str = "auto", runs: Path = RUNS
     Raises
     ------
     MorphobenchError
-        The study, its assay or its folds have faults; all of an assay's faults are listed.
+        The study, its assay or its folds have faults; all of an assay's faults are listed. A bad image costs its
+        field alone (`benchmark.quality_stage.sound_assay`).
     """
     study = load_study(name)
     jobs = jobs or available_cores()
@@ -135,24 +163,60 @@ def open_study(name: str, jobs: int = 0, device: str = "auto", runs: Path = RUNS
     cluster = Cluster(jobs)
     base = study_base(name)
     assay = load_assay(study, base, folder, cluster)
-    _check_files_exist(assay)
     _refuse_test_labels(study, assay)
-    hashes = file_hashes(assay, known=folder / "checked" / "hashes.json")
-    _check_lock(assay, hashes)
-    whole_hash = assay_hash(assay, hashes)
-    checked = folder / "checked" / f"{whole_hash[:16]}.json"
-    if not checked.exists():
-        faults = image_faults(assay)
-        if faults:
-            raise FaultsError(faults, f"The images of {study.name} have {len(faults)} fault(s):")
-        write_json(checked, {"assay_hash": whole_hash, "fields": len(assay.fields)})
-    split = study_split(folder / "splits" / f"{digest([whole_hash, study.split])}.json", assay, whole_hash,
-                        study.split, hashes)
-    opened = Opened(study, assay, hashes, whole_hash, split, folder, jobs, device, base,
-                    lock_hash(assay.lock) if assay.lock else "")
+    whole = sound_assay(assay, folder / "checked", _lone(study))
+    flags, measured = _pixel_flags(study, whole, folder, cluster)
+    used, split = _settled(study, whole, flags, folder)
+    opened = Opened(study, used.assay, whole.hashes, used.assay_hash, split, folder, jobs, device, base,
+                    lock_hash(assay.lock) if assay.lock else "", whole=whole.assay, whole_hash=whole.assay_hash,
+                    quality=flags)
     if isinstance(study.assay, DemoAssaySettings):
         opened.note(DEMO_STAGE, demo_key(study.assay))
+    if measured:
+        opened.note(QUALITY_STAGE, measured)
     return opened
+
+
+def with_cell_flags(opened: Opened, counts: pd.DataFrame) -> Opened:
+    """The study after quality control has seen the number of cells of each field, too.
+
+    Folds are made anew where a field is left out for it: no method may have run before, of either arm.
+
+    Parameters
+    ----------
+    counts : DataFrame
+        `FIELD_KEY` and ``cells``, of all fields of ``opened.whole``; fields that are not in it have none.
+    """
+    settings = opened.study.quality
+    if not settings.cell_count:
+        return opened
+    whole = Sound(opened.whole, opened.hashes, opened.whole_hash)
+    flags = flagged_fields(whole, settings, opened.folder / "checked", opened.run_tasks, counts)
+    used, split = _settled(opened.study, whole, flags, opened.folder)
+    return replace(opened, assay=used.assay, assay_hash=used.assay_hash, split=split, quality=flags)
+
+
+def _pixel_flags(study: Study, whole: Sound, folder: Path, run_tasks: RunTasks) -> tuple[pd.DataFrame, str]:
+    """Flags that need no segmentation, and the key of the stage that measured them; empty where nothing is asked."""
+    if study.quality.flagged == "off" or not whole.assay.channels:
+        return flagged_fields(whole, study.quality, folder / "checked"), ""
+    key = whole.assay_hash[:16]
+    with stage(folder, QUALITY_STAGE, key) as facts:
+        flags = flagged_fields(whole, study.quality, folder / "checked", run_tasks)
+        facts["detail"] = f"{len(whole.assay.fields)} fields"
+    return flags, key
+
+
+def _settled(study: Study, whole: Sound, flags: pd.DataFrame, folder: Path) -> tuple[Sound, Split]:
+    """The assay that both arms see, and its folds."""
+    used = without_flagged(whole, flags, _lone(study)) if study.quality.flagged == "leave_out" else whole
+    path = folder / "splits" / f"{digest([used.assay_hash, study.split])}.json"
+    return used, study_split(path, used.assay, used.assay_hash, study.split, used.hashes)
+
+
+def _lone(study: Study) -> str:
+    """What the study says of labels with a single compound."""
+    return str(getattr(study.assay, "single_compound_labels", "refuse"))
 
 
 def _refuse_test_labels(study: Study, assay: Assay) -> None:
@@ -171,24 +235,6 @@ def _refuse_test_labels(study: Study, assay: Assay) -> None:
             raise LeakError("scales by the plate's negative controls, which this assay scores: it would use the labels "
                             "of test wells", f"method {method.name}, {setting}",
                             "Scale by the whole plate (plate), or on the training wells (profile.normalise: training).")
-
-
-def _check_lock(assay: Assay, hashes: Mapping[str, str]) -> None:
-    """Images that were fetched must still be what the lock file says."""
-    if assay.lock is None:
-        return
-    faults = lock_faults(assay.lock, assay.root, hashes)
-    if faults:
-        raise FaultsError(faults, f"{len(faults)} image(s) of {assay.name} differ from {assay.lock}:")
-
-
-def _check_files_exist(assay: Assay) -> None:
-    """Missing files are all listed before the first is read."""
-    columns = [c for c in assay.fields.columns if c.startswith("Path_")]
-    if all((assay.root / p).is_file() for c in columns for p in assay.fields[c].unique()):
-        return
-    faults = image_faults(assay)
-    raise FaultsError(faults, f"The images of {assay.name} have {len(faults)} fault(s):")
 
 
 @contextmanager

@@ -5,28 +5,28 @@ Each is made once a study and key, and found again by every method that asks for
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
 from benchmark.errors import MorphobenchError
-from benchmark.files import PROJECT, digest, read_json, write_json, write_parquet
+from benchmark.feature_files import feature_files
+from benchmark.files import PROJECT, digest, read_json, write_json
 from benchmark.methods.runs import REVISION
-from benchmark.methods.settings import CellCountMethod, FinetunedMethod, FrozenMethod, ProfileMethod
+from benchmark.methods.settings import FinetunedMethod, FrozenMethod
 from benchmark.opened import Opened
-from benchmark.profiles.wells import COUNT, cell_counts, feature_columns, make_profiles, without_cells
-from benchmark.splits import rows_of
-from benchmark.tables import FIELD_KEY, WELL_KEY
+from benchmark.tables import FIELD_KEY
 
 if TYPE_CHECKING:
+    from benchmark.cellprofiler.inputs import Roles
     from benchmark.cellprofiler.measure import Measured
     from benchmark.crops.cells import CellCentres
     from benchmark.images.illumination import Illumination
 
-#: Object whose centres cell crops are centred on, and the object whose mask cuts a cell out.
-CENTRE, MASK = "Nuclei", "Cells"
+#: Blocks of a study's settings that name a pipeline, and what their stage is called.
+Block = Literal["cellprofiler", "whole_field"]
+STAGES: dict[Block, str] = {"cellprofiler": "CellProfiler", "whole_field": "CellProfiler, whole fields"}
 
 
 def illumination_of(opened: Opened) -> Illumination | None:
@@ -34,44 +34,49 @@ def illumination_of(opened: Opened) -> Illumination | None:
     settings = opened.study.illumination
     if settings.method == "none" or not opened.assay.channels:
         return None
-    from benchmark.images.illumination import build_illumination
+    from benchmark.images.illumination import build_illumination, illumination_key
 
-    key = digest([opened.assay_hash, settings.model_dump(mode="json")])
-    with opened.stage("illumination", key) as facts:
-        found = build_illumination(opened.assay, opened.assay_hash, settings, opened.folder / "illumination",
+    # Over all fields that can be read: what quality control leaves out must not change what is measured.
+    with opened.stage("illumination", illumination_key(opened.whole_hash, settings)) as facts:
+        found = build_illumination(opened.whole, opened.whole_hash, settings, opened.folder / "illumination",
                                    opened.run_tasks)
         facts["detail"] = f"{opened.assay.fields['Metadata_Plate'].nunique()} plates x {len(opened.assay.channels)}"
     return found
 
 
-def cellprofiler_illumination(opened: Opened) -> Illumination | None:
+def cellprofiler_illumination(opened: Opened, block: Block = "cellprofiler") -> Illumination | None:
     """The functions that CellProfiler divides by; None where its pipeline corrects by itself, or nothing does."""
-    return illumination_of(opened) if opened.study.cellprofiler.illumination == "study" else None
+    return illumination_of(opened) if getattr(opened.study, block).illumination == "study" else None
 
 
-def measure_assay(opened: Opened) -> Measured:
-    """CellProfiler's single-cell tables of the assay; shards already there are not run again.
+def measure_assay(opened: Opened, block: Block = "cellprofiler") -> Measured:
+    """What CellProfiler measures of the assay by one of the study's pipelines; finished shards are not run again.
+
+    Fields that quality control leaves out are measured too, so that a change of its settings measures nothing anew.
 
     Raises
     ------
     MorphobenchError
         The assay has no images.
     """
+    from benchmark.cellprofiler.cpshard import backend
     from benchmark.cellprofiler.find import find_cellprofiler
     from benchmark.cellprofiler.measure import measure
 
     need_images(opened, "CellProfiler")
-    settings, found = opened.study.cellprofiler, find_cellprofiler()
+    settings = getattr(opened.study, block)
+    found = backend() if settings.backend == "cp_measure" else find_cellprofiler()
     pipeline = pipeline_path(settings.pipeline, opened.base)
-    illumination = cellprofiler_illumination(opened)
-    key = digest([opened.assay_hash, settings.model_dump(mode="json"), found.version,
+    illumination = cellprofiler_illumination(opened, block)
+    key = digest([opened.whole_hash, settings.model_dump(mode="json"), found.version,
                   illumination.key if illumination else ""])
-    with opened.stage("CellProfiler", key) as facts:
-        measured = measure(opened.assay, opened.hashes, settings.model_copy(update={"pipeline": str(pipeline)}), found,
+    with opened.stage(STAGES[block], key) as facts:
+        measured = measure(opened.whole, opened.hashes, settings.model_copy(update={"pipeline": str(pipeline)}), found,
                            opened.folder / "measured", opened.run_tasks, illumination)
         record = measured.record
         facts["detail"] = (f"{record['fields']} fields, {record['cells']} cells, {record['shards']} shards "
                            f"({record['shards_run']} run now), "
+                           f"{len(measured.failed)} fields failed, "
                            f"{record['shard_cpu_seconds']:.0f} CPU seconds")
     return measured
 
@@ -87,61 +92,6 @@ def need_images(opened: Opened, what: str) -> None:
     if not opened.assay.channels:
         raise MorphobenchError(f"{what} needs images, and this assay comes as profiles without any",
                                f"study {opened.study.name}", "Take it out, or use a study with images.")
-
-
-def classical_features(
-    opened: Opened, method: CellCountMethod | ProfileMethod
-) -> tuple[Path, Path, str, dict[str, Any], dict[str, Any]]:
-    """Features of a classical method.
-
-    Returns
-    -------
-    features, absent : Path
-        Parquet files with the features, and with the units that lack them.
-    unit : str
-        What a row is.
-    inputs : dict
-        Hashes of what the features came from; they enter the run's key.
-    facts : dict
-        More of the same, for the run's record.
-    """
-    profile = method.profile if isinstance(method, ProfileMethod) else None
-    unit = profile.unit if profile else method.unit  # type: ignore[union-attr]
-    settings = profile.model_dump(mode="json") if profile else {"cell_count": unit}
-    cells: Callable[[], pd.DataFrame]
-    images: Callable[[], pd.DataFrame]
-    if opened.assay.features is not None:
-        table = opened.assay.features
-        inputs: dict[str, Any] = {"profiles": opened.assay.features_hash}
-        facts: dict[str, Any] = {}
-        if unit != "well":
-            raise MorphobenchError("profiles without images have no fields", f"method {method.name}",
-                                   "Set its unit to well.")
-        cells, images = (lambda: table), (lambda: _rows_a_well(table, method.name))
-    else:
-        measured = measure_assay(opened)
-        facts = {"cellprofiler": measured.record["cellprofiler"], "pipeline": measured.record["pipeline_as_run"]}
-        # The digest covers all that the cells hang on: version, pipeline, which plane is which image, illumination.
-        inputs = {"cellprofiler": facts["cellprofiler"]["version"], "measurements": measured.record["shards_digest"]}
-        cells, images = measured.cells, measured.images
-    key = digest([REVISION[method.kind], inputs, opened.assay_hash, settings])
-
-    def build() -> pd.DataFrame:
-        if profile is None:
-            return cell_counts(images(), opened.assay, unit)
-        return make_profiles(cells(), opened.assay, profile)
-
-    features, absent = _feature_files(opened, f"profiles-{key}", unit, build)
-    return features, absent, unit, inputs, facts
-
-
-def _rows_a_well(table: pd.DataFrame, method: str) -> pd.DataFrame:
-    """Cells counted as rows of a single-cell table."""
-    counts = table.groupby(WELL_KEY, as_index=False).size().rename(columns={"size": COUNT})
-    if (counts[COUNT] == 1).all():
-        raise MorphobenchError("the profiles have one row a well: cells cannot be counted from them",
-                               f"method {method}", "Take the method out of the study.")
-    return counts
 
 
 def network_features(opened: Opened, method: FrozenMethod) -> tuple[Path, Path, dict[str, Any], dict[str, Any]]:
@@ -164,25 +114,8 @@ def network_features(opened: Opened, method: FrozenMethod) -> tuple[Path, Path, 
         write_json(facts, {"weights": backbone.source, "weights_sha256": backbone.sha256})
         return table
 
-    features, absent = _feature_files(opened, f"network-{key}", "field", build)
+    features, absent = feature_files(opened, f"network-{key}", "field", build)
     return features, absent, inputs, read_json(facts)
-
-
-def _feature_files(opened: Opened, name: str, unit: str, build: Callable[[], pd.DataFrame]) -> tuple[Path, Path]:
-    """Write a feature table (predicted units only) and the list of those that lack features, once."""
-    features = opened.folder / "features" / f"{name}.parquet"
-    absent = opened.folder / "features" / f"{name}-absent.parquet"
-    kind, key = name.split("-", 1)
-    opened.note(f"{kind} features", key)
-    if not (features.exists() and absent.exists()):
-        with opened.stage(f"{kind} features", key) as facts:
-            table = build()
-            wanted = {w for fold in opened.split.folds for w in (*fold.test, *fold.response)}
-            table = table[rows_of(table, tuple(wanted))].reset_index(drop=True)
-            write_parquet(absent, without_cells(table, opened.assay, unit))
-            write_parquet(features, table)
-            facts["detail"] = f"{len(table)} {unit}s x {len(feature_columns(table))} features"
-    return features, absent
 
 
 def crops_of(opened: Opened, method: FrozenMethod | FinetunedMethod) -> tuple[Path, str]:
@@ -214,11 +147,61 @@ def cell_centres(opened: Opened) -> CellCentres:
     from benchmark.crops.cells import CellCentres
 
     measured = measure_assay(opened)
-    columns = [f"Metadata_{CENTRE}_Location_Center_{axis}" for axis in "XY"]
+    roles = object_roles_of(opened)
+    columns = [f"Metadata_{roles.nuclei}_Location_Center_{axis}" for axis in "XY"]
     table = measured.cells([*FIELD_KEY, OBJECT_NUMBER, *columns])
     if not set(columns) <= set(table.columns):
-        raise MorphobenchError(f"the pipeline measures no {CENTRE}, on which cell crops are centred",
-                               measured.record["pipeline"], "Call the nuclei Nuclei, or cut tiles (crops.kind).")
-    table = table.dropna().rename(columns=dict(zip(columns, ("x", "y"), strict=True)))
-    return CellCentres(table.reset_index(drop=True), lambda field: measured.mask_path(field, MASK),
+        raise MorphobenchError("the pipeline measures no nuclei, on which cell crops are centred",
+                               measured.record["pipeline"],
+                               "Name its objects in cellprofiler.nuclei, or cut tiles (crops.kind).")
+    table = kept_fields(table, opened).dropna().rename(columns=dict(zip(columns, ("x", "y"), strict=True)))
+    return CellCentres(table.reset_index(drop=True), lambda field: measured.mask_path(field, roles.cells),
                        measured.record["shards_digest"])
+
+
+def kept_fields(table: pd.DataFrame, opened: Opened) -> pd.DataFrame:
+    """Rows of a table of fields or cells whose fields quality control has not left out."""
+    if not len(opened.dropped):
+        return table
+    gone = pd.MultiIndex.from_frame(opened.dropped[FIELD_KEY].astype(str))
+    return table[~pd.MultiIndex.from_frame(table[FIELD_KEY].astype(str)).isin(gone)]
+
+
+def settled(opened: Opened) -> Opened:
+    """The study after quality control has seen how many cells each field has, where fields are left out for it.
+
+    Both arms go through here before anything else, so that they see the same fields and folds.
+    """
+    quality = opened.study.quality
+    if quality.flagged != "leave_out" or not quality.cell_count or not opened.assay.channels:
+        return opened
+    from benchmark.opened import with_cell_flags
+
+    measured = measure_assay(opened)
+    counted = count_column(opened, measured)
+    return with_cell_flags(opened, measured.images()[[*FIELD_KEY, counted]].rename(columns={counted: "cells"}))
+
+
+def object_roles_of(opened: Opened) -> Roles:
+    """Which of the pipeline's objects are nuclei, and which are cells."""
+    from benchmark.cellprofiler.inputs import object_roles
+    from benchmark.cellprofiler.pipeline import read_pipeline
+
+    settings = opened.study.cellprofiler
+    return object_roles(read_pipeline(pipeline_path(settings.pipeline, opened.base)), settings.nuclei, settings.cells)
+
+
+def count_column(opened: Opened, measured: Measured) -> str:
+    """Column of the image table with the number of cells of a field.
+
+    Raises
+    ------
+    MorphobenchError
+        The pipeline finds no objects.
+    """
+    roles = object_roles_of(opened)
+    for name in (roles.cells, roles.nuclei):
+        if name and f"Count_{name}" in measured.images():
+            return f"Count_{name}"
+    raise MorphobenchError("the pipeline counts no cells", measured.record["pipeline"],
+                           "Name its objects in cellprofiler.cells or cellprofiler.nuclei, or leave cell counts out.")

@@ -6,20 +6,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
+
 from benchmark import __version__
 from benchmark.evaluation.comparison import Run, compare
+from benchmark.evaluation.literature import literature
 from benchmark.files import digest, read_json, sha256_file, whole, write_json
+from benchmark.grid import Grid
 from benchmark.methods.runs import read_response, read_run
 from benchmark.opened import REPORTS, Opened
+from benchmark.report.grid import grid_section, grid_text
 from benchmark.report.page import render
 from benchmark.report.text import accuracy_text
 from benchmark.samples import render_samples
-from benchmark.splits import HELD_OUT, audit
+from benchmark.splits import HELD_OUT, audit, rows_of
 from benchmark.stages import FinishedRun
-from benchmark.tables import COMPOUND, LABEL, TREATMENT_KEY, WELL_KEY
+from benchmark.tables import COMPOUND, LABEL, PLATE, SITE, TREATMENT_KEY, WELL, WELL_KEY
 
 #: Raised when the page changes, so that pages made by older code are drawn again.
-PAGE = 3
+PAGE = 4
+#: Tables beside a page that not every study has.
+OPTIONAL = frozenset({"dose", "dose-wells", "grid", "grid-corrections", "reproducibility", "fields"})
 
 
 @dataclass(frozen=True)
@@ -31,10 +38,18 @@ class Report:
     fresh: bool
 
 
-def make_report(opened: Opened, finished: list[FinishedRun], reports: Path = REPORTS) -> Report:
+def make_report(opened: Opened, finished: list[FinishedRun], grid: Grid | None = None,
+                lost: pd.DataFrame | None = None, reports: Path = REPORTS) -> Report:
     """Compare finished runs and render ``reports/<study>/index.html``; nothing is drawn twice.
 
     The folds are audited once more, against the assay as it is on disk now.
+
+    Parameters
+    ----------
+    grid : Grid, optional
+        The study's grid, if it has one.
+    lost : DataFrame, optional
+        Fields that CellProfiler could not measure: field key and ``reason``.
 
     Raises
     ------
@@ -43,7 +58,8 @@ def make_report(opened: Opened, finished: list[FinishedRun], reports: Path = REP
     """
     audit(opened.split, opened.assay, opened.assay_hash, opened.hashes)
     folder = reports / opened.study.name
-    key = _key(opened, finished)
+    fields = _field_rows(opened, lost)
+    key = _key(opened, finished, grid, fields)
     stamp = folder / "report.json"
     page = folder / "index.html"
     if page.exists() and stamp.exists() and (made := read_json(stamp)).get("key") == key:
@@ -58,22 +74,45 @@ def make_report(opened: Opened, finished: list[FinishedRun], reports: Path = REP
     tables = {"accuracy": comparison.accuracy, "pairs": comparison.pairs}
     if comparison.doses is not None:
         tables |= {"dose": comparison.doses.table, "dose-wells": comparison.doses.wells}
-    for name in {"dose", "dose-wells"} - set(tables):
+    if grid is not None:
+        tables |= {"grid": grid.table, "grid-corrections": pd.DataFrame(grid.facts),
+                   "reproducibility": grid.reproducibility}
+    if fields:
+        tables["fields"] = pd.DataFrame(fields)
+    for name in OPTIONAL - set(tables):
         (folder / f"{name}.csv").unlink(missing_ok=True)
     for name, table in tables.items():
         with whole(folder / f"{name}.csv") as tmp:
             table.assign(simulated=opened.assay.simulated).to_csv(tmp, index=False)
     pictures = render_samples(opened, folder / "figures")
-    render(_study_facts(opened), runs, comparison, pictures, folder)
+    section = None
+    if grid is not None:
+        section = grid_section(grid.table, grid.skipped, grid.unscored, grid.facts, grid.reproducibility,
+                               literature(opened.study.assay.kind, bool(opened.assay.channels)))
+    render(_study_facts(opened), runs, comparison, pictures, folder, section, fields)
     text = accuracy_text(comparison)
+    if grid is not None:
+        text += grid_text(grid.table, grid.skipped, grid.unscored) + "\n"
     write_json(stamp, {"key": key, "text": text})
     return Report(page, text, True)
 
 
-def _key(opened: Opened, finished: list[FinishedRun]) -> str:
-    """What a page shows: all that is said of the study but how long its stages took, and every run."""
+def _field_rows(opened: Opened, lost: pd.DataFrame | None) -> list[dict[str, str]]:
+    """Fields that quality control flagged, and those that CellProfiler could not measure, for the page."""
+    rows = []
+    kept = {"leave_out": "left out of both arms"}.get(opened.study.quality.flagged, "flagged, and used")
+    for table, state in ((opened.quality, kept), (lost, "not measured by CellProfiler")):
+        if table is not None:
+            rows += [{"plate": str(r[PLATE]), "well": str(r[WELL]), "site": str(r[SITE]), "state": state,
+                      "reason": str(r["reason"])} for _, r in table.iterrows()]
+    return rows
+
+
+def _key(opened: Opened, finished: list[FinishedRun], grid: Grid | None, fields: list[dict[str, str]]) -> str:
+    """What a page shows: all that is said of the study but how long its stages took, every run, and the grid."""
+    shown = [grid.table.to_csv(), grid.skipped, grid.unscored] if grid is not None else []
     facts = {k: v for k, v in _study_facts(opened).items() if k != "stages"}
-    return digest([PAGE, __version__, facts,
+    return digest([PAGE, __version__, facts, shown, fields,
                    [[f.title, f.record["run"], sha256_file(f.folder.record_path)] for f in finished]])
 
 
@@ -85,7 +124,7 @@ def _unit(opened: Opened) -> Literal["treatment", "well"]:
 def _study_facts(opened: Opened) -> dict[str, Any]:
     """What the page says of the study; see `benchmark.report.page.render`."""
     assay = opened.assay
-    treated = assay.treated
+    treated = assay.treated[rows_of(assay.treated, tuple(opened.split.tested))]  # some schemes cannot score all
     treatments = treated.drop_duplicates([*TREATMENT_KEY, LABEL])
     wells = treated.drop_duplicates(WELL_KEY)
     counted = wells if _unit(opened) == "well" else treatments
@@ -99,6 +138,7 @@ def _study_facts(opened: Opened) -> dict[str, Any]:
         "source": assay.source,
         "scheme": opened.split.scheme,
         "held_out": HELD_OUT[opened.split.scheme][1],
+        "also_apart": "batches" if "batch" in opened.split.scheme else "",
         "n_folds": len(opened.split.folds),
         "n_fields": len(assay.predicted) if assay.channels else None,
         "n_wells": len(wells),

@@ -11,11 +11,14 @@ from benchmark.cellprofiler.measure import Measured
 from benchmark.images.reading import read_field, read_plane
 from benchmark.methods.settings import CLASSICAL, CNN, FinetunedMethod, FrozenMethod
 from benchmark.opened import Opened
-from benchmark.prepare import crops_of, measure_assay
-from benchmark.report.gallery import render_crops, render_outlines
-from benchmark.tables import COMPOUND, CONCENTRATION, FIELD_KEY, LABEL
+from benchmark.prepare import crops_of, measure_assay, object_roles_of
+from benchmark.report.gallery import render_crops, render_flagged, render_outlines
+from benchmark.tables import COMPOUND, CONCENTRATION, FIELD_KEY, LABEL, PLATE, SITE, WELL
 
 CROPS_SHOWN, OUTLINES_SHOWN = 6, 2
+FLAGGED_SHOWN = 24
+#: So many fields that are not flagged set the brightness of those that are.
+USUAL_SHOWN = 12
 
 
 def spread_sample(table: pd.DataFrame, n: int) -> dict[str, pd.DataFrame]:
@@ -36,6 +39,8 @@ def render_samples(opened: Opened, folder: Path) -> dict[str, Path]:
     pictures: dict[str, Path] = {}
     if not opened.assay.channels:
         return pictures
+    if len(opened.quality):
+        pictures[flagged_heading(opened)] = draw_flagged(opened, folder / "flagged.png")
     methods = opened.study.methods
     cnn = next((m for m in reversed(methods) if isinstance(m, CNN) and m.labels == "true"), None)
     if cnn is not None:
@@ -44,6 +49,42 @@ def render_samples(opened: Opened, folder: Path) -> dict[str, Path]:
     if any(isinstance(m, CLASSICAL) for m in methods):
         pictures["Segmentation by CellProfiler"] = _draw_outlines(opened, folder / "outlines.png")
     return pictures
+
+
+def flagged_heading(opened: Opened) -> str:
+    """How many fields were flagged, what became of them, and which are shown."""
+    n = len(opened.quality.drop_duplicates(FIELD_KEY))
+    fate = "left out" if opened.study.quality.flagged == "leave_out" else "kept"
+    shown = "" if n <= FLAGGED_SHOWN else f"; the {FLAGGED_SHOWN} that deviate most"
+    return f"Flagged fields ({n} of {len(opened.whole.fields)}, {fate}{shown})"
+
+
+def worst_flagged(flags: pd.DataFrame, n: int) -> pd.DataFrame:
+    """The ``n`` flagged fields that deviate most, a row each, in the order of plate, well and site.
+
+    Returns
+    -------
+    DataFrame
+        `FIELD_KEY` and ``reason``: all of a field's reasons, the strongest first, a line each.
+    """
+    ordered = flags.assign(_size=flags["deviations"].abs()).sort_values("_size", ascending=False, kind="stable")
+    fields = ordered.groupby(FIELD_KEY, sort=False)["reason"].agg("\n".join).reset_index()
+    return fields.head(n).sort_values(FIELD_KEY, kind="stable").reset_index(drop=True)
+
+
+def draw_flagged(opened: Opened, path: Path) -> Path:
+    """Write a contact sheet of the flagged fields that deviate most, in the brightness of those not flagged."""
+    fields = opened.whole.fields
+    rows = worst_flagged(opened.quality, FLAGGED_SHOWN).merge(fields, on=FIELD_KEY, how="left")
+    drawn = []
+    for _, row in rows.iterrows():
+        name = _row_title(opened, f"{row[PLATE]}, well {row[WELL]}, site {row[SITE]}")
+        drawn.append((read_field(opened.whole, row), f"{name}\n{row['reason']}"))
+    flagged = pd.MultiIndex.from_frame(opened.quality[FIELD_KEY])
+    sound = fields[~pd.MultiIndex.from_frame(fields[FIELD_KEY]).isin(flagged)]
+    usual = sound.iloc[:: max(1, len(sound) // USUAL_SHOWN)].head(USUAL_SHOWN)
+    return render_flagged(drawn, [read_field(opened.whole, row) for _, row in usual.iterrows()],
+                          opened.whole.channels, path)
 
 
 def _draw_crops(opened: Opened, method: FrozenMethod | FinetunedMethod, path: Path) -> Path:
@@ -79,7 +120,8 @@ def _row_title(opened: Opened, label: str) -> str:
 
 def _outlined(opened: Opened, measured: Measured, row: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     key = tuple(row[FIELD_KEY])
-    masks = [measured.mask_path(key, name) for name in ("Nuclei", "Cells")]
+    roles = object_roles_of(opened)
+    masks = [measured.mask_path(key, name) for name in (roles.nuclei, roles.cells)]
     if any(m is None for m in masks):
         return None
     nuclei, cells = (read_plane(m, 0) for m in masks if m is not None)

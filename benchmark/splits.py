@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,15 +21,22 @@ from sklearn.model_selection import StratifiedGroupKFold
 from benchmark.assays.fieldtable import Assay
 from benchmark.errors import LeakError, MorphobenchError
 from benchmark.files import digest, read_json, write_json
-from benchmark.tables import CELL_LINE, COMPOUND, CONTROL, LABEL, PLATE, WELL, WELL_KEY, path_column
+from benchmark.splits_audit import audit, why_unscored
+from benchmark.tables import BATCH, CELL_LINE, COMPOUND, CONTROL, LABEL, PLATE, TREATMENT_KEY, WELL, WELL_KEY
 
-Scheme = Literal["leave-one-compound-out", "leave-one-cell-line-out"]
+__all__ = ["HELD_OUT", "Fold", "Scheme", "Split", "Unscored", "WellKey", "audit", "inner_folds", "inner_groups",
+           "load_split", "make_split", "rows_of", "save_split", "study_split"]
+
+Scheme = Literal["leave-one-compound-out", "leave-one-compound-and-batch-out", "leave-one-cell-line-out"]
 WellKey = tuple[str, str]
 #: What a scheme holds out, one value a fold; and the words for it.
 HELD_OUT: Mapping[str, tuple[str, str]] = {
     "leave-one-compound-out": (COMPOUND, "compound"),
+    "leave-one-compound-and-batch-out": (COMPOUND, "compound"),
     "leave-one-cell-line-out": (CELL_LINE, "cell line"),
 }
+#: What test and training of a fold never share besides, of schemes that keep more apart than they hold out.
+ALSO_APART: Mapping[str, tuple[str, str]] = {"leave-one-compound-and-batch-out": (BATCH, "batch")}
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,39 @@ class Fold:
 
 
 @dataclass(frozen=True)
+class Unscored:
+    """A compound that a scheme gives no fold, since nothing that may be trained on could have told its label.
+
+    Attributes
+    ----------
+    name : str
+        The compound.
+    label : str
+        Its label; where controls are scored, those that cannot be told, joined.
+    treatments : int
+        Compound x concentration (x cell line) that fall out of the denominator.
+    wells : tuple of (plate, well)
+        Its scored wells, in no fold's test part.
+    reason : str
+        See `benchmark.splits_audit.why_unscored`.
+    response : tuple of (plate, well)
+        Its dose series, where the assay has one: not predicted.
+    """
+
+    name: str
+    label: str
+    treatments: int
+    wells: tuple[WellKey, ...]
+    reason: str
+    response: tuple[WellKey, ...] = ()
+
+    def __str__(self) -> str:
+        size = ", ".join(f"{n} {what}{'' if n == 1 else 's'}"
+                         for n, what in ((self.treatments, "treatment"), (len(self.wells), "well")))
+        return f"{self.name} ({self.label}; {size}) is not scored: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Split:
     """All folds of a scheme on one assay.
 
@@ -60,31 +100,63 @@ class Split:
         In the order of their names.
     left_out : tuple of str
         What is not scored, and why, one sentence each.
+    unscored : tuple of Unscored
+        Compounds of the assay's scored wells that have no fold, in the order of their names. Their treatments are in
+        no denominator.
     """
 
     scheme: str
     assay_hash: str
     folds: tuple[Fold, ...]
     left_out: tuple[str, ...] = ()
+    unscored: tuple[Unscored, ...] = ()
 
     @property
     def hash(self) -> str:
-        """Hash of the folds and of the assay they belong to (64 hexadecimal digits)."""
-        return digest([self.scheme, self.assay_hash, [[f.name, f.test, f.train, f.response] for f in self.folds]],
-                      64)
+        """Hash of the folds, of what has none, and of the assay they belong to (64 hexadecimal digits)."""
+        parts: list[Any] = [self.scheme, self.assay_hash, [[f.name, f.test, f.train, f.response] for f in self.folds]]
+        if self.unscored:  # else the hash is that of splits made before there was anything unscored
+            parts.append([[u.name, u.label, u.treatments, u.wells, u.reason, u.response] for u in self.unscored])
+        return digest(parts, 64)
+
+    @property
+    def apart(self) -> tuple[tuple[str, str], ...]:
+        """Columns whose values test and training of a fold never share, what is held out first, and their names."""
+        also = ALSO_APART.get(self.scheme)
+        return (HELD_OUT[self.scheme], *((also,) if also else ()))
+
+    @property
+    def tested(self) -> frozenset[WellKey]:
+        """Wells that are scored, each in one fold's test part."""
+        return frozenset(w for fold in self.folds for w in fold.test)
 
 
-def _leave_one_out(wells: pd.DataFrame, responses: pd.DataFrame, column: str) -> list[Fold]:
-    """One fold a value of ``column``: its wells are tested, all others may be trained on."""
+def _keys(table: pd.DataFrame, chosen: pd.Series) -> tuple[WellKey, ...]:
+    return tuple(table.loc[chosen, WELL_KEY].itertuples(index=False, name=None))
 
-    def keys(table: pd.DataFrame, chosen: pd.Series) -> tuple[WellKey, ...]:
-        return tuple(table.loc[chosen, WELL_KEY].itertuples(index=False, name=None))
 
-    return [
-        Fold(str(value), keys(wells, wells[column] == value), keys(wells, wells[column] != value),
-             keys(responses, responses[column] == value))
-        for value in sorted(wells[column].unique())
-    ]
+def _leave_one_out(
+    wells: pd.DataFrame, responses: pd.DataFrame, column: str, also: str | None
+) -> tuple[list[Fold], list[Unscored]]:
+    """One fold a value of ``column``: its wells are tested, others may be trained on.
+
+    With ``also``, only those that share no value of that column with what is tested or predicted. A fold whose
+    labels could then not be told is none, and is named.
+    """
+    folds, unscored = [], []
+    for value in sorted(wells[column].unique()):
+        test, response = wells[column] == value, responses[column] == value
+        train = ~test
+        if also:
+            train &= ~wells[also].isin({*wells.loc[test, also], *responses.loc[response, also]})
+        found = why_unscored(wells[test], wells[train], also) if also else None
+        if found is None:
+            folds.append(Fold(str(value), _keys(wells, test), _keys(wells, train), _keys(responses, response)))
+        else:
+            treatments = len(wells.loc[test, TREATMENT_KEY].drop_duplicates())
+            unscored.append(Unscored(str(value), found[0], treatments, _keys(wells, test), found[1],
+                                     _keys(responses, response)))
+    return folds, unscored
 
 
 def make_split(assay: Assay, assay_hash: str, scheme: Scheme, file_hashes: Mapping[str, str] | None = None) -> Split:
@@ -96,7 +168,7 @@ def make_split(assay: Assay, assay_hash: str, scheme: Scheme, file_hashes: Mappi
     Raises
     ------
     MorphobenchError
-        The assay has nothing to hold out by this scheme.
+        The assay has nothing to hold out by this scheme, or no fold is left that could be learnt.
     LeakError
         A fold is not sound; see `audit`.
     """
@@ -107,103 +179,48 @@ def make_split(assay: Assay, assay_hash: str, scheme: Scheme, file_hashes: Mappi
         only = ", ".join(map(repr, wells[column].unique())) or "none"
         raise MorphobenchError(f"{scheme} needs two {words}s or more, and the scored wells have {only}", "study.split",
                                f"Schemes: {', '.join(HELD_OUT)}.")
-    split = Split(scheme, assay_hash, tuple(_leave_one_out(wells, responses, column)), _not_scored(assay))
+    also = ALSO_APART.get(scheme)
+    if also and wells[also[0]].nunique() < 2:
+        raise MorphobenchError(
+            f"{scheme} needs two {also[1]}es or more, and the scored wells lie in one ({wells[also[0]].iloc[0]!r})",
+            "study.split", f"Map a column of the assay's table to `{also[1]}` if there were several, or use "
+            f"{' or '.join(s for s in HELD_OUT if s not in ALSO_APART)}.")
+    folds, unscored = _leave_one_out(wells, responses, column, also[0] if also else None)
+    if not folds:
+        raise MorphobenchError(f"{scheme} leaves no fold that could be scored ({unscored[0]}; and so on)",
+                               "study.split", "Use leave-one-compound-out: labels and batches are the same thing here.")
+    split = Split(scheme, assay_hash, tuple(folds), _not_scored(assay, unscored), tuple(unscored))
     audit(split, assay, assay_hash, file_hashes)
     return split
 
 
-def _not_scored(assay: Assay) -> tuple[str, ...]:
+def _not_scored(assay: Assay, unscored: Sequence[Unscored]) -> tuple[str, ...]:
     """What the assay holds and no fold scores, one sentence each."""
     sentences = [str(f) for f in assay.left_out]
+    sentences += [str(u) for u in unscored]
     responses = len(assay.responses.drop_duplicates(WELL_KEY))
     controls = int(assay.wells[CONTROL].eq("negative").sum())
     unlabelled = int((assay.wells[LABEL].eq("") & assay.wells[CONTROL].eq("")).sum()) - responses
     if controls and assay.scoring == "treatments":
         sentences.append(f"{controls} negative-control wells are not scored; they serve normalisation only")
-    if responses:
-        sentences.append(f"{responses} wells of the dose series are predicted and not scored: they have no label")
+    predicted = responses - sum(len(u.response) for u in unscored)
+    if predicted:
+        sentences.append(f"{predicted} wells of the dose series are predicted and not scored: they have no label")
     if unlabelled > 0:
         sentences.append(f"{unlabelled} wells without a label are neither trained on nor scored")
     return tuple(sentences)
-
-
-def audit(split: Split, assay: Assay, assay_hash: str, file_hashes: Mapping[str, str] | None = None) -> None:
-    """Assert that every fold is disjoint in what its scheme holds out, and in well, field and image content.
-
-    Also: the split was made on this very assay; every scored well is tested exactly once; every test
-    label can be learnt from training; every well of a dose series is predicted exactly once, where its compound
-    (or cell line) is held out, and trained on nowhere.
-
-    Parameters
-    ----------
-    file_hashes : mapping of str to str, optional
-        Relative path to content hash. With it, the same image under two names on both sides is found.
-
-    Raises
-    ------
-    LeakError
-        Any of these does not hold. The fold and the first offender are named.
-    """
-    if split.assay_hash != assay_hash:
-        raise LeakError("the split was made on other images or labels than this assay",
-                        remedy="Delete the study's splits.json to make it anew.")
-    treated = assay.treated
-    by_well = {key: rows for key, rows in treated.groupby(WELL_KEY)}
-    tested: list[WellKey] = [w for fold in split.folds for w in fold.test]
-    if sorted(tested) != sorted(by_well):
-        twice = sorted({w for w in tested if tested.count(w) > 1})
-        missing = sorted(set(by_well) - set(tested))
-        extra = sorted(set(tested) - set(by_well))
-        raise LeakError(f"the test wells of all folds are not the scored wells, each once: twice {twice[:3]}, "
-                        f"missing {missing[:3]}, unknown {extra[:3]}")
-    responses = {key: rows for key, rows in assay.responses.groupby(WELL_KEY)}
-    predicted = [w for fold in split.folds for w in fold.response]
-    if sorted(predicted) != sorted(responses):
-        raise LeakError(f"the dose series of all folds ({len(predicted)} wells) is not the assay's "
-                        f"({len(responses)} wells), each once")
-    for fold in split.folds:
-        _audit_fold(fold, HELD_OUT[split.scheme], by_well, responses, assay.channels, file_hashes)
-
-
-def _audit_fold(
-    fold: Fold,
-    held_out: tuple[str, str],
-    by_well: Mapping[Any, pd.DataFrame],
-    responses: Mapping[Any, pd.DataFrame],
-    channels: tuple[str, ...],
-    file_hashes: Mapping[str, str] | None,
-) -> None:
-    where = f"fold {fold.name!r}"
-    unknown = sorted(set(fold.train) - set(by_well))
-    if unknown:
-        raise LeakError(f"trains on wells that are not scored wells: {unknown[:3]}", where)
-    test = pd.concat([by_well[w] for w in fold.test])
-    # What is predicted, scored or not, must be as far from training as what is scored.
-    held = pd.concat([test, *(responses[w] for w in fold.response)])
-    train = pd.concat([by_well[w] for w in fold.train]) if fold.train else test.iloc[:0]
-    unlearnable = sorted(set(test[LABEL]) - set(train[LABEL]))
-    if unlearnable:
-        raise LeakError(f"no training well has the label {unlearnable[0]!r}: it cannot be scored", where)
-    column, words = held_out
-    pairs: list[tuple[str, set[Any], set[Any]]] = [
-        (words, set(held[column]), set(train[column])),
-        ("well", {*fold.test, *fold.response}, set(fold.train)),
-    ]
-    paths = [path_column(c) for c in channels]
-    pairs.append(("image file", set(held[paths].to_numpy().ravel()), set(train[paths].to_numpy().ravel())))
-    if file_hashes is not None:
-        pairs.append(("image content", {file_hashes[p] for p in pairs[-1][1]}, {file_hashes[p] for p in pairs[-1][2]}))
-    for what, in_test, in_train in pairs:
-        shared = sorted(in_test & in_train)
-        if shared:
-            raise LeakError(f"the {what} {shared[0]!r} is in both test and training", where)
 
 
 def save_split(path: Path, split: Split) -> None:
     """Write the folds as JSON with their hash."""
     folds = [{"name": f.name, "test": f.test, "train": f.train, "response": f.response} for f in split.folds]
     write_json(path, {"scheme": split.scheme, "assay_hash": split.assay_hash, "folds": folds,
-                      "left_out": split.left_out, "hash": split.hash})
+                      "left_out": split.left_out, "unscored": [asdict(u) for u in split.unscored],
+                      "hash": split.hash})
+
+
+def _wells(raw: Sequence[Sequence[str]]) -> tuple[WellKey, ...]:
+    return tuple((plate, well) for plate, well in raw)
 
 
 def load_split(path: Path, assay: Assay, assay_hash: str, file_hashes: Mapping[str, str] | None = None) -> Split:
@@ -218,13 +235,14 @@ def load_split(path: Path, assay: Assay, assay_hash: str, file_hashes: Mapping[s
     """
     raw = read_json(path)
     try:
-        folds = tuple(
-            Fold(f["name"], *(tuple((p, w) for p, w in f[part]) for part in ("test", "train", "response")))
-            for f in raw["folds"]
-        )
+        folds = tuple(Fold(f["name"], *(_wells(f[part]) for part in ("test", "train", "response")))
+                      for f in raw["folds"])
+        # Folds files of before had nothing unscored.
+        unscored = tuple(Unscored(**u | {part: _wells(u[part]) for part in ("wells", "response")})
+                         for u in raw.get("unscored", ()))
         if raw["scheme"] not in HELD_OUT:
             raise ValueError(f"unknown scheme {raw['scheme']!r}")
-        split = Split(raw["scheme"], raw["assay_hash"], folds, tuple(raw["left_out"]))
+        split = Split(raw["scheme"], raw["assay_hash"], folds, tuple(raw["left_out"]), unscored)
         stated = raw["hash"]
     except (KeyError, TypeError, ValueError) as error:
         raise MorphobenchError(f"is not a folds file ({error!r})", str(path), "Delete it and run again.") from error
@@ -244,8 +262,8 @@ def study_split(path: Path, assay: Assay, assay_hash: str, scheme: Scheme,
     if path.exists():
         split = load_split(path, assay, assay_hash, file_hashes)
         if split.scheme == scheme:
-            # What is left out is no part of the folds' hash: it is told as the assay tells it now.
-            return replace(split, left_out=_not_scored(assay))
+            # Sentences are no part of the folds' hash: what is left out is told as the assay tells it now.
+            return replace(split, left_out=_not_scored(assay, split.unscored))
         raise MorphobenchError(f"holds the scheme {split.scheme}, the study asks for {scheme}", str(path))
     split = make_split(assay, assay_hash, scheme, file_hashes)
     save_split(path, split)

@@ -4,36 +4,41 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from benchmark import __version__
+from benchmark.classical import PLAIN, Features, Measurements, classical_features
 from benchmark.cluster import available_cores
+from benchmark.errors import MorphobenchError
 from benchmark.files import read_json, write_json
 from benchmark.methods.classifier import summarise_choices
+from benchmark.methods.foldtable import Source
 from benchmark.methods.labels import Permuted, permute_labels, permute_wells
 from benchmark.methods.runs import RunFolder, fold_facts, open_run
 from benchmark.methods.settings import (
     CLASSICAL,
     CNN,
+    BaselineMethod,
     FinetunedMethod,
     FrozenMethod,
     MethodSettings,
     ProfileMethod,
-    summary,
     transductive,
 )
+from benchmark.methods.summary import summary
 from benchmark.methods.tabular import TabularFold, run_tabular_fold
 from benchmark.opened import Opened
-from benchmark.prepare import classical_features, crops_of, network_features
+from benchmark.prepare import crops_of, network_features
 from benchmark.splits import Fold
 from benchmark.tasks import run_serially
 
-PACKAGES = ("torch", "torchvision", "timm", "scikit-learn", "pycytominer", "pandas", "numpy", "h5py")
-ROLES = {"cell_count": "count", "profile": "classical", "cnn_frozen": "frozen", "cnn_finetuned": "finetuned"}
+PACKAGES = ("torch", "torchvision", "timm", "scikit-learn", "pycytominer", "copairs", "harmonypy", "pandas", "numpy",
+            "h5py")
+ROLES = {"cell_count": "count", "baseline": "baseline", "profile": "classical", "cnn_frozen": "frozen",
+         "cnn_finetuned": "finetuned"}
 
 
 @dataclass(frozen=True)
@@ -50,13 +55,13 @@ class FinishedRun:
         return self.method.title or self.method.name
 
 
-def run_baseline(opened: Opened) -> list[FinishedRun]:
+def run_baseline(opened: Opened, measurements: Measurements | None = None) -> list[FinishedRun]:
     """CellProfiler over the assay, then every classical method of the study."""
+    measurements = measurements or Measurements(opened)
     done = []
     for method in opened.study.methods:
         if isinstance(method, CLASSICAL):
-            features, absent, unit, inputs, facts = classical_features(opened, method)
-            done.append(_run_tabular(opened, method, features, absent, unit, inputs, facts))
+            done.append(_run_tabular(opened, method, classical_features(opened, method, measurements)))
     return done
 
 
@@ -65,8 +70,9 @@ def run_cnn(opened: Opened) -> list[FinishedRun]:
     done = []
     for method in opened.study.methods:
         if isinstance(method, FrozenMethod):
-            features, absent, inputs, facts = network_features(opened, method)
-            done.append(_run_tabular(opened, method, features, absent, "field", inputs, facts))
+            table, absent, inputs, facts = network_features(opened, method)
+            found = Features(Source(table, PLAIN), absent, "field", inputs, facts, False)
+            done.append(_run_tabular(opened, method, found))
         elif isinstance(method, FinetunedMethod):
             done.append(_run_finetuned(opened, method))
     return done
@@ -86,25 +92,24 @@ def _with_permutation(opened: Opened, method: MethodSettings, inputs: dict[str, 
     return inputs | ({"permuted": "wells of each compound"} if wells else {})
 
 
-def _run_tabular(
-    opened: Opened,
-    method: MethodSettings,
-    features: Path,
-    absent: Path,
-    unit: str,
-    inputs: dict[str, Any],
-    facts: dict[str, Any],
-) -> FinishedRun:
-    """Run the folds of a method on a feature table; ``facts`` go into its record."""
+def _run_tabular(opened: Opened, method: MethodSettings, found: Features) -> FinishedRun:
+    """Run the folds of a method on a feature table; its facts go into the run's record."""
     assert not isinstance(method, FinetunedMethod)
-    run = open_run(opened.folder, method, opened.split, _with_permutation(opened, method, inputs))
-    correlation = method.profile.correlation if isinstance(method, ProfileMethod) else None
+    run = open_run(opened.folder, method, opened.split, _with_permutation(opened, method, found.inputs))
+    decision = method.decision if isinstance(method, ProfileMethod) else "classifier"
+    if decision == "nearest" and opened.assay.scoring == "controls":
+        raise MorphobenchError("controls are scored here, well by well, and the nearest treatment decides on "
+                               "treatments", f"method {method.name}, decision: nearest", "Set decision to classifier.")
+    source = found.source
+    if isinstance(method, ProfileMethod):  # selection and correction are the method's own
+        source = replace(source, profile=method.profile)
 
     def task(fold: Fold, seed: int) -> TabularFold:
-        return TabularFold(features, absent, unit, method.name, fold, seed, method.classifier, correlation,
-                           _permuted(opened, method, seed), run.fold_path(fold, seed))
+        return TabularFold(source, found.absent, found.unit, method.name, fold, seed, method.classifier, decision,
+                           _permuted(opened, method, seed), tuple(opened.assay.labels), found.selected,
+                           run.fold_path(fold, seed))
 
-    return _finish(opened, method, run, run_tabular_fold, task, facts)
+    return _finish(opened, method, run, run_tabular_fold, task, found.facts)
 
 
 def _run_finetuned(opened: Opened, method: FinetunedMethod) -> FinishedRun:
@@ -158,10 +163,18 @@ def _description(opened: Opened, method: MethodSettings) -> dict[str, Any]:
     return {
         "role": _role(method),
         "control": method.labels == "permuted",
-        "transductive": transductive(method, _corrected(opened, method)),
+        "transductive": [*transductive(method, _corrected(opened, method)), *_left_out(opened)],
         "data_lock": opened.lock_hash,
         "summary": summary(method, opened.assay.scoring == "controls", bool(opened.assay.channels)),
     }
+
+
+def _left_out(opened: Opened) -> list[str]:
+    """What quality control compared test fields with, where it left any out; it looked at no label."""
+    if not len(opened.dropped):
+        return []
+    return [f"{len(opened.dropped)} fields left out by quality control, each compared with its plate and the other "
+            "wells of its treatment"]
 
 
 def _role(method: MethodSettings) -> str:
@@ -173,7 +186,10 @@ def _role(method: MethodSettings) -> str:
 
 def _corrected(opened: Opened, method: MethodSettings) -> str | None:
     """What the study's illumination correction estimated, where the method's pixels went through it."""
-    measured = opened.study.cellprofiler.illumination == "study"
+    if isinstance(method, BaselineMethod):
+        return None
+    whole = isinstance(method, ProfileMethod) and method.profile.source == "whole_field"
+    measured = (opened.study.whole_field if whole else opened.study.cellprofiler).illumination == "study"
     if isinstance(method, CNN):
         # Cell crops are cut where CellProfiler found nuclei in what it was given.
         corrected = method.crops.uses_illumination or (method.crops.kind == "cells" and measured)
@@ -208,6 +224,8 @@ def _record(opened: Opened, method: MethodSettings, run: RunFolder) -> dict[str,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "run": run.path.name,
     }
+    if folds[0].get("correction"):
+        record["correction"] = folds[0]["correction"]
     if "chosen" in folds[0]:
         record["choices"] = summarise_choices([f["chosen"] for f in folds])
         record["features"] = folds[0]["features"]

@@ -19,9 +19,10 @@ from benchmark.assays.settings import (
     ProfileTableSettings,
     TableAssaySettings,
 )
-from benchmark.cellprofiler.settings import CellProfilerSettings
+from benchmark.cellprofiler.settings import CellProfilerSettings, WholeFieldSettings
 from benchmark.errors import Fault, FaultsError, MorphobenchError
-from benchmark.images.settings import IlluminationSettings
+from benchmark.images.settings import IlluminationSettings, QualitySettings
+from benchmark.methods.grid_settings import GridSettings
 from benchmark.methods.settings import MethodSettings
 from benchmark.settings import Settings
 from benchmark.splits import Scheme
@@ -30,7 +31,8 @@ from benchmark.splits import Scheme
 STUDIES = Path(__file__).parent / "studies"
 SUFFIXES = (".yaml", ".yml")
 #: Folders of ``runs/<study>`` that are no method's.
-RESERVED = frozenset({"assay", "checked", "crops", "features", "illumination", "measured", "splits", "stages"})
+RESERVED = frozenset({"assay", "cells", "checked", "crops", "features", "grid", "illumination", "measured", "splits",
+                      "stages"})
 
 AssaySettings = Annotated[
     DemoAssaySettings | TableAssaySettings | ProfileTableSettings | Bbbc021AssaySettings | Bbbc021ProfilesSettings
@@ -60,6 +62,12 @@ class Study(Settings):
         Pipeline of the classical arm.
     illumination : settings
         Correction of uneven light, the same for CellProfiler and for crops of the scheme ``standard``.
+    whole_field : settings
+        The same for methods with ``profile: {source: whole_field}``: measurements of whole fields, not of cells.
+    quality : settings
+        Quality control of fields, the same for both arms.
+    grid : settings or None
+        A table of many kinds of profiles, corrections and decisions, beside the methods.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)
@@ -71,6 +79,9 @@ class Study(Settings):
     seeds: tuple[int, ...] = Field((1,), min_length=1)
     cellprofiler: CellProfilerSettings = CellProfilerSettings()
     illumination: IlluminationSettings = IlluminationSettings()
+    whole_field: WholeFieldSettings = WholeFieldSettings()
+    quality: QualitySettings = QualitySettings()
+    grid: GridSettings | None = None
 
     @model_validator(mode="after")
     def _unique(self) -> Study:
@@ -81,6 +92,11 @@ class Study(Settings):
         taken = sorted(set(names) & RESERVED)
         if taken:
             raise ValueError(f"a method cannot have the name {taken[0]!r}: the study keeps other things in that folder")
+        nearest = [m.name for m in self.methods if getattr(m, "decision", "") == "nearest"]
+        if self.grid is not None and "nearest" in self.grid.decisions:
+            nearest.append("grid")
+        if nearest and self.split == "leave-one-cell-line-out":
+            raise ValueError(f"{nearest[0]}: the nearest treatment needs folds that leave compounds out")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("a seed is given twice")
         return self

@@ -35,6 +35,16 @@ UNITS = ("crop", "field", "well", "treatment")
 UNIT_KEY = {"crop": [*FIELD_KEY, "crop"], "field": FIELD_KEY, "well": WELL_KEY, "treatment": TREATMENT_KEY}
 
 
+#: Parts of the name of a combination of a grid, and what stands between them.
+GRID_PARTS = ("profile", "normalise", "correction", "decision")
+SEPARATOR = " | "
+
+
+def combination(profile: str, normalise: str, correction: str, decision: str) -> str:
+    """Name of a combination, the ``method`` of its predictions."""
+    return SEPARATOR.join((profile, normalise, correction, decision))
+
+
 def path_column(channel: str) -> str:
     """Field-table column with the file of a channel, relative to the assay's root."""
     return f"Path_{channel}"
@@ -69,7 +79,9 @@ def check_predictions(table: pd.DataFrame, where: str = "prediction table") -> N
         A column is missing, a probability is not finite or out of range, a row does not sum to 1,
         a true label has no probability column, or a unit is predicted twice.
     """
-    missing = [c for c in [*WELL_KEY, COMPOUND, CONCENTRATION, LABEL, "unit", "method", "fold", "seed"]
+    # Of treatments alone nothing is known of wells: their profiles are means over them.
+    wells = [] if "unit" in table and (table["unit"] == "treatment").all() else WELL_KEY
+    missing = [c for c in [*wells, COMPOUND, CONCENTRATION, LABEL, "unit", "method", "fold", "seed"]
                if c not in table]
     if missing:
         raise MorphobenchError(f"lacks the columns {', '.join(missing)}", where)

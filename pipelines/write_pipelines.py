@@ -1,4 +1,4 @@
-"""Write ``analysis.cppipe`` and ``translocation.cppipe`` with CellProfiler's own API.
+"""Write the pipelines of this folder with CellProfiler's own API.
 
 Setting order and module revisions are then those of the installed release, and the files open
 unchanged in CellProfiler's own window. Run it with CellProfiler's interpreter:
@@ -7,11 +7,13 @@ unchanged in CellProfiler's own window. Run it with CellProfiler's interpreter:
 
 Sizes and thresholds suit full-resolution fields for analysis (about 1280×1024 pixels, nuclei 12–60 pixels
 wide) and BBBC013 for translocation (640×640 pixels, nuclei 10–35 pixels wide); studies of other
-magnifications change them by module and setting name.
+magnifications change them by module and setting name. The whole-field pipelines find no objects and have no sizes but
+those of their filters.
 """
 
 import logging
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import cellprofiler_core.preferences as preferences
@@ -25,6 +27,10 @@ CHANNELS = ["DNA", "Tubulin", "Actin"]
 REPORTER_CHANNELS = ["Reporter", "DNA"]
 OBJECTS = ["Nuclei", "Cells", "Cytoplasm"]
 MASKS = ["Nuclei", "Cells"]
+#: Standard deviations of the Gaussians whose differences are the bands, in pixels.
+SIGMAS = (1, 2, 4, 8)
+BANDS = ("Fine", "Medium", "Coarse")
+PERCENTILES = "1,5,10,25,50,75,90,95,99"
 
 
 class Builder:
@@ -59,10 +65,10 @@ def set_value(setting, value):
         setting.value = value
 
 
-def load(b):
+def load(b, **more):
     b.add("LoadData", "The table of images is given on the command line with --data-file.",
           csv_directory="Default Input Folder|", csv_file_name="load_data.csv", wants_images=True,
-          image_directory="None|", rescale=False)
+          image_directory="None|", rescale=False, **more)
 
 
 def correct_illumination(b):
@@ -138,11 +144,16 @@ def measure(b):
     measure_colocalisation(b, CHANNELS)
 
 
-def measure_basics(b, channels):
+def measure_quality(b, channels):
+    """Measures of focus and saturation, of images as they were loaded."""
     module = b.add("MeasureImageQuality", images_choice="Select...")
     group = module.image_groups[0]
     set_value(group.image_names, ["Orig" + c for c in channels])
     set_value(group.calculate_threshold, False)
+
+
+def measure_basics(b, channels):
+    measure_quality(b, channels)
     b.add("MeasureObjectSizeShape", objects_list=OBJECTS, calculate_zernikes=True, calculate_advanced=False)
     b.add("MeasureObjectIntensity", images_list=channels, objects_list=OBJECTS)
 
@@ -200,13 +211,16 @@ def save(b):
               wants_file_name_suffix=True, file_name_suffix="_" + name, file_format="tiff",
               pathname="Default Output Folder|", bit_depth="16-bit integer", overwrite=True,
               when_to_save="Every cycle")
+    export(b)
+
+
+def export(b):
     b.add("ExportToSpreadsheet", add_metadata=True, add_filepath=False, directory="Default Output Folder|",
           wants_everything=True, wants_prefix=False, wants_overwrite_without_warning=True,
           nan_representation="NaN")
 
 
-def translocation(b):
-    """Nucleus against cytoplasm of a reporter: BBBC013, BBBC014 and their like."""
+def load_reporter(b):
     load(b)
     for channel in REPORTER_CHANNELS:
         module = b.add("ImageMath", "8-bit files may have a background of 0, which says nothing of the lamp: an offset "
@@ -215,6 +229,11 @@ def translocation(b):
         set_value(module.images[0].image_name, "Orig" + channel)
         calculate_illumination(b, "Offset" + channel, channel, 160)
     apply_illumination(b, REPORTER_CHANNELS)
+
+
+def translocation(b):
+    """Nucleus against cytoplasm of a reporter: BBBC013, BBBC014 and their like."""
+    load_reporter(b)
     threshold = identify_nuclei(b, "10,35", 1.0, "0.06,1.0")
     # Haze over dense cells and dim nuclei in sparse places: one threshold for a whole field cuts into some.
     set_value(threshold.threshold_scope, "Adaptive")
@@ -239,12 +258,88 @@ def analysis(b):
         step(b)
 
 
+def illumination(b):
+    """Illumination functions of a plate, averaged over all of its fields (Singh et al. 2014, J Microsc 256:231)."""
+    load(b, wants_image_groupings=True, metadata_fields="Plate")
+    for channel in CHANNELS:
+        b.add("CorrectIlluminationCalculate", "The mean of all fields of a plate, smoothed by a median filter much "
+              "wider than a cell, over its median.",
+              image_name="Orig" + channel, illumination_image_name="Illum" + channel, intensity_choice="Regular",
+              each_or_all="All: Across cycles", rescale_option="Median", smoothing_method="Median Filter",
+              automatic_object_width="Manually", size_of_smoothing_filter=250)
+        b.add("SaveImages", "<plate>_Illum" + channel + ".npy",
+              save_image_or_figure="Image", image_name="Illum" + channel, file_name_method="Single name",
+              single_file_name=r"\g<Plate>_Illum" + channel, file_format="npy", pathname="Default Output Folder|",
+              overwrite=True, when_to_save="Last cycle")
+
+
+def whole_field(b):
+    """No objects: whole fields of DNA, tubulin and actin and of their transforms (after CP-CHARM)."""
+    load(b)
+    correct_illumination(b)
+    measure_whole(b, CHANNELS)
+
+
+def whole_field_two(b):
+    """No objects: whole fields of a reporter and DNA and of their transforms (after CP-CHARM)."""
+    load_reporter(b)
+    measure_whole(b, REPORTER_CHANNELS)
+
+
+def measure_whole(b, channels):
+    """Measure each channel, each of its transforms, and their pairs; nothing is saved but the table."""
+    transforms = [transform + channel for channel in channels for transform in transform_channel(b, channel)]
+    measure_quality(b, channels)
+    b.add("MeasureImageIntensity", "Percentiles stand for the histograms of WND-CHARM.",
+          images_list=[*channels, *transforms], wants_percentiles=True, percentiles=PERCENTILES)
+    for images, scales in ((channels, (3, 10)), (transforms, (3,))):
+        module = b.add("MeasureTexture", images_list=images, gray_levels=256, images_or_objects="Images")
+        while len(module.scale_groups) < len(scales):
+            module.add_scale()
+        for group, scale in zip(module.scale_groups, scales, strict=True):
+            set_value(group.scale, scale)
+    b.add("MeasureGranularity", images_list=channels, wants_objects=False, subsample_size=0.5,
+          image_sample_size=0.5, element_size=10, granular_spectrum_length=12)
+    same = [channels, *([kind + c for c in channels] for kind in ("Edges", *BANDS))]
+    for images in same:
+        b.add("MeasureColocalization", images_list=images, images_or_objects="Across entire image", do_all=False,
+              do_corr_and_slope=True, do_manders=images is channels, do_rwc=images is channels,
+              do_overlap=images is channels, do_costes=False)
+    export(b)
+
+
+def transform_channel(b, channel):
+    """Add the modules that make a channel's transforms; returns what comes before the channel in their names."""
+    for sigma in SIGMAS:
+        b.add("GaussianFilter", x_name=channel, y_name=f"Gauss{sigma}{channel}", sigma=sigma)
+    for band, (low, high) in zip(BANDS, pairwise(SIGMAS), strict=True):
+        module = b.add("ImageMath", "A band of sizes, as wavelets give it: the difference of two Gaussians around the "
+                       "middle of the grey levels.", operation="Subtract", addend=0.5,
+                       output_image_name=band + channel)
+        for operand, sigma in zip(module.images, (low, high), strict=True):
+            set_value(operand.image_name, f"Gauss{sigma}{channel}")
+            set_value(operand.factor, 2.0)
+    b.add("EnhanceEdges", image_name=channel, output_image_name="Sobel" + channel, method="Sobel", direction="All")
+    b.add("EnhanceOrSuppressFeatures", x_name=channel, y_name="Tubeness" + channel, method="Enhance",
+          enhance_method="Neurites", neurite_choice="Tubeness", smoothing=2.0, wants_rescale=False)
+    b.add("EnhanceOrSuppressFeatures", x_name=channel, y_name="Tophat" + channel, method="Enhance",
+          enhance_method="Speckles", object_size=10, speckle_accuracy="Fast")
+    for name, source in (("Edges", "Sobel"), ("Tubes", "Tubeness"), ("Speckles", "Tophat")):
+        module = b.add("ImageMath", "The root spreads small values over more of the 256 grey levels of texture.",
+                       operation="None", exponent=0.5, output_image_name=name + channel)
+        set_value(module.images[0].image_name, source + channel)
+    b.add("Resize", "A quarter of the size, smoothed before: patterns larger than cells.",
+          x_name=f"Gauss4{channel}", y_name="Small" + channel, size_method="Resize by a fraction or multiple of the "
+          "original size", resizing_factor_x=0.25, resizing_factor_y=0.25, interpolation="Bilinear")
+    return (*BANDS, "Edges", "Tubes", "Speckles", "Small")
+
+
 def main():
     logging.disable(logging.WARNING)
     fill_modules()
     logging.disable(logging.NOTSET)
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent)
-    for grow in (analysis, translocation):
+    for grow in (analysis, translocation, illumination, whole_field, whole_field_two):
         b = Builder()
         grow(b)
         out = folder / f"{grow.__name__}.cppipe"

@@ -5,15 +5,22 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import cv2
+import numpy as np
+import pandas as pd
 import pytest
+import tifffile
 import yaml
 from fake_bbbc import write_bbbc021, write_plate
+from PIL import Image
 from typer.testing import CliRunner
 
 from benchmark.assays.lock import LOCK_NAME, lock_hash
 from benchmark.cli import app
-from benchmark.errors import FaultsError, LeakError
-from benchmark.opened import open_study
+from benchmark.errors import FaultsError, LeakError, MorphobenchError
+from benchmark.opened import open_study, with_cell_flags
+from benchmark.samples import draw_flagged, flagged_heading, worst_flagged
+from benchmark.tables import COMPOUND, FIELD_KEY
 
 COUNT = {"name": "cell_count", "kind": "cell_count"}
 
@@ -76,9 +83,6 @@ def test_images_must_be_those_of_the_lock_file(tmp_path, monkeypatch):
 
 
 def test_profiles_without_images_run_the_classical_arm_alone(tmp_path, monkeypatch):
-    import numpy as np
-    import pandas as pd
-
     rng = np.random.default_rng(1)
     rows = []
     for plate in "PQ":
@@ -103,3 +107,176 @@ def test_profiles_without_images_run_the_classical_arm_alone(tmp_path, monkeypat
     for method, words in (({"name": "f", "kind": "cnn_frozen"}, "needs images"), (COUNT, "one row a well")):
         result = CliRunner().invoke(app, ["report", study(tmp_path, assay, method), "--jobs", "1"])
         assert result.exit_code == 2 and words in result.output + result.stderr
+
+
+def _field(rng: np.random.Generator) -> np.ndarray:
+    plane = np.zeros((96, 96))
+    for y, x in rng.integers(6, 90, (20, 2)):
+        cv2.circle(plane, (int(x), int(y)), 4, float(rng.normal(800, 80)), -1)
+    return np.clip(cv2.GaussianBlur(plane, (0, 0), 0.8) + rng.normal(300, 10, plane.shape), 0, 4095).astype(np.uint16)
+
+
+@pytest.fixture
+def plate(tmp_path, monkeypatch) -> Path:
+    """Two plates, four compounds of two labels, four fields a well; file f<i>.tif is row i."""
+    rng = np.random.default_rng(0)
+    rows = ["Plate,Well,Drug,Dose,MoA,File"]
+    for i in range(32):
+        drug = i // 4 % 4
+        rows.append(f"P{i // 16},A{drug:02d},drug {drug},1,{'xy'[drug % 2]},f{i}.tif")
+        tifffile.imwrite(tmp_path / f"f{i}.tif", _field(rng))
+    (tmp_path / "plan.csv").write_text("\n".join(rows))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def opened_plate(folder: Path, flagged: str = "keep", lone: str = "refuse", **quality: object):
+    text = {
+        "name": "mine", "methods": [COUNT], "quality": {"flagged": flagged, "deviations": 6.0, **quality},
+        "assay": {"kind": "table", "csv": "plan.csv", "channels": {"DNA": {"file": "{File}"}},
+                  "single_compound_labels": lone,
+                  "columns": {"plate": "Plate", "well": "Well", "compound": "Drug", "concentration": "Dose",
+                              "label": "MoA"}},
+    }
+    (folder / "mine.yaml").write_text(yaml.safe_dump(text))
+    return open_study(str(folder / "mine.yaml"), jobs=1)
+
+
+def spoil(folder: Path, i: int) -> None:
+    """Out of focus."""
+    plane = tifffile.imread(folder / f"f{i}.tif")
+    tifffile.imwrite(folder / f"f{i}.tif", cv2.GaussianBlur(plane, (0, 0), 7.0))
+
+
+def truncate(folder: Path, i: int) -> None:
+    path = folder / f"f{i}.tif"
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+def test_a_bad_image_costs_its_field_alone(plate):
+    sound = opened_plate(plate)
+    assert len(sound.assay.fields) == 32 and sound.assay.left_out == () and sound.dropped.empty
+    assert sound.whole is sound.assay and sound.whole_hash == sound.assay_hash
+    truncate(plate, 5)
+    (plate / "f9.tif").unlink()
+    tifffile.imwrite(plate / "f22.tif", np.full((96, 96), 7, np.uint16))
+    opened = opened_plate(plate)
+    assert len(opened.assay.fields) == 29 and opened.assay.fields.index.tolist() == list(range(29))
+    assert not set(opened.assay.fields["Path_DNA"]) & {"f5.tif", "f9.tif", "f22.tif"}
+    said = opened.split.left_out
+    for words in ("plate P0, well A01, site 2: left out: f5.tif is truncated",
+                  "plate P0, well A02, site 2: left out: f9.tif does not exist",
+                  "plate P1, well A01, site 3: left out: f22.tif is constant: every pixel is 7"):
+        assert sum(s.startswith(words) for s in said) == 1, (words, said)
+    assert opened.assay_hash != sound.assay_hash and opened.whole is opened.assay and opened.dropped.empty
+    again = opened_plate(plate)  # by the record of the check
+    assert again.assay_hash == opened.assay_hash and again.split == opened.split
+
+
+def test_the_hash_is_that_of_a_table_without_the_field(plate):
+    """Leaving out is as if the row had never been there."""
+    truncate(plate, 3)  # the last site of its well: the others keep their numbers
+    left = opened_plate(plate)
+    lines = (plate / "plan.csv").read_text().splitlines()
+    (plate / "plan.csv").write_text("\n".join(lines[:4] + lines[5:]))
+    assert opened_plate(plate).assay_hash == left.assay_hash
+
+
+def test_many_bad_images_and_faults_of_the_table_still_refuse(plate):
+    for i in (1, 5, 9, 13, 17, 21):
+        truncate(plate, i)
+    opened_plate(plate)
+    (plate / "f25.tif").unlink()  # 7 of 32
+    with pytest.raises(FaultsError) as caught:
+        opened_plate(plate)
+    assert len(caught.value.faults) == 7
+    for i in (1, 5, 9, 13, 17, 21):
+        (plate / f"f{i}.tif").unlink()
+    with pytest.raises(FaultsError, match="7 fault"):
+        opened_plate(plate)
+
+
+def test_the_same_picture_twice_refuses_beside_a_bad_one(plate):
+    truncate(plate, 5)
+    shutil.copy(plate / "f8.tif", plate / "f12.tif")
+    with pytest.raises(FaultsError, match="another well") as caught:
+        opened_plate(plate)
+    assert len(caught.value.faults) == 2 and "f5.tif" in str(caught.value)
+
+
+def test_wells_and_compounds_that_go_are_named_and_a_lone_label_is_not_scored(plate):
+    wells = [("x", (0, 1)), ("y", (2, 3)), ("x", (4, 5)), ("y", (12,)), ("z", (6, 7)), ("z", (8, 9))]
+    rows = ["Plate,Well,Drug,Dose,MoA,File"]
+    rows += [f"P0,A{k:02d},drug {k},1,{label},f{i}.tif" for k, (label, files) in enumerate(wells) for i in files]
+    (plate / "plan.csv").write_text("\n".join(rows))
+    opened_plate(plate)
+    truncate(plate, 12)  # the only field of drug 3, one of the two compounds with the label y
+    with pytest.raises(MorphobenchError, match=r"label 'y' has a single compound \(drug 1\)"):
+        opened_plate(plate)
+    opened = opened_plate(plate, lone="leave_out")
+    said = " | ".join(map(str, opened.assay.left_out))
+    for words in ("P0, A03: the well is left without", "drug 3, 1: the treatment is left without",
+                  "drug 3: the compound is left without", "label 'y' left out: a single compound (drug 1)"):
+        assert words in said, (words, said)
+    assert opened.assay.labels == ["x", "z"]
+
+
+def test_flagged_fields_are_kept_left_out_or_not_looked_at(plate, tmp_path):
+    sound = opened_plate(plate)
+    assert sound.quality.empty
+    for i in (6, 25):
+        spoil(plate, i)
+    kept = opened_plate(plate)
+    wanted = kept.assay.fields.loc[kept.assay.fields["Path_DNA"].isin(["f6.tif", "f25.tif"]), FIELD_KEY]
+    assert len(kept.assay.fields) == 32 and kept.dropped.empty and kept.assay.left_out == ()
+    assert kept.quality[FIELD_KEY].drop_duplicates().to_numpy().tolist() == wanted.to_numpy().tolist()
+    off = opened_plate(plate, "off")
+    assert off.quality.empty and off.assay_hash == kept.assay_hash and off.split.hash == kept.split.hash
+    left = opened_plate(plate, "leave_out")
+    assert len(left.assay.fields) == 30 and left.dropped.to_numpy().tolist() == wanted.to_numpy().tolist()
+    assert left.assay_hash != kept.assay_hash == left.whole_hash and left.whole.fields.equals(kept.assay.fields)
+    assert left.split.assay_hash == left.assay_hash
+    said = [s for s in left.split.left_out if "left out by quality control: out of focus" in s]
+    assert len(said) == 2 and said[0].startswith("plate P0, well A01, site 3:")
+    measured = list((plate / "runs" / "mine" / "checked").glob("quality-*"))
+    assert len(measured) == 2  # one of each content of the images, whatever the setting
+    assert flagged_heading(left) == "Flagged fields (2 of 32, left out)"
+    with Image.open(draw_flagged(left, tmp_path / "flagged.png")) as sheet:
+        assert sheet.width == 2 * 246 + 6 and sheet.height > 192
+
+
+def test_cell_counts_come_in_after_measuring(plate):
+    opened = opened_plate(plate, "leave_out")
+    counts = opened.whole.fields[FIELD_KEY].assign(cells=[60] * 32)
+    counts.loc[7, "cells"] = 3
+    after = with_cell_flags(opened, counts)
+    assert after.dropped.to_numpy().tolist() == counts.loc[[7], FIELD_KEY].to_numpy().tolist()
+    assert after.assay_hash == after.split.assay_hash != opened.assay_hash and after.whole_hash == opened.assay_hash
+    assert "few cells: 3, plate 60" in str(after.assay.left_out[0])
+    kept = with_cell_flags(opened_plate(plate, "keep"), counts)
+    assert kept.quality["measure"].tolist() == ["cells"] and kept.assay_hash == opened.assay_hash
+    same = opened_plate(plate, "leave_out", cell_count=False)
+    assert with_cell_flags(same, counts) is same
+    off = opened_plate(plate, "off")
+    assert with_cell_flags(off, counts).quality.empty
+    toxic = opened.whole.fields[COMPOUND] == "drug 2"
+    counts.loc[toxic, "cells"] = 2
+    counts.loc[7, "cells"] = 55
+    assert with_cell_flags(opened, counts).dropped.empty
+
+
+def test_quality_control_never_leaves_out_a_large_part(plate):
+    rng = np.random.default_rng(2)
+    opened = opened_plate(plate, "leave_out")
+    counts = opened.whole.fields[FIELD_KEY].assign(cells=60)
+    counts.loc[rng.choice(32, 8, replace=False), "cells"] = 0
+    with pytest.raises(MorphobenchError, match="would leave out 8 of 32 fields"):
+        with_cell_flags(opened, counts)
+
+
+def test_the_worst_flagged_fields_are_shown_with_all_their_reasons():
+    flags = pd.DataFrame({"Metadata_Plate": ["P", "P", "P", "Q"], "Metadata_Well": ["B", "A", "A", "A"],
+                          "Metadata_Site": 1, "deviations": [9.0, -7.0, 8.0, -20.0], "reason": list("bacd")})
+    shown = worst_flagged(flags, 2)
+    assert shown["reason"].tolist() == ["b", "d"] and shown["Metadata_Plate"].tolist() == ["P", "Q"]
+    assert worst_flagged(flags, 9)["reason"].tolist() == ["c\na", "b", "d"]

@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 
 from benchmark.assays.fieldtable import Assay, make_assay
 from benchmark.errors import Fault, LeakError, MorphobenchError
+from benchmark.files import digest
 from benchmark.splits import (
+    HELD_OUT,
     Fold,
+    Unscored,
     audit,
     inner_folds,
     inner_groups,
@@ -25,7 +28,7 @@ from benchmark.splits import (
     save_split,
     study_split,
 )
-from benchmark.tables import COMPOUND, LABEL, WELL_KEY, path_column, plane_column
+from benchmark.tables import BATCH, COMPOUND, LABEL, WELL_KEY, path_column, plane_column
 
 
 def paper_assay(tmp_path, **kinds) -> Assay:
@@ -216,3 +219,155 @@ def test_saved_folds_tell_what_is_left_out_as_the_assay_tells_it_now(tmp_path):
     again = study_split(path, replace(assay, left_out=(Fault("plate Z is left out"),)), "hash",
                         "leave-one-compound-out", None)
     assert "plate Z is left out" in again.left_out
+
+
+BOTH = "leave-one-compound-and-batch-out"
+
+
+def batch_assay(folder, compounds: list[tuple[int, list[tuple[int, int]]]], order: int | None = None) -> Assay:
+    """Compounds given as (label, [(batch, concentration), ...]), one well each; a plate a batch; DMSO on each plate."""
+    rows = []
+    for number, (label, wells) in enumerate(compounds):
+        for batch, concentration in wells:
+            rows.append((f"b{batch}", f"c{number:02d}", float(concentration), f"l{label}", ""))
+    rows += [(b, "DMSO", 0.0, "", "negative") for b in sorted({r[0] for r in rows})]
+    table = pd.DataFrame(rows, columns=[BATCH, COMPOUND, "Metadata_Concentration", LABEL, "Metadata_Control"])
+    table["Metadata_Plate"] = "P" + table[BATCH]
+    table["Metadata_Well"] = [f"W{i:03d}" for i in range(len(table))]
+    table["Metadata_Site"], table["Metadata_Replicate"] = 1, "1"
+    for c, channel in enumerate(CHANNELS):
+        table[path_column(channel)] = [f"f{i}.tif" for i in range(len(table))]
+        table[plane_column(channel)] = c
+    if order is not None:
+        table = table.sample(frac=1, random_state=order)
+    return make_assay("paper", folder, table, CHANNELS)
+
+
+WELLS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3)), min_size=1, max_size=4, unique=True)
+#: For each label, its compounds: two or more, since an assay refuses a label of one compound.
+LABELS = st.lists(st.lists(WELLS, min_size=2, max_size=3), min_size=1, max_size=3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(labels=LABELS)
+def test_compound_and_batches_are_apart_and_unscored_are_those_that_cannot_be_learnt(tmp_path_factory, labels):
+    compounds = [(label, wells) for label, of in enumerate(labels) for wells in of]
+    base = tmp_path_factory.getbasetemp()
+    assay = batch_assay(base, compounds)
+    # What can be learnt, from the drawn lists alone.
+    learnable = {}
+    for i, (label, wells) in enumerate(compounds):
+        own = {b for b, _ in wells}
+        others = {other for j, (other, more) in enumerate(compounds) if j != i for b, _ in more if b not in own}
+        learnable[f"c{i:02d}"] = label in others and len(others) > 1
+    if not any(learnable.values()):
+        with pytest.raises(MorphobenchError, match=r"needs two|leaves no fold"):
+            make_split(assay, "hash", BOTH)
+        return
+    split = make_split(assay, "hash", BOTH)
+    assert {f.name for f in split.folds} == {c for c, can in learnable.items() if can}
+    assert {u.name for u in split.unscored} == {c for c, can in learnable.items() if not can}
+    of = {tuple(r[WELL_KEY]): r for _, r in assay.wells.iterrows()}
+    for fold in split.folds:
+        compounds_of, batches_of = ({part: {of[w][c] for w in getattr(fold, part)} for part in ("test", "train")}
+                                    for c in (COMPOUND, BATCH))
+        assert not compounds_of["test"] & compounds_of["train"] and not batches_of["test"] & batches_of["train"]
+        # And nothing that may be trained on was forgotten.
+        assert set(fold.train) == {w for w, r in of.items() if r[LABEL] and r[BATCH] not in batches_of["test"]}
+    told = [*(w for f in split.folds for w in f.test), *(w for u in split.unscored for w in u.wells)]
+    assert sorted(told) == sorted(w for w, r in of.items() if r[LABEL])
+    assert sum(u.treatments for u in split.unscored) == len({(i, k) for i, (_, wells) in enumerate(compounds)
+                                                             for _, k in wells if not learnable[f"c{i:02d}"]})
+    assert all(str(u) in split.left_out for u in split.unscored)
+    save_split(base / "both.json", split)
+    assert load_split(base / "both.json", assay, "hash") == split
+    assert make_split(batch_assay(base, compounds, order=5), "hash", BOTH).hash == split.hash
+
+
+#: Label 0 in two batches; label 1 in two; label 2 in one only, with two compounds.
+THREE = [(0, [(0, 1), (0, 2)]), (0, [(1, 1)]), (1, [(0, 1)]), (1, [(1, 1)]), (2, [(1, 1), (1, 2)]), (2, [(1, 1)])]
+
+
+def test_a_label_of_one_batch_is_named_and_leaves_the_denominator(tmp_path):
+    split = make_split(batch_assay(tmp_path, THREE), "hash", BOTH)
+    assert [f.name for f in split.folds] == ["c00", "c01", "c02", "c03"] and len(split.tested) == 5
+    assert [(u.name, u.label, u.treatments, len(u.wells)) for u in split.unscored] == [("c04", "l2", 2, 2),
+                                                                                      ("c05", "l2", 1, 1)]
+    assert ("c04 (l2; 2 treatments, 2 wells) is not scored: no other compound has this label outside its own batches "
+            "(b1)") in split.left_out
+    again = study_split(tmp_path / "s.json", batch_assay(tmp_path, THREE), "hash", BOTH, None)
+    assert study_split(tmp_path / "s.json", batch_assay(tmp_path, THREE), "hash", BOTH, None) == again == split
+
+
+def test_audit_finds_again_what_is_unscored(tmp_path):
+    assay = batch_assay(tmp_path, THREE)
+    split = make_split(assay, "hash", BOTH)
+    first, left = split.folds[0], split.unscored[0]
+    can = Unscored("c00", "l0", 2, first.test, left.reason)
+    refused = {
+        "the batch 'b0' is in both": tampered(split, train=(*first.train, *split.folds[2].test)),
+        "one label": tampered(split, train=split.folds[1].test),
+        "says that it can be scored": replace(split, folds=split.folds[1:], unscored=(can, *split.unscored)),
+        "missing": replace(split, unscored=split.unscored[1:]),
+        "twice": replace(split, unscored=(*split.unscored, split.unscored[0])),
+        "what is said of it": replace(split, unscored=(replace(left, treatments=1), *split.unscored[1:])),
+        "does not hold": replace(split, unscored=(replace(left, reason="bad luck"), *split.unscored[1:])),
+        "not those of this compound": replace(split, unscored=(replace(left, name="c05"),
+                                                               replace(split.unscored[1], name="c04"))),
+        "scores every compound": replace(split, scheme="leave-one-compound-out"),
+    }
+    for message, leaky in refused.items():
+        with pytest.raises(LeakError, match=message):
+            audit(leaky, assay, "hash")
+    assert len({split.hash, *(leaky.hash for leaky in refused.values())}) == 1 + len(refused)  # all are in the hash
+
+
+def test_one_batch_is_refused_with_what_to_do(tmp_path):
+    with pytest.raises(MorphobenchError, match=r"two batches or more.*'1'.*leave-one-compound-out"):
+        make_split(paper_assay(tmp_path), "hash", BOTH)
+    with pytest.raises(MorphobenchError, match=r"two batches or more.*leave-one-compound-out"):
+        make_split(dose_assay(tmp_path), "hash", BOTH)
+    confounded = batch_assay(tmp_path, [(0, [(0, 1)]), (0, [(0, 1)]), (1, [(1, 1)]), (1, [(1, 1)])])
+    with pytest.raises(MorphobenchError, match="leaves no fold that could be scored"):
+        make_split(confounded, "hash", BOTH)
+
+
+def test_controls_are_scored_with_batches_apart_where_there_are_several(tmp_path):
+    assay = dose_assay(tmp_path)
+    rows = assay.fields.copy()
+    rows[BATCH] = rows["Metadata_Plate"] = np.where(rows[COMPOUND] == "c0", "x", "y")
+    split = make_split(make_assay("plates", tmp_path, rows, CHANNELS, scoring="controls"), "hash", BOTH)
+    assert not split.unscored and [len(f.response) for f in split.folds] == [8, 8]
+
+
+def test_hashes_of_the_older_schemes_are_what_they_were(tmp_path):
+    """The formula of before, and one hash as it was computed then: runs on disk are found by it."""
+    frozen = "8777f5d73fda9e054ad40068ddf6593626f02a203d4ca642eded9a7a2a1664b4"
+    for assay, scheme in ((paper_assay(tmp_path), "leave-one-compound-out"),
+                          (dose_assay(tmp_path, lines=True), "leave-one-cell-line-out")):
+        split = make_split(assay, "hash", scheme)
+        folds = [[f.name, f.test, f.train, f.response] for f in split.folds]
+        assert split.hash == digest([scheme, "hash", folds], 64)
+    assert make_split(paper_assay(tmp_path), "hash", "leave-one-compound-out").hash == frozen
+    save_split(tmp_path / "old.json", make_split(paper_assay(tmp_path), "hash", "leave-one-compound-out"))
+    raw = json.loads((tmp_path / "old.json").read_text())
+    del raw["unscored"]  # a folds file of before
+    (tmp_path / "old.json").write_text(json.dumps(raw))
+    assert load_split(tmp_path / "old.json", paper_assay(tmp_path), "hash").hash == frozen
+
+
+def test_every_scheme_says_what_it_holds_out():
+    assert {scheme: words for scheme, (_, words) in HELD_OUT.items()} == {
+        "leave-one-compound-out": "compound", BOTH: "compound", "leave-one-cell-line-out": "cell line"}
+
+
+def test_real_bbbc021_profiles_leave_compound_and_batch_out(data_folder, monkeypatch):
+    from benchmark.assays.profile_table import load_bbbc021_profiles
+    from benchmark.study import load_study, study_base
+
+    monkeypatch.setenv("MORPHOBENCH_DATA", str(data_folder))
+    study = load_study("bbbc021-profiles")
+    assay = load_bbbc021_profiles(study.assay, study.name, study_base("bbbc021-profiles"))
+    split = make_split(assay, "hash", BOTH)
+    assert {u.label for u in split.unscored} == {"Cholesterol-lowering", "Kinase inhibitors"}
+    assert 103 - sum(u.treatments for u in split.unscored) == 92

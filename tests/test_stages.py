@@ -31,8 +31,10 @@ def method(kind: str, **more: object) -> MethodSettings:
 def pretend(scoring: str = "treatments", cellprofiler: str = "study") -> Opened:
     """What `_description` reads of an opened study, of an assay with images."""
     study = SimpleNamespace(illumination=IlluminationSettings(),
-                            cellprofiler=CellProfilerSettings(illumination=cellprofiler))
-    return SimpleNamespace(study=study, assay=SimpleNamespace(channels=("DNA",), scoring=scoring), lock_hash="lock")
+                            cellprofiler=CellProfilerSettings(illumination=cellprofiler),
+                            whole_field=CellProfilerSettings(illumination=cellprofiler))
+    return SimpleNamespace(study=study, assay=SimpleNamespace(channels=("DNA",), scoring=scoring), lock_hash="lock",
+                           dropped=pd.DataFrame())
 
 
 @pytest.fixture
@@ -76,12 +78,12 @@ def test_a_record_follows_what_is_said_of_the_run_and_keeps_what_ran_it(opened):
 
 def test_a_page_is_drawn_again_when_anything_it_says_changes(opened, tmp_path):
     finished = run_baseline(opened)
-    assert make_report(opened, finished, tmp_path / "reports").fresh
+    assert make_report(opened, finished, reports=tmp_path / "reports").fresh
     (tmp_path / "reports" / "s" / "dose.csv").write_text("of a study that had doses\n")
-    assert not make_report(opened, finished, tmp_path / "reports").fresh
+    assert not make_report(opened, finished, reports=tmp_path / "reports").fresh
     for changed in (replace(opened, assay=replace(opened.assay, source="Another source.")),
                     replace(opened, split=replace(opened.split, left_out=("plate Z",)))):
-        made = make_report(changed, finished, tmp_path / "reports")
-        assert made.fresh and not make_report(changed, finished, tmp_path / "reports").fresh
+        made = make_report(changed, finished, reports=tmp_path / "reports")
+        assert made.fresh and not make_report(changed, finished, reports=tmp_path / "reports").fresh
     assert "plate Z" in made.page.read_text()
     assert not (tmp_path / "reports" / "s" / "dose.csv").exists()

@@ -105,3 +105,21 @@ def test_unknown_names_and_broken_files_are_clear(tmp_path):
     (tmp_path / "evil.yaml").write_text("name: !!python/object/apply:os.system ['true']\n")
     with pytest.raises(MorphobenchError, match="not valid YAML"):
         load_study(str(tmp_path / "evil.yaml"))
+
+
+def test_settings_of_whole_fields_keep_their_own_pipeline(tmp_path):
+    """A block that changes a setting of the whole-field pipeline must not fall back on the pipeline of cells."""
+    changed = {"settings": {"ImageMath[1]": {"Multiply the result by": 16}}}
+    study = load_study(write(tmp_path, lambda raw: raw.update(whole_field=changed)))
+    assert study.whole_field.pipeline == "pipelines/whole_field.cppipe" != study.cellprofiler.pipeline
+    with pytest.raises(FaultsError, match="cp_measure measures objects alone"):
+        load_study(write(tmp_path, lambda raw: raw.update(whole_field={"backend": "cp_measure"})))
+
+
+def test_the_nearest_treatment_needs_folds_that_leave_compounds_out(tmp_path):
+    def change(raw):
+        raw["split"] = "leave-one-cell-line-out"
+        raw["methods"].append({"name": "nsc", "kind": "profile", "decision": "nearest"})
+
+    with pytest.raises(FaultsError, match="nsc: the nearest treatment"):
+        load_study(write(tmp_path, change))

@@ -25,7 +25,7 @@ from benchmark.assays.faults import gathering, refuse
 from benchmark.assays.fieldtable import Assay, make_assay
 from benchmark.assays.official import collection_root, fetch_hint, has_official, lock_of, read_official
 from benchmark.assays.settings import Bbbc013AssaySettings
-from benchmark.assays.translocation import ROWS, WELLS, plate_files, read_platemap
+from benchmark.assays.translocation import ROWS, WELLS, find_platemap, plate_files, read_platemap
 from benchmark.errors import Fault, FaultsError, MorphobenchError
 from benchmark.tables import BATCH, COMPOUND, CONCENTRATION, CONTROL, LABEL, PLATE, REPLICATE, SITE, WELL
 
@@ -102,7 +102,7 @@ def _dose_numbers(root: Path, hint: str) -> dict[str, int]:
     """Dose number of each well, from whichever of the two files there is, or from both where they agree."""
     # The files lie beside the folder of images, whichever of the two the root is.
     tables = next((p for p in (root, root.parent) if has_official(p, METADATA)), None)
-    platemap = next((p for p in (root / PLATEMAP, root.parent / PLATEMAP) if p.is_file()), None)
+    platemap = find_platemap(root, PLATEMAP)
     if tables is None and platemap is None:
         raise MorphobenchError(f"holds neither {METADATA}.csv nor {PLATEMAP}, which give the doses", str(root), hint)
     ours = theirs = None

@@ -16,7 +16,7 @@ from benchmark.assays.faults import gathering, refuse
 from benchmark.assays.fieldtable import Assay, make_assay
 from benchmark.assays.official import collection_root, fetch_hint, lock_of
 from benchmark.assays.settings import Bbbc014AssaySettings
-from benchmark.assays.translocation import ROWS, plate_files, read_platemap
+from benchmark.assays.translocation import ROWS, find_platemap, plate_files, read_platemap
 from benchmark.errors import Fault, FaultsError, MorphobenchError
 from benchmark.tables import (
     BATCH,
@@ -90,8 +90,7 @@ def load_bbbc014(settings: Bbbc014AssaySettings, name: str, base: Path) -> Assay
 
 def _doses(root: Path, hint: str) -> dict[str, float]:
     """Dose of each well (mol/L), by the plate map, which must fall along the columns."""
-    # The map lies beside the folder of images, whichever of the two the root is.
-    platemap = next((p for p in (root / PLATEMAP, root.parent / PLATEMAP) if p.is_file()), None)
+    platemap = find_platemap(root, PLATEMAP)
     if platemap is None:
         raise MorphobenchError(f"holds no {PLATEMAP}, which gives the doses", str(root), hint)
     molar = read_platemap(platemap)

@@ -29,7 +29,7 @@ import pandas as pd
 from benchmark.assays.collections import PLATE_NAME
 from benchmark.assays.columns import expand
 from benchmark.assays.faults import gathering, refuse
-from benchmark.assays.fieldtable import Assay, make_assay
+from benchmark.assays.fieldtable import Assay, first_sites, make_assay
 from benchmark.assays.official import collection_root, fetch_hint, has_official, lock_of, read_official
 from benchmark.assays.settings import Bbbc021AssaySettings
 from benchmark.errors import Fault, FaultsError, MorphobenchError
@@ -38,7 +38,6 @@ from benchmark.tables import (
     COMPOUND,
     CONCENTRATION,
     CONTROL,
-    FIELD_KEY,
     LABEL,
     PLATE,
     REPLICATE,
@@ -93,9 +92,7 @@ def load_bbbc021(settings: Bbbc021AssaySettings, name: str, base: Path) -> Assay
     root = collection_root(settings.root, "bbbc021", base)
     images, moa = read_metadata(metadata_folder(settings.metadata, root, base), root)
     table, left_out = select(images, moa, settings.taxol, settings.compounds)
-    table = _chosen_plates(table, settings.plates)
-    if settings.fields_per_well is not None:
-        table = table.sort_values(FIELD_KEY).groupby(WELL_KEY).head(settings.fields_per_well)
+    table = first_sites(_chosen_plates(table, settings.plates), settings.fields_per_well)
     folders = locate_plates(root, table)
     for channel in CHANNELS:
         table[path_column(channel)] = table[PLATE].map(folders) + "/" + table[f"File_{channel}"]

@@ -11,14 +11,31 @@ import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import pandas as pd
 
-from benchmark.assays.settings import ColumnRule
+from benchmark.assays.settings import ColumnRule, Key, ProfileTableSettings, TableAssaySettings
 from benchmark.errors import Fault, FaultsError, MorphobenchError
-from benchmark.tables import CONCENTRATION, CONTROL
+from benchmark.tables import (
+    BATCH,
+    CELL_LINE,
+    COMPOUND,
+    CONCENTRATION,
+    CONTROL,
+    LABEL,
+    PLATE,
+    REPLICATE,
+    SITE,
+    WELL,
+)
 
+_COLUMN_OF: dict[Key, str] = {
+    "batch": BATCH, "plate": PLATE, "well": WELL, "site": SITE, "replicate": REPLICATE, "compound": COMPOUND,
+    "concentration": CONCENTRATION, "label": LABEL, "cell_line": CELL_LINE,
+}
+#: What is taken for keys that the mapping leaves out; sites are the caller's affair.
+_DEFAULTS: dict[Key, str] = {"batch": "1", "replicate": "1", "cell_line": ""}
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -84,12 +101,56 @@ def open_text(path: Path) -> TextIO:
     return path.open(encoding="utf-8-sig", newline="")
 
 
+def metadata_of(settings: TableAssaySettings | ProfileTableSettings, cells: pd.DataFrame, where: str,
+                faults: list[Fault]) -> tuple[pd.DataFrame, set[int]]:
+    """Metadata as a study's mapping of columns says, and controls by their compounds' names.
+
+    Blanks around a cell are dropped, so that ``taxol`` and ``taxol `` are one compound.
+
+    Parameters
+    ----------
+    settings : TableAssaySettings or ProfileTableSettings
+        The mapping, and the names of controls.
+    cells : DataFrame
+        Text, with every column that the mapping names.
+    where : str
+        How messages name the table.
+    faults : list of Fault
+        What is wrong is added here.
+
+    Returns
+    -------
+    table : DataFrame
+        A row a row of ``cells``: ``Metadata_*`` of the mapping and of the defaults (batch and replicate 1, no cell
+        line), text, but the concentration as float (µM), and site and replicate as whole numbers where they are.
+    bad : set of int
+        Rows that have a fault.
+    """
+    table = pd.DataFrame(index=cells.index)
+    bad: set[int] = set()
+    given: Mapping[Any, str | ColumnRule] = settings.columns
+    for key, column in _COLUMN_OF.items():
+        source = given.get(key, ColumnRule(value=_DEFAULTS[key]) if key in _DEFAULTS else None)
+        if source is not None:
+            table[column] = values_of(rule_of(source), key, cells, where, faults, bad)
+    # The rules of the settings keep a compound from being both.
+    kinds = {c: "negative" for c in settings.negative_controls} | {c: "positive" for c in settings.positive_controls}
+    table[CONTROL] = [kinds.get(c, "") for c in table[COMPOUND]]
+    table[CONCENTRATION] = concentrations_of(table, where, faults, bad)
+    for column in table.columns.intersection([SITE, REPLICATE]):
+        # As numbers where they are, so that site 10 comes after site 2.
+        if table[column].str.fullmatch(r"\d{1,9}").all():
+            table[column] = table[column].astype("int64")
+    return table, bad
+
+
 def rule_of(source: str | ColumnRule) -> ColumnRule:
+    """The rule of a key; a bare name is a column taken as it stands."""
     return ColumnRule(column=source) if isinstance(source, str) else source
 
 
 def values_of(rule: ColumnRule, key: str, cells: pd.DataFrame, where: str, faults: list[Fault],
-            bad: set[int]) -> list[str]:
+              bad: set[int]) -> list[str]:
     """Text of one key in every row."""
     if rule.column is None:
         return [str(rule.value).strip()] * len(cells)

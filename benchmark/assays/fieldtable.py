@@ -194,6 +194,13 @@ def lone_labels(table: pd.DataFrame) -> dict[str, str]:
     return {str(label): str(names[0]) for label, names in compounds.items() if len(names) == 1}
 
 
+def first_sites(table: pd.DataFrame, n: int | None) -> pd.DataFrame:
+    """The first ``n`` sites of each well, for a quick look; all where ``n`` is None."""
+    if n is None:
+        return table
+    return table.sort_values(FIELD_KEY, kind="stable").groupby(WELL_KEY).head(n)
+
+
 def make_assay(
     name: str,
     root: Path,

@@ -3,14 +3,13 @@
 Features are the columns that start with a compartment (``Cells_``, ``Cytoplasm_``, ``Nuclei_``), less those that
 say where or which and not what: positions (``Location``, ``AreaShape_Center``, ``AreaShape_BoundingBox``) and
 numbers of objects (``Number``, ``Parent``, ``Children``, closest neighbours). A classifier could learn the plate map
-from them. The same rule holds for what CellProfiler measures here (`benchmark.cellprofiler.ingest`).
+from them. One rule holds for these and for what CellProfiler measures here: `benchmark.objects`.
 """
 
 from __future__ import annotations
 
 import csv
 import gzip
-import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,14 +24,12 @@ import pyarrow.parquet as pq
 
 from benchmark.assays.columns import open_text
 from benchmark.errors import Fault, FaultsError, MorphobenchError
-from benchmark.tables import WELL_KEY
+from benchmark.objects import BOOKKEEPING_COLUMN
+from benchmark.tables import SITE, WELL_KEY
 
 A = TypeVar("A")
 PREFIXES = ("Cells_", "Cytoplasm_", "Nuclei_")
-_BOOKKEEPING = re.compile(
-    r"(?:[^_]+_)?(?:(?:Metadata|Location|Parent|Children|Number|FileName|PathName|URL|MD5Digest)_.*"
-    r"|ImageNumber|ObjectNumber|TableNumber|AreaShape_(?:Center|BoundingBox).*|Neighbors_.*ObjectNumber.*)"
-)
+SITES = ("Metadata_Site", "Image_Metadata_Site")
 PARQUET = (".parquet", ".pq")
 CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz")
 _BROKEN = (OSError, EOFError, ValueError, zlib.error, gzip.BadGzipFile, csv.Error, pyarrow.ArrowException)
@@ -59,7 +56,7 @@ def read_header(path: Path, separator: str) -> list[str]:
     if not path.name.lower().endswith((*PARQUET, *CSV)):
         raise MorphobenchError("is neither parquet nor CSV by its name", str(path),
                                f"Use {', '.join((*PARQUET, '.csv', '.csv.gz'))}.")
-    header = _guarded(path, read)
+    header = guarded(path, read)
     faults = [Fault(f"the column {c!r} stands there {n} times", path.name, "Give each column its own name.")
               for c, n in Counter(header).items() if n > 1]
     if faults:
@@ -94,7 +91,7 @@ def read_columns(path: Path, separator: str, columns: Sequence[str], text: bool 
         table = _read_csv(path, separator, columns, pyarrow.string())
         return table.apply(lambda column: column.where(column != "", None))
 
-    table = _guarded(path, read)
+    table = guarded(path, read)
     if table.empty:
         raise MorphobenchError("has no rows", str(path))
     if text:
@@ -109,7 +106,7 @@ def _read_csv(path: Path, separator: str, columns: Sequence[str], kind: pyarrow.
                                 convert_options=options).to_pandas()
 
 
-def _guarded(path: Path, read: Callable[[], A]) -> A:
+def guarded(path: Path, read: Callable[[], A]) -> A:
     """The result of a reader, or an error that names the file."""
     try:
         return read()
@@ -125,7 +122,7 @@ def _guarded(path: Path, read: Callable[[], A]) -> A:
 def is_feature(column: str, prefixes: Sequence[str]) -> bool:
     """Whether a column measures what a cell looks like: by its start, and not where or which it is."""
     start = column.startswith(tuple(prefixes)) if prefixes else not column.startswith(("Metadata_", "Image_"))
-    return start and not _BOOKKEEPING.fullmatch(column)
+    return start and not BOOKKEEPING_COLUMN.fullmatch(column)
 
 
 def read_features(
@@ -148,8 +145,8 @@ def read_features(
     Returns
     -------
     table : DataFrame
-        ``Metadata_Plate, Metadata_Well`` (text), and features as they are named, float64 (float32 where the file has
-        that). Infinities are missing values, as are empty cells.
+        ``Metadata_Plate, Metadata_Well`` (text), ``Metadata_Site`` where the file has it, and features as they are
+        named, float64 (float32 where the file has that). Infinities are missing values, as are empty cells.
     notes : list of Fault
         What was left out.
 
@@ -166,18 +163,24 @@ def read_features(
                                "measures something", str(path),
                                f"Set assay.prefixes; columns start with {', '.join(starts) or 'no prefix'}.")
     notes = []
-    aside = [c for c in candidates if _BOOKKEEPING.fullmatch(c) and c.startswith(tuple(prefixes))]
+    aside = [c for c in candidates if BOOKKEEPING_COLUMN.fullmatch(c) and c.startswith(tuple(prefixes))]
     if aside:
         notes.append(Fault(f"{len(aside)} of {len(aside) + len(features)} columns of {path.name} left out: they give "
                            f"positions or numbers of objects ({', '.join(aside[:2])}, …)"))
-    keys = read_columns(path, separator, [plate, well], text=True)[[plate, well]].set_axis(WELL_KEY, axis=1)
+    names = dict(zip((plate, well), WELL_KEY, strict=True))
+    site = next((c for c in SITES if c in header and c not in names), None)
+    if site is not None:
+        names[site] = SITE
+    keys = read_columns(path, separator, list(names), text=True)[list(names)].set_axis(list(names.values()), axis=1)
     faults = [Fault(f"{c} is empty", f"{path.name}, row {i}")
               for c, column in zip((plate, well), WELL_KEY, strict=True) for i in keys.index[keys[column] == ""]]
     values = read_columns(path, separator, features)[features]
     faults += [fault for column in features if (fault := _text_fault(values[column], path.name)) is not None]
     if faults:
         raise FaultsError(faults, f"{path} has {len(faults)} fault(s):")
-    return _clean(keys, values, path.name, notes)
+    narrow = all(d == np.float32 for d in values.dtypes)
+    numbers = values.to_numpy(np.float32 if narrow else np.float64, na_value=np.nan, copy=True)
+    return clean(keys, numbers, features, path.name, notes)
 
 
 def _text_fault(values: pd.Series, where: str) -> Fault | None:
@@ -193,22 +196,52 @@ def _text_fault(values: pd.Series, where: str) -> Fault | None:
                  remedy)
 
 
-def _clean(
-    keys: pd.DataFrame, values: pd.DataFrame, where: str, notes: list[Fault]
+def clean(
+    keys: pd.DataFrame, numbers: np.ndarray, features: Sequence[str], where: str, notes: Sequence[Fault]
 ) -> tuple[pd.DataFrame, list[Fault]]:
-    """Infinities to missing values; features and rows without any value go."""
-    narrow = all(d == np.float32 for d in values.dtypes)
-    numbers = values.to_numpy(np.float32 if narrow else np.float64, na_value=np.nan, copy=True)
-    endless = np.isinf(numbers)
-    numbers[endless] = np.nan
-    there = ~np.isnan(numbers)
-    columns, rows = there.any(axis=0), there.any(axis=1)
-    for wrong, what in ((int(endless.sum()), "infinite values taken as missing"),
+    """Keys and features as one table: infinities are missing values; features and rows without any value go.
+
+    Parameters
+    ----------
+    keys : DataFrame
+        Metadata of each row, text; sites become whole numbers where all of them are.
+    numbers : array of float, shape (rows, features)
+        Changed in place, and copied only where something goes.
+    features : sequence of str
+        Names of its columns.
+    where : str
+        How messages name the table.
+    notes : sequence of Fault
+        What was left out so far.
+
+    Raises
+    ------
+    MorphobenchError
+        Nothing is left.
+    """
+    endless, columns, rows = 0, np.zeros(len(features), bool), np.zeros(len(numbers), bool)
+    for j in range(len(features)):  # a column at a time: the table may fill half the memory
+        column = numbers[:, j]
+        wrong = np.isinf(column)
+        endless += int(wrong.sum())
+        column[wrong] = np.nan
+        there = ~np.isnan(column)
+        columns[j] = there.any()
+        rows |= there
+    notes = list(notes)
+    for count, what in ((endless, "infinite values taken as missing"),
                         (int((~columns).sum()), "features left out: they have no value in any row"),
                         (int((~rows).sum()), "rows left out: they have no value of any feature")):
-        if wrong:
-            notes = [*notes, Fault(f"{wrong} {what}", where)]
+        if count:
+            notes.append(Fault(f"{count} {what}", where))
     if not rows.any():
         raise MorphobenchError("has no value of any feature", where)
-    kept = pd.DataFrame(numbers[np.ix_(rows, columns)], columns=values.columns[columns])
-    return pd.concat([keys[rows].reset_index(drop=True), kept], axis=1), notes
+    if not (rows.all() and columns.all()):
+        numbers = numbers[np.ix_(rows, columns)]
+    table = pd.DataFrame(numbers, columns=np.asarray(features, object)[columns], copy=False)
+    kept = keys[rows].reset_index(drop=True)
+    for i, key in enumerate(kept.columns):
+        values = kept[key]
+        whole = key == SITE and values.str.fullmatch(r"\d{1,9}").all()
+        table.insert(i, key, values.astype("int64") if whole else values)
+    return table, notes

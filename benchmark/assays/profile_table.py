@@ -1,12 +1,14 @@
 """Assays that come as measured profiles, without images: a user's own table, and the published one of BBBC021.
 
-Forms that are read, as parquet, CSV or gzipped CSV:
+Forms that are read, as parquet, CSV or gzipped CSV (`benchmark.assays.profile_file`):
 
 - pycytominer's: ``Metadata_Plate``, ``Metadata_Well``, features; one row a well;
-- CytoTable's and CellProfiler's own: ``Image_Metadata_Plate``, ``Image_Metadata_Well``, ``Metadata_ImageNumber``,
-  features; one row a cell or a well.
+- CytoTable's: ``Image_Metadata_Plate``, ``Image_Metadata_Well``, ``Metadata_ImageNumber``, features; one row a cell
+  or a well;
 
-Which columns are features says `benchmark.assays.profile_file`.
+and CellProfiler's own output, a folder of CSV files or a SQLite file (`benchmark.assays.cellprofiler_files`).
+
+Which columns are features says `benchmark.objects`.
 """
 
 from __future__ import annotations
@@ -18,25 +20,21 @@ import pandas as pd
 
 from benchmark.assays.bbbc021 import SOURCE as BBBC021_SOURCE
 from benchmark.assays.bbbc021 import metadata_folder, read_metadata, select
+from benchmark.assays.cellprofiler_files import find_output, is_output, read_cells
 from benchmark.assays.collections import data_folder
-from benchmark.assays.columns import concentrations_of, expand, read_text_table, rule_of, values_of
+from benchmark.assays.columns import expand, metadata_of, read_text_table, rule_of
 from benchmark.assays.faults import gathering, refuse
 from benchmark.assays.fieldtable import Assay, make_assay
 from benchmark.assays.profile_file import PREFIXES, read_columns, read_features, read_header
-from benchmark.assays.settings import Bbbc021ProfilesSettings, ColumnRule, ProfileKey, ProfileTableSettings
+from benchmark.assays.settings import Bbbc021ProfilesSettings, ProfileTableSettings
 from benchmark.errors import Fault, FaultsError, MorphobenchError
 from benchmark.files import sha256_file
 from benchmark.tables import (
-    BATCH,
     CELL_LINE,
     COMPOUND,
-    CONCENTRATION,
     CONTROL,
     LABEL,
-    PLATE,
-    REPLICATE,
     SITE,
-    WELL,
     WELL_COLUMNS,
     WELL_KEY,
 )
@@ -48,11 +46,6 @@ LJOSA_SOURCE = (
 )
 _PLATES = ("Metadata_Plate", "Image_Metadata_Plate")
 _WELLS = ("Metadata_Well", "Image_Metadata_Well")
-_COLUMN_OF: dict[ProfileKey, str] = {
-    "batch": BATCH, "plate": PLATE, "well": WELL, "replicate": REPLICATE, "compound": COMPOUND,
-    "concentration": CONCENTRATION, "label": LABEL, "cell_line": CELL_LINE,
-}
-_DEFAULTS: dict[ProfileKey, str] = {"batch": "1", "replicate": "1", "cell_line": ""}
 
 
 def load_profile_table(settings: ProfileTableSettings, name: str, base: Path) -> Assay:
@@ -78,11 +71,13 @@ def load_profile_table(settings: ProfileTableSettings, name: str, base: Path) ->
         With everything that is wrong: columns that are missing, doubled or no numbers, wells without metadata.
     """
     path = expand(settings.profiles, base)
-    header = read_header(path, settings.separator)
+    output = find_output(path, settings.separator) if is_output(path) else None
+    header = output.columns if output else read_header(path, settings.separator)
     if settings.metadata is None:  # the profiles carry their metadata themselves
         given = [rule_of(settings.columns["plate"]).column, rule_of(settings.columns["well"]).column]
         used = {c for s in settings.columns.values() if (c := rule_of(s).column) is not None}
-        cells, where = read_columns(path, settings.separator, [c for c in header if c in used], text=True), path.name
+        found, where = [c for c in header if c in used], path.name
+        cells = output.metadata(found) if output else read_columns(path, settings.separator, found, text=True)
     else:
         given, used = [settings.plate_column, settings.well_column], set()
         metadata = expand(settings.metadata, base)
@@ -92,7 +87,9 @@ def load_profile_table(settings: ProfileTableSettings, name: str, base: Path) ->
         wells = _wells(settings, cells, where)
     with gathering(faults):
         plate, well = _key_columns(given, header, path)
-        features, notes = read_features(path, settings.separator, header, plate, well, settings.prefixes, used)
+        prefixes = settings.prefixes
+        features, notes = read_cells(output, plate, well, prefixes) if output else read_features(
+            path, settings.separator, header, plate, well, PREFIXES if prefixes is None else prefixes, used)
     refuse(faults, f"The profiles of {name} have {len(faults)} fault(s):")
     aside = wells.iloc[:0]
     if settings.unlabelled == "leave_out":
@@ -100,7 +97,7 @@ def load_profile_table(settings: ProfileTableSettings, name: str, base: Path) ->
         wells, aside = wells[~bare], wells[bare]
     wells, features, notes = _join(name, path, wells, features, notes, aside, "they have no label and are no control")
     return make_assay(name, path.parent, wells, (), source=settings.source, features=features,
-                      features_hash=sha256_file(path), left_out=notes,
+                      features_hash=output.sha256 if output else sha256_file(path), left_out=notes,
                       single_compound_labels=settings.single_compound_labels,
                       unlabelled="keep" if settings.unlabelled == "keep" else "refuse")
 
@@ -211,24 +208,15 @@ def _key_columns(given: Sequence[str | None], header: Sequence[str], path: Path)
 def _wells(settings: ProfileTableSettings, cells: pd.DataFrame, where: str) -> pd.DataFrame:
     """One row a well: metadata as the mapping says, and controls."""
     faults: list[Fault] = []
-    bad: set[int] = set()
     missing = sorted({c for s in settings.columns.values() if (c := rule_of(s).column) is not None and c not in cells})
     if missing:
         raise FaultsError([Fault(f"has no column {c!r}, wanted in assay.columns", where,
                                  f"It has: {', '.join(map(repr, cells.columns[:12]))}.") for c in missing],
                           "The mapping of columns does not fit the metadata:")
-    table = pd.DataFrame(index=cells.index)
-    for key, column in _COLUMN_OF.items():
-        source = settings.columns.get(key, ColumnRule(value=_DEFAULTS[key]) if key in _DEFAULTS else None)
-        assert source is not None  # required keys are checked by the settings
-        table[column] = values_of(rule_of(source), key, cells, where, faults, bad)
-    kinds = {c: "negative" for c in settings.negative_controls} | {c: "positive" for c in settings.positive_controls}
-    table[CONTROL] = [kinds.get(c, "") for c in table[COMPOUND]]
-    table[CONCENTRATION] = concentrations_of(table, where, faults, bad)
+    table, bad = metadata_of(settings, cells, where, faults)
+    controls = dict.fromkeys((*settings.negative_controls, *settings.positive_controls))
     faults += [Fault(f"controls name {c!r}, a compound that is in no well", where)
-               for c in kinds if c not in set(table[COMPOUND])]
-    if table[REPLICATE].astype(str).str.fullmatch(r"\d{1,9}").all():
-        table[REPLICATE] = table[REPLICATE].astype("int64")
+               for c in controls if c not in set(table[COMPOUND])]
     wells = table.drop(index=sorted(bad)).drop_duplicates()
     for (plate, well), rows in wells[wells.duplicated(WELL_KEY, keep=False)].groupby(WELL_KEY):
         differing = [c for c in WELL_COLUMNS if rows[c].nunique() > 1]

@@ -160,21 +160,25 @@ ProfileKey = Literal["batch", "plate", "well", "replicate", "compound", "concent
 
 
 class ProfileTableSettings(Settings):
-    """A user's own profiles, one or many rows a well, as CytoTable or pycytominer write them.
+    """A user's own profiles, one or many rows a well: a table as CytoTable or pycytominer write it, or CellProfiler's
+    own output (a folder with ExportToSpreadsheet's CSV files, or a SQLite file of ExportToDatabase).
 
     With ``metadata`` the ``columns`` name columns of that CSV, which is joined by plate and well; without it they
-    name columns of the profile table.
+    name columns of the profile table, or of CellProfiler's table of images (with or without ``Image_``).
     """
 
     kind: Literal["profile_table"] = "profile_table"
-    profiles: str = Field(min_length=1, description="Parquet or CSV (.gz); relative to the study file.")
+    profiles: str = Field(min_length=1, description="Parquet, CSV (.gz), SQLite (.db, .sqlite, .sqlite3), or a folder "
+                          "of CSV or SQLite files, or of such folders; relative to the study file.")
     metadata: str | None = Field(None, description="CSV (.gz) with what is in each well.")
     separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
     columns: dict[ProfileKey, str | ColumnRule]
     plate_column: str | None = Field(None, description="In the profiles; by default Metadata_Plate and the like.")
     well_column: str | None = Field(None, description="In the profiles; by default Metadata_Well and the like.")
-    prefixes: tuple[str, ...] = Field(("Cells_", "Cytoplasm_", "Nuclei_"), description="What features start with; () "
-                                      "takes every column that is neither metadata nor named in `columns`.")
+    prefixes: tuple[str, ...] | None = Field(None, description="What features start with. By default Cells_, "
+                                             "Cytoplasm_ and Nuclei_, in CellProfiler's own output every kind of "
+                                             "object. () takes every column that is neither metadata nor named in "
+                                             "`columns`.")
     negative_controls: list[str] = Field([], description="Names of compounds that are untreated or DMSO.")
     positive_controls: list[str] = Field([], description="Names of compounds with a known strong effect.")
     unlabelled: Literal["refuse", "keep", "leave_out"] = Field("refuse", description="Wells without a label that are "

@@ -9,35 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmark.assays.columns import concentrations_of, expand, read_text_table, rule_of, values_of
+from benchmark.assays.columns import expand, metadata_of, read_text_table, rule_of
 from benchmark.assays.faults import faults_of
-from benchmark.assays.fieldtable import Assay, field_table_faults, lone_labels, make_assay
-from benchmark.assays.settings import ColumnRule, Key, TableAssaySettings
+from benchmark.assays.fieldtable import Assay, field_table_faults, first_sites, lone_labels, make_assay
+from benchmark.assays.settings import TableAssaySettings
 from benchmark.errors import Fault, FaultsError, MorphobenchError
 from benchmark.files import inside
-from benchmark.tables import (
-    BATCH,
-    CELL_LINE,
-    COMPOUND,
-    CONCENTRATION,
-    CONTROL,
-    FIELD_KEY,
-    LABEL,
-    PLATE,
-    REPLICATE,
-    SITE,
-    WELL,
-    WELL_KEY,
-    path_column,
-    plane_column,
-)
+from benchmark.tables import COMPOUND, SITE, WELL_KEY, path_column, plane_column
 
-_COLUMN_OF: dict[Key, str] = {
-    "batch": BATCH, "plate": PLATE, "well": WELL, "site": SITE, "replicate": REPLICATE, "compound": COMPOUND,
-    "concentration": CONCENTRATION, "label": LABEL, "cell_line": CELL_LINE,
-}
-#: What is taken for keys that the mapping leaves out; sites are counted instead.
-_DEFAULTS: dict[Key, str] = {"batch": "1", "replicate": "1", "cell_line": ""}
 _NAME = re.compile(r"\{([^{}]*)\}")
 
 
@@ -98,7 +77,9 @@ def table_faults(settings: TableAssaySettings, name: str, base: Path) -> tuple[A
         if len(cells.columns) == 1:
             remedy += f" Is {settings.separator!r} the right assay.separator?"
         return None, [*faults, *(Fault(m, path.name, remedy) for m in missing)]
-    table, bad = _metadata(settings, cells, path.name, faults)
+    table, bad = metadata_of(settings, cells, path.name, faults)
+    if SITE not in table:
+        table[SITE] = table.groupby(WELL_KEY).cumcount() + 1
     _files(settings, cells, table, root, bad, faults)
     faults += [Fault(f"{what}_controls names {compound!r}, a compound that the CSV does not have", path.name)
                for what, names in (("negative", settings.negative_controls), ("positive", settings.positive_controls))
@@ -112,8 +93,7 @@ def table_faults(settings: TableAssaySettings, name: str, base: Path) -> tuple[A
                              "cannot score", path.name) for label, compound in lone_labels(table).items()]
         sound = table.drop(index=sorted(bad))
         return (Assay(name, root, sound, tuple(settings.channels)) if len(sound) and root.is_dir() else None), faults
-    if settings.fields_per_well is not None:
-        table = table.sort_values(FIELD_KEY, kind="stable").groupby(WELL_KEY).head(settings.fields_per_well)
+    table = first_sites(table, settings.fields_per_well)
     try:
         assay = make_assay(name, root, table, list(settings.channels), source=settings.source,
                            single_compound_labels=settings.single_compound_labels)
@@ -141,31 +121,6 @@ def _missing_columns(settings: TableAssaySettings, have: pd.Index) -> list[str]:
         if re.search(r"[{}]", _NAME.sub("", spec.file)):
             sentences.append(f"assay.channels.{channel}.file {spec.file!r} has a brace without its partner")
     return sentences
-
-
-def _metadata(settings: TableAssaySettings, cells: pd.DataFrame, where: str,
-              faults: list[Fault]) -> tuple[pd.DataFrame, set[int]]:
-    """Metadata columns of the field table, and the rows that have a fault in them.
-
-    Blanks around a cell are dropped, so that ``taxol`` and ``taxol `` are one compound.
-    """
-    table = pd.DataFrame(index=cells.index)
-    bad: set[int] = set()
-    for key, column in _COLUMN_OF.items():
-        source = settings.columns.get(key, ColumnRule(value=_DEFAULTS[key]) if key in _DEFAULTS else None)
-        if source is not None:
-            table[column] = values_of(rule_of(source), key, cells, where, faults, bad)
-    # The rules of the settings keep a compound from being both.
-    kinds = {c: "negative" for c in settings.negative_controls} | {c: "positive" for c in settings.positive_controls}
-    table[CONTROL] = [kinds.get(c, "") for c in table[COMPOUND]]
-    table[CONCENTRATION] = concentrations_of(table, where, faults, bad)
-    if SITE not in table:
-        table[SITE] = table.groupby(WELL_KEY).cumcount() + 1
-    for column in (SITE, REPLICATE):
-        # As numbers where they are, so that site 10 comes after site 2.
-        if table[column].astype(str).str.fullmatch(r"\d{1,9}").all():
-            table[column] = table[column].astype("int64")
-    return table, bad
 
 
 def _files(settings: TableAssaySettings, cells: pd.DataFrame, table: pd.DataFrame, root: Path, bad: set[int],

@@ -90,6 +90,11 @@ def _matches(folder: Path) -> dict[tuple[int, str], list[str]]:
     return dict(files)
 
 
+def find_platemap(root: Path, name: str) -> Path | None:
+    """The plate map, which lies beside the folder of images, whichever of the two the root is; None without one."""
+    return next((p for p in (root / name, root.parent / name) if p.is_file()), None)
+
+
 def read_platemap(path: Path) -> dict[str, float]:
     """Doses of a plate map: a heading, then 96 entries in the order of `WELLS`.
 

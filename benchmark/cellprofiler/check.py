@@ -15,12 +15,10 @@ import numpy as np
 import pandas as pd
 
 from benchmark.cellprofiler.execute import DONE, LOG, OUT
-from benchmark.cellprofiler.pipeline import csv_prefix, module_names, saved_masks
+from benchmark.cellprofiler.pipeline import csv_prefix, module_names, object_names, saved_masks
 from benchmark.cellprofiler.shards import NUMBER, Shard
 from benchmark.errors import MorphobenchError
 
-#: Makes the error for one finding: what, and what to do.
-Fail = Callable[..., MorphobenchError]
 #: Modules that write Image.csv or come after it leave no trace in it.
 _LAST = "ExportToSpreadsheet"
 _UNKNOWN = re.compile(r"Could not find the (\S+) module")
@@ -32,6 +30,14 @@ _CHATTER = re.compile(r"Image # \d+, module|Warning:|^\s*return _convert|skimage
                       r"MySQL|MySQLdb|Experiment-wide values|exporttodatabase\.py|^Traceback")
 
 
+class PipelineFault(MorphobenchError):
+    """What no choice of fields can mend: the pipeline, or the form of what it writes, is at fault."""
+
+
+#: Makes the error for one finding (what, what to do, its type): MorphobenchError where one field may be to blame.
+Fail = Callable[..., MorphobenchError]
+
+
 @dataclass(frozen=True)
 class Output:
     """Checked output of one shard.
@@ -41,7 +47,8 @@ class Output:
     images : DataFrame
         Image.csv, sorted by and indexed with the field's number.
     objects : dict
-        Object name → its table, with the column `NUMBER` (int) for its field.
+        Object name → its table, with the column `NUMBER` (int) for its field. Empty for a pipeline that finds no
+        objects.
     masks : dict
         Object name → label mask of each field, in the order of the fields.
     """
@@ -71,21 +78,24 @@ def check_run(shard: Shard, folder: Path, pipeline: str, log: str = "") -> Outpu
 
     Raises
     ------
+    PipelineFault
+        The pipeline dropped a module or did not run it, or what it writes is missing or has not the form it must have:
+        no field is to blame.
     MorphobenchError
-        Anything is missing or does not add up; the message names the field and the module where they
-        are known, the log file and its last telling lines.
+        Anything else is missing or does not add up. Both messages name the field and the module where they are known,
+        the log file and its last telling lines.
     """
     lines = _log_lines(folder / LOG)
 
-    def fail(what: str, remedy: str = "") -> MorphobenchError:
+    def fail(what: str, remedy: str = "", kind: type[MorphobenchError] = MorphobenchError) -> MorphobenchError:
         tail = [line.strip()[:200] for line in lines if line.strip() and not _CHATTER.search(line)][-4:]
         said = f" CellProfiler's last words: {' | '.join(tail)}" if tail else ""
-        return MorphobenchError(what, f"shard {shard.key}, log {log or folder / LOG}", remedy + said)
+        return kind(what, f"shard {shard.key}, log {log or folder / LOG}", remedy + said)
 
     unknown = sorted({m[1] for line in lines if (m := _UNKNOWN.search(line))})
     if unknown:
         raise fail(f"CellProfiler does not know the module(s) {', '.join(unknown)} and leaves them out",
-                   "Correct the pipeline, or install the plugin.")
+                   "Correct the pipeline, or install the plugin.", PipelineFault)
     done = (folder / DONE).read_text(errors="replace").strip() if (folder / DONE).exists() else "nothing"
     if done != "Complete":
         raise fail(f"CellProfiler did not complete (done-file says {done}{_last_place(lines, shard)})")
@@ -93,7 +103,7 @@ def check_run(shard: Shard, folder: Path, pipeline: str, log: str = "") -> Outpu
     images = _read(folder / OUT / f"{prefix}Image.csv", fail)
     images = _check_fields(images, shard, fail)
     _check_modules(images, shard, pipeline, fail)
-    objects = _check_objects(images, shard, folder / OUT, prefix, fail)
+    objects = _check_objects(images, shard, folder / OUT, prefix, fail, bool(object_names(pipeline)))
     return Output(images, objects, _check_masks(shard, folder / OUT, pipeline, fail))
 
 
@@ -116,21 +126,22 @@ def _read(path: Path, fail: Fail) -> pd.DataFrame:
         return pd.read_csv(path, na_values=["nan"], low_memory=False)
     except FileNotFoundError:
         raise fail(f"{path.name} was not written", "ExportToSpreadsheet must export all measurement types, "
-                   "each object to a file of its own, into the default output folder.") from None
+                   "each object to a file of its own, into the default output folder.", PipelineFault) from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise fail(f"{path.name} cannot be read ({error})") from error
+        raise fail(f"{path.name} cannot be read ({error})", kind=PipelineFault) from error
 
 
 def _check_fields(images: pd.DataFrame, shard: Shard, fail: Fail) -> pd.DataFrame:
     """Exactly the staged fields, each once; indexed and sorted by number."""
     if NUMBER not in images or "ImageNumber" not in images:
-        raise fail(f"Image.csv lacks the column {NUMBER if NUMBER not in images else 'ImageNumber'}")
+        raise fail(f"Image.csv lacks the column {NUMBER if NUMBER not in images else 'ImageNumber'}",
+                   kind=PipelineFault)
     numbers = pd.to_numeric(images[NUMBER], errors="coerce")
     lacking = [shard.fields[i].name for i in range(len(shard.fields)) if not (numbers == i).any()]
     if lacking:
         raise fail(f"{len(lacking)} of {len(shard.fields)} fields are not in Image.csv, {lacking[0]} the first")
     if len(images) != len(shard.fields) or numbers.duplicated().any():
-        raise fail(f"Image.csv has {len(images)} rows for {len(shard.fields)} fields")
+        raise fail(f"Image.csv has {len(images)} rows for {len(shard.fields)} fields", kind=PipelineFault)
     return images.set_index(numbers.astype(int)).sort_index()
 
 
@@ -142,30 +153,32 @@ def _check_modules(images: pd.DataFrame, shard: Shard, pipeline: str, fail: Fail
     executed = [name for _, name, _ in found if name != _LAST]
     if executed[: len(expected)] != expected:
         missing = [name for name in dict.fromkeys(expected) if executed.count(name) < expected.count(name)]
-        raise fail(f"CellProfiler did not run {', '.join(missing) or 'the modules in the order'} of the pipeline")
+        raise fail(f"CellProfiler did not run {', '.join(missing) or 'the modules in the order'} of the pipeline",
+                   kind=PipelineFault)
     for number, name, column in found:
         error = f"ModuleError_{number:02d}{name}"
         if error not in images:
-            raise fail(f"Image.csv lacks the column {error}")
+            raise fail(f"Image.csv lacks the column {error}", kind=PipelineFault)
         seconds, errors = (pd.to_numeric(images[c], errors="coerce") for c in (column, error))
         bad = errors.ne(0) | seconds.isna()
         if bad.any():
             raise fail(f"the module {name} failed at {shard.fields[int(images.index[bad.to_numpy()][0])].name}")
 
 
-def _check_objects(images: pd.DataFrame, shard: Shard, out: Path, prefix: str,
-                   fail: Fail) -> dict[str, pd.DataFrame]:
-    """A table for every counted object, with as many rows a field as were counted."""
+def _check_objects(images: pd.DataFrame, shard: Shard, out: Path, prefix: str, fail: Fail,
+                   expected: bool) -> dict[str, pd.DataFrame]:
+    """A table for every counted object, with as many rows a field as were counted; none where none are expected."""
     counts = [str(c) for c in images.columns if str(c).startswith("Count_")]
-    if not counts:
-        raise fail("Image.csv counts no objects", "The pipeline must identify objects.")
+    if expected and not counts:
+        raise fail("Image.csv counts no objects, and the pipeline finds some",
+                   "ExportToSpreadsheet must export all measurement types.", PipelineFault)
     field_of = dict(zip(images["ImageNumber"], images.index, strict=True))
     objects = {}
     for column in counts:
         name = column.removeprefix("Count_")
         table = _read(out / f"{prefix}{name}.csv", fail)
         if not {"ImageNumber", "ObjectNumber"} <= set(table):
-            raise fail(f"{name}.csv lacks ImageNumber or ObjectNumber")
+            raise fail(f"{name}.csv lacks ImageNumber or ObjectNumber", kind=PipelineFault)
         number = table["ImageNumber"].map(field_of)
         counted = pd.to_numeric(images[column], errors="coerce")
         if number.isna().any() or counted.isna().any():
@@ -177,7 +190,7 @@ def _check_objects(images: pd.DataFrame, shard: Shard, out: Path, prefix: str,
             raise fail(f"{shard.fields[i].name}: {int(counted[i])} {name} were counted, and {name}.csv "
                        f"has {int(rows[i])}")
         if table.duplicated(["ImageNumber", "ObjectNumber"]).any():
-            raise fail(f"{name}.csv has an object twice")
+            raise fail(f"{name}.csv has an object twice", kind=PipelineFault)
         own = table.drop(columns=NUMBER, errors="ignore")
         objects[name] = pd.concat([number.astype(int).rename(NUMBER), own], axis=1)
     return objects
@@ -192,7 +205,8 @@ def _check_masks(shard: Shard, out: Path, pipeline: str, fail: Fail) -> dict[str
         lacking = [i for i, found in enumerate(paths) if len(found) != 1]
         if lacking:
             raise fail(f"{shard.fields[lacking[0]].name}: {len(paths[lacking[0]])} masks of {name} were saved, not one",
-                       "SaveImages must name files from a loaded image and write to the default output folder.")
+                       "SaveImages must name files from a loaded image and write to the default output folder.",
+                       PipelineFault if len(lacking) == len(paths) else MorphobenchError)
         masks[name] = [found[0] for found in paths]
     return masks
 

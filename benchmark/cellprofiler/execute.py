@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,10 @@ ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", 
 
 
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+class CannotRunError(MorphobenchError):
+    """No run of CellProfiler can succeed here (it does not start, the disk is full): no field is to blame."""
 
 
 @dataclass(frozen=True)
@@ -43,22 +48,24 @@ def execute(cellprofiler: CellProfiler, folder: Path, timeout_seconds: float, lo
 
     Raises
     ------
+    CannotRunError
+        CellProfiler cannot be started.
     MorphobenchError
-        CellProfiler cannot be started, or ran out of time.
+        It ran out of time.
     """
     out = folder / OUT
     out.mkdir(exist_ok=True)
     command = [*cellprofiler.command, "-c", "-r", "-p", str(folder / PIPELINE), "--data-file", str(folder / TABLE),
                "-i", str(folder), "-o", str(out), "-d", str(folder / DONE)]
-    start, before = time.monotonic(), _children_cpu()
+    start, before = time.monotonic(), children_cpu()
     with (folder / LOG).open("wb") as log:
         try:
             child = subprocess.Popen(command, cwd=folder, env={**os.environ, **ONE_THREAD}, stdin=subprocess.DEVNULL,
                                      stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-                                     preexec_fn=_die_with_parent)
+                                     preexec_fn=_die_with(os.getpid()))
         except OSError as error:
-            raise MorphobenchError(f"cannot be started ({error.strerror})", cellprofiler.command[0],
-                                   "Run `morphobench doctor`.") from error
+            raise CannotRunError(f"cannot be started ({error.strerror})", cellprofiler.command[0],
+                                 "Run `morphobench doctor`.") from error
         try:
             status = child.wait(timeout=timeout_seconds)
         except subprocess.TimeoutExpired:
@@ -68,13 +75,18 @@ def execute(cellprofiler: CellProfiler, folder: Path, timeout_seconds: float, lo
                 "Raise cellprofiler.timeout_minutes or lower cellprofiler.shard_fields.") from None
         finally:
             _end(child)
-    return Execution(status, time.monotonic() - start, _children_cpu() - before)
+    return Execution(status, time.monotonic() - start, children_cpu() - before)
 
 
-def _die_with_parent() -> None:
-    """In the child: be killed when the worker dies without a chance to clean up (Linux; elsewhere no help)."""
-    if _LIBC is not None:
-        _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+def _die_with(parent: int) -> Callable[[], None]:
+    """For the child: be killed when the worker dies without a chance to clean up (Linux; elsewhere no help)."""
+    def prepare() -> None:
+        if _LIBC is not None:
+            _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+            if os.getppid() != parent:  # it died before that
+                os._exit(1)
+
+    return prepare
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -84,7 +96,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
-def _children_cpu() -> float:
+def children_cpu() -> float:
     """CPU seconds of all children of this process that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

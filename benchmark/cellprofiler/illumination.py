@@ -16,7 +16,6 @@ import numpy as np
 from benchmark.cellprofiler.pipeline import Module, loaded_images, parse, with_modules_off
 from benchmark.cellprofiler.shards import Plane, image_channels
 from benchmark.errors import MorphobenchError
-from benchmark.files import sha256_file
 
 if TYPE_CHECKING:
     from benchmark.images.illumination import Illumination
@@ -126,4 +125,4 @@ def _plane(illumination: Illumination, plate: str, channel: str, image: str) -> 
         raise MorphobenchError(f"is no illumination function: {values.dtype} {values.shape} from {values.min():g} to "
                                f"{values.max():g}, not two-dimensional float32 above 0",
                                f"{path} (plate {plate}, {channel})", f"Delete {path.parent} and run again.")
-    return Plane(image, path, 0, sha256_file(path))
+    return Plane(image, path, 0, illumination.sha256(plate, channel))

@@ -1,7 +1,7 @@
 """CellProfiler's tables → one table of cells and one of fields.
 
-One row a cell: nuclei, cells and cytoplasm are separate tables of CellProfiler, joined here through their
-parents. Names of objects are not fixed: one table is the base, others join where they pair off with it.
+One row a cell: nuclei, cells and cytoplasm are separate tables of CellProfiler, joined through their parents
+(`benchmark.objects`).
 """
 
 from __future__ import annotations
@@ -13,25 +13,15 @@ import pandas as pd
 
 from benchmark.cellprofiler.check import Output, count_table
 from benchmark.cellprofiler.shards import NUMBER, Shard
+from benchmark.objects import BOOKKEEPING, base_object, join_objects
 from benchmark.tables import FIELD_KEY, PLATE, SITE, WELL
 
 OBJECT_NUMBER = "Metadata_ObjectNumber"
-#: Where and which, not what: positions and numbers of objects would let a classifier learn the plate map.
-BOOKKEEPING = re.compile(
-    r"ImageNumber|ObjectNumber|(Metadata|Location|Parent|Children|Number|FileName|PathName|URL|MD5Digest)_.*"
-    r"|AreaShape_(Center|BoundingBox).*|Neighbors_.*ObjectNumber.*"
-)
 #: Columns of Image.csv that are no measurement of the image.
 _IMAGE_BOOKKEEPING = re.compile(
     r"ImageNumber|(Metadata|Count|Group|FileName|PathName|URL|MD5Digest|Height|Width|Scaling|Frame|Series|Channel"
     r"|ModuleError|ExecutionTime|ProcessingStatus)_.*"
 )
-_BASES = ("Cells", "Nuclei")
-
-
-def base_object(objects: dict[str, pd.DataFrame]) -> str:
-    """The object that rows of the cell table stand for: Cells, else Nuclei, else the first by name."""
-    return next((name for name in _BASES if name in objects), min(objects))
 
 
 def cell_table(output: Output, shard: Shard) -> tuple[pd.DataFrame, list[str]]:
@@ -52,18 +42,18 @@ def cell_table(output: Output, shard: Shard) -> tuple[pd.DataFrame, list[str]]:
         (float32; NaN where an object has no counterpart or CellProfiler no value).
     left_out : list of str
         Objects that do not pair off one to one with the base (speckles, say).
+
+    A pipeline that finds no objects (whole fields alone) gives a table of keys without rows.
     """
-    base = base_object(output.objects)
+    base = base_object(output.objects, NUMBER)
+    if base is None:
+        return _keys(shard).iloc[:0].assign(**{OBJECT_NUMBER: np.empty(0, np.int32)}), []
     cells = output.objects[base]
-    parts, left_out = [_features(cells, base)], []
-    for name, table in output.objects.items():
-        if name == base:
-            continue
-        rows = _partners(cells, table, name, base)
-        if rows is None:
-            left_out.append(name)
-        else:
-            parts.append(_features(table, name).reindex(rows).set_axis(cells.index))
+    partners, left_out = join_objects(output.objects, base, NUMBER)
+    # Position -1 is no row: missing values.
+    parts = [_features(cells, base)] + [
+        _features(output.objects[name], name).reset_index(drop=True).reindex(rows).set_axis(cells.index)
+        for name, rows in partners.items()]
     keys = _keys(shard).reindex(cells[NUMBER].to_numpy()).set_axis(cells.index)
     keys[OBJECT_NUMBER] = cells["ObjectNumber"].astype(np.int32)
     table = pd.concat([keys, *parts], axis=1)
@@ -100,22 +90,3 @@ def _features(table: pd.DataFrame, name: str) -> pd.DataFrame:
     features = _float32(table[columns].apply(pd.to_numeric, errors="coerce")).add_prefix(f"{name}_")
     centres = [c for c in ("Location_Center_X", "Location_Center_Y") if c in table]
     return pd.concat([_float32(table[centres]).add_prefix(f"Metadata_{name}_"), features], axis=1)
-
-
-def _partners(cells: pd.DataFrame, table: pd.DataFrame, name: str, base: str) -> pd.Index | None:
-    """For each cell the row of ``table`` that belongs to it (-1: none); None where they do not pair off.
-
-    Either the cells name their parent in ``table`` (nuclei), or ``table`` names its parent among the
-    cells (cytoplasm).
-    """
-    own, theirs = ("ObjectNumber", f"Parent_{base}")
-    if f"Parent_{name}" in cells:
-        own, theirs = f"Parent_{name}", "ObjectNumber"
-    elif theirs not in table:
-        return None
-    keyed = pd.MultiIndex.from_arrays([table[NUMBER], table[theirs]])
-    wanted = pd.MultiIndex.from_arrays([cells[NUMBER], cells[own]])
-    if keyed[table[theirs].to_numpy() != 0].has_duplicates or wanted.has_duplicates:
-        return None
-    found = pd.Series(table.index, index=keyed)[lambda s: s.index.get_level_values(1) != 0]
-    return pd.Index(found.reindex(wanted).fillna(-1).astype(int))

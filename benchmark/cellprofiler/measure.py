@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 import shutil
 import socket
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import psutil
 import pyarrow.parquet as pq
-import tifffile
 
 from benchmark.assays.fieldtable import Assay
-from benchmark.cellprofiler.check import check_run
-from benchmark.cellprofiler.execute import DONE, LOG, OUT, execute
 from benchmark.cellprofiler.find import CellProfiler
 from benchmark.cellprofiler.illumination import function_channels, function_planes, with_loaded_functions
-from benchmark.cellprofiler.ingest import cell_table, image_table
+from benchmark.cellprofiler.inputs import with_load_data
+from benchmark.cellprofiler.land import CELLS, IMAGES, MASKS, RECORD, Task, mask_name, run_shard
 from benchmark.cellprofiler.pipeline import read_pipeline, with_settings
 from benchmark.cellprofiler.settings import CellProfilerSettings
-from benchmark.cellprofiler.shards import Plane, Shard, image_channels, plan_shards, stage
-from benchmark.errors import Fault, FaultsError, MorphobenchError
-from benchmark.files import digest, read_json, write_json, write_parquet
-from benchmark.tables import PLATE
+from benchmark.cellprofiler.shards import Plane, Shard, image_channels, plan_shards
+from benchmark.errors import Fault, FaultsError
+from benchmark.files import digest, read_json, whole
+from benchmark.tables import FIELD_KEY, PLATE, WELL_KEY
 from benchmark.tasks import RunTasks
 
 if TYPE_CHECKING:
     from benchmark.images.illumination import Illumination
+    from benchmark.singlecells import SingleCells
 
-CELLS, IMAGES, RECORD, MASKS = "cells.parquet", "images.parquet", "record.json", "masks"
 _TEMPORARY = re.compile(r"\.running-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}")
 
 
@@ -57,6 +52,7 @@ class Measured:
         fields, cells and shards, shards that ran in this call, seconds. ``illumination``: key of the study's
         illumination that was loaded ('' where the pipeline's own modules ran), ``illumination_functions``: the
         pipeline's image → channel. ``shards_digest``: digest of all that determines the measurements.
+        ``failed_fields``: rows of ``failed`` as lists.
     """
 
     folder: Path
@@ -76,6 +72,31 @@ class Measured:
     def images(self) -> pd.DataFrame:
         """One row a field: its key, ``Count_<object>`` and ``Image_<feature>``; empty fields have 0."""
         return self._read(IMAGES)
+
+    @property
+    def failed(self) -> pd.DataFrame:
+        """Fields that could not be measured: their keys (FIELD_KEY) and ``reason``, in the order of the shards.
+
+        They are rows of neither table. A shard with such fields is not run again: delete its folder to try once more.
+        Logs of those that CellProfiler failed on lie there.
+        """
+        rows = [row for shard in self.shards for row in read_json(shard / RECORD).get("failed", [])]
+        return pd.DataFrame(rows, columns=[*FIELD_KEY, "reason"])
+
+    @property
+    def cells_folder(self) -> Path:
+        """Where `single_cells` lie: ``cells/<shards_digest>`` beside the folder of the shards."""
+        return self.folder.parent / "cells" / str(self.record["shards_digest"])
+
+    def single_cells(self) -> SingleCells:
+        """All cells by plate, brought together once (`benchmark.cellprofiler.partition.partition`)."""
+        from benchmark.cellprofiler.partition import partition
+
+        keys = pd.DataFrame([key for shard in self.shards for key in read_json(shard / RECORD)["fields"]],
+                            columns=FIELD_KEY)
+        # Shards hold the first field of each well, then the second ones: that order is kept within a well.
+        keys = keys.sort_values(WELL_KEY, kind="stable", ignore_index=True)
+        return partition(self.shards, keys, self.cells_folder)
 
     def mask_path(self, key: tuple[Any, Any, Any], object_name: str) -> Path | None:
         """Label mask (uint16 TIFF, 0 = background) of one field (plate, well, site); None if none was saved."""
@@ -103,25 +124,35 @@ def _read_columns(path: Path, columns: Collection[str] | None) -> pd.DataFrame:
     return pd.read_parquet(path, columns=columns)
 
 
-@dataclass(frozen=True)
-class Task:
-    """All that a worker process needs to measure one shard."""
-
-    shard: Shard
-    pipeline: str
-    cellprofiler: CellProfiler
-    folder: Path
-    timeout_seconds: float
-
-
-def mask_name(number: int, object_name: str) -> str:
-    """File name of a landed mask."""
-    return f"f{number:05d}_{object_name}.tiff"
-
-
 def effective_pipeline(settings: CellProfilerSettings) -> str:
-    """Text of the pipeline with the study's settings; with the study's illumination, some of its modules are off."""
-    return with_settings(read_pipeline(Path(settings.pipeline)), settings.settings)
+    """Text of the pipeline, loading by a table of images, with the study's settings."""
+    return with_settings(with_load_data(read_pipeline(Path(settings.pipeline))), settings.settings)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to run: the pipeline's text, its image → channel, its function image → channel, and the shards."""
+
+    pipeline: str
+    images: dict[str, str]
+    functions: dict[str, str]
+    shards: list[Shard]
+
+
+def make_plan(assay: Assay, hashes: Mapping[str, str], settings: CellProfilerSettings, cellprofiler: CellProfiler,
+              illumination: Illumination | None = None) -> Plan:
+    """Plan the shards of an assay; arguments and errors as `measure`."""
+    pipeline = effective_pipeline(settings)
+    functions: dict[str, str] = {}
+    planes: dict[str, tuple[Plane, ...]] = {}
+    if illumination is None or settings.illumination == "pipeline":
+        images = image_channels(pipeline, settings.images, assay.channels)
+    else:
+        pipeline = with_loaded_functions(pipeline)
+        images, functions = function_channels(pipeline, settings.images, assay.channels)
+        planes = function_planes(illumination, functions, assay.fields[PLATE].astype(str))
+    shards = plan_shards(assay, images, hashes, pipeline, cellprofiler, settings.shard_fields, planes)
+    return Plan(pipeline, images, functions, shards)
 
 
 def measure(assay: Assay, hashes: Mapping[str, str], settings: CellProfilerSettings, cellprofiler: CellProfiler,
@@ -155,31 +186,29 @@ def measure(assay: Assay, hashes: Mapping[str, str], settings: CellProfilerSetti
     MorphobenchError
         The pipeline, its changed settings, its images or its illumination functions do not fit.
     FaultsError
-        Shards failed. The others have finished and stay; all failures are listed.
+        The pipeline is at fault (it stops at the first shard that shows it), or more fields failed than
+        ``failed_fields`` allows; all that are known are listed. Shards that have finished stay.
     """
     start = time.monotonic()
     folder = folder.absolute()
-    pipeline = effective_pipeline(settings)
-    functions: dict[str, str] = {}
-    planes: dict[str, tuple[Plane, ...]] = {}
-    if illumination is None or settings.illumination == "pipeline":
-        illumination = None
-        images = image_channels(pipeline, settings.images, assay.channels)
-    else:
-        pipeline = with_loaded_functions(pipeline)
-        images, functions = function_channels(pipeline, settings.images, assay.channels)
-        planes = function_planes(illumination, functions, assay.fields[PLATE].astype(str))
-    shards = plan_shards(assay, images, hashes, pipeline, cellprofiler, settings.shard_fields, planes)
+    plan = make_plan(assay, hashes, settings, cellprofiler, illumination)
+    pipeline, shards, functions = plan.pipeline, plan.shards, plan.functions
     folder.mkdir(parents=True, exist_ok=True)
     _remove_dead(folder)
     saved = folder / f"pipeline-{digest(pipeline)}.cppipe"
     if not saved.exists():
-        saved.write_bytes(pipeline.encode("utf-8"))
-    tasks = [Task(s, pipeline, cellprofiler, folder, settings.timeout_minutes * 60) for s in shards
+        with whole(saved) as tmp:
+            tmp.write_bytes(pipeline.encode("utf-8"))
+    tasks = [Task(s, pipeline, cellprofiler, folder, settings.timeout_minutes * 60, settings.attempts) for s in shards
              if not (folder / s.key / RECORD).exists()]
-    faults = [fault for fault in run_tasks(run_shard, tasks, "CellProfiler (shards)") if fault is not None]
-    if faults:
-        raise FaultsError(faults, f"CellProfiler failed on {len(faults)} of {len(shards)} shards of {assay.name}:")
+    try:
+        faults = _first(run_tasks(run_shard, tasks, "CellProfiler (shards)"))
+        if faults:
+            raise FaultsError(faults, f"CellProfiler cannot measure {assay.name} with this pipeline:")
+        failed = _few_failed(assay, folder, shards, settings.failed_fields)
+    except FaultsError:
+        _forget_empty(folder, shards)
+        raise
     places = tuple(folder / s.key for s in shards)
     records = [read_json(p / RECORD) for p in places]
     return Measured(folder, places, {
@@ -189,10 +218,11 @@ def measure(assay: Assay, hashes: Mapping[str, str], settings: CellProfilerSetti
         "pipeline": settings.pipeline,
         "pipeline_digest": digest(pipeline),
         "pipeline_as_run": saved.name,
-        "images": images,
-        "illumination": illumination.key if illumination else "",
+        "images": plan.images,
+        "illumination": illumination.key if illumination and functions else "",
         "illumination_functions": functions,
-        "shards_digest": digest([s.key for s in shards]),
+        # Without the failed fields it would be the same before and after a shard is deleted and measured once more.
+        "shards_digest": digest([s.key for s in shards] + [row[:3] for row in failed]),
         "fields": len(assay.fields),
         "cells": sum(r["cells"] for r in records),
         "shards": len(shards),
@@ -201,78 +231,38 @@ def measure(assay: Assay, hashes: Mapping[str, str], settings: CellProfilerSetti
         "shard_seconds": round(sum(r["seconds"] for r in records), 1),
         "shard_cpu_seconds": round(sum(r["cpu_seconds"] for r in records), 1),
         "objects_left_out": sorted({o for r in records for o in r["objects_left_out"]}),
+        "failed_fields": failed,
     })
 
 
-def run_shard(task: Task) -> Fault | None:
-    """Measure one shard in this process; a failure is returned, so that other shards go on.
-
-    The shard is made in a temporary folder beside its place and renamed whole. After a failure its log,
-    pipeline and table of images stay in ``failed-<key>``.
-    """
-    final, failed = task.folder / task.shard.key, task.folder / f"failed-{task.shard.key}"
-    work = task.folder / f".running-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    work.mkdir()
+def _first(outcomes: Iterator[tuple[Fault, ...]]) -> tuple[Fault, ...]:
+    """Wait for all shards, or for the first that has faults: then the others are ended."""
     try:
-        run, landing = work / "run", work / "shard"
-        try:
-            _measure_shard(task, run, landing, failed)
-        except MorphobenchError as error:
-            shutil.rmtree(failed, ignore_errors=True)
-            if (run / LOG).exists():
-                for waste in (run / "images", run / OUT):
-                    shutil.rmtree(waste, ignore_errors=True)
-                run.rename(failed)
-            return error.fault
-        shutil.rmtree(failed, ignore_errors=True)
-        try:
-            landing.rename(final)
-        except OSError:
-            if not (final / RECORD).exists():  # else another run landed the same shard meanwhile
-                raise
-        return None
+        return next(filter(None, outcomes), ())
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        if isinstance(outcomes, Generator):
+            outcomes.close()
 
 
-def _measure_shard(task: Task, run: Path, landing: Path, failed: Path) -> None:
-    """Stage, run, check and ingest one shard into ``landing``."""
-    start = time.monotonic()
-    stage(task.shard, task.pipeline, run)
-    execution = execute(task.cellprofiler, run, task.timeout_seconds, str(failed / LOG))
-    output = check_run(task.shard, run, task.pipeline, str(failed / LOG))
-    cells, left_out = cell_table(output, task.shard)
-    landing.mkdir()
-    write_parquet(landing / CELLS, cells)
-    write_parquet(landing / IMAGES, image_table(output, task.shard))
-    _land_masks(output.masks, landing / MASKS)
-    shutil.copy(run / LOG, landing / LOG)
-    write_json(landing / RECORD, {
-        "cellprofiler": task.cellprofiler.version,
-        "command": list(task.cellprofiler.command),
-        "pipeline_digest": digest(task.pipeline),
-        "fields": [[f.plate, f.well, f.site] for f in task.shard.fields],
-        "cells": len(cells),
-        "objects_left_out": left_out,
-        "seconds": round(time.monotonic() - start, 2),
-        "cpu_seconds": round(execution.cpu_seconds, 2),
-        "exit_status": execution.status,
-        "done": (run / DONE).read_text().strip(),
-    })
+def _few_failed(assay: Assay, folder: Path, shards: Sequence[Shard], most: float) -> list[list[Any]]:
+    """The fields that failed ([plate, well, site, reason]); an error where they are more than the share ``most``."""
+    failed = [row for s in shards for row in read_json(folder / s.key / RECORD).get("failed", [])]
+    total = len(assay.fields)
+    if failed and (len(failed) > most * total or len(failed) == total):
+        faults = [Fault(reason, f"plate {plate}, well {well}, site {site}") for plate, well, site, reason in failed]
+        raise FaultsError(faults, f"{len(failed)} of {total} fields of {assay.name} could not be measured, more than "
+                                  f"cellprofiler.failed_fields allows ({most:.0%}):")
+    return failed
 
 
-def _land_masks(masks: Mapping[str, list[Path]], folder: Path) -> None:
-    """Write masks again, compressed (CellProfiler's are plain or LZW), under names of ours."""
-    folder.mkdir()
-    for name, paths in masks.items():
-        for number, path in enumerate(paths):
-            labels = tifffile.imread(path)
-            if labels.ndim != 2 or labels.dtype.kind not in "ui":
-                what = f"a mask of {name} is no label image ({labels.dtype}, {labels.shape})"
-                raise MorphobenchError(what, path.name,
-                                       "Save label masks as 16-bit TIFF (ConvertObjectsToImage uint16, SaveImages).")
-            tifffile.imwrite(folder / mask_name(number, name), labels.astype(np.uint16), compression="zlib",
-                             metadata=None)
+def _forget_empty(folder: Path, shards: Sequence[Shard]) -> None:
+    """Remove shards in which nothing was measured: once it is known that more than single fields is wrong, that may
+    have been wrong with them too, and they are tried again."""
+    for place in (folder / s.key for s in shards):
+        if (place / RECORD).exists():
+            record = read_json(place / RECORD)
+            if len(record.get("failed", [])) == len(record["fields"]):
+                shutil.rmtree(place)
 
 
 def _remove_dead(folder: Path) -> None:

@@ -29,6 +29,8 @@ _READS = re.compile(
     r"|Select the (input image|illumination function|guiding image|image to .*|images to .*)"
 )
 _WRITES = re.compile(r"Name the (output|averaged|dilated|corrected|.*outline).*image")
+#: Texts of settings that name objects which a module makes.
+NAMES_OBJECTS = re.compile(r"Name the .*\bobjects?\b.*")
 _EXPORT = "Export it from CellProfiler as .cppipe."
 _NO_IMAGE = {"", "None", "Do not use", "Leave this blank", "Leave this black"}
 
@@ -277,13 +279,33 @@ def saved_masks(text: str) -> dict[str, str]:
     return found
 
 
+def object_names(text: str) -> list[str]:
+    """Names of the objects that the enabled modules make, in order, those of settings that do not apply among them."""
+    return list(dict.fromkeys(s.value for m in parse(text) if m.enabled for s in m.settings
+                              if NAMES_OBJECTS.fullmatch(s.text) and s.value not in ("", "None")))
+
+
+def combining_modules(text: str) -> list[str]:
+    """Enabled modules whose result at one field hangs on the other fields of the run, in order.
+
+    A run holds some of a plate's fields only, so their results would hang on how the assay was cut.
+    """
+    return [m.name for m in parse(text) if m.enabled and (
+        m.name in ("MakeProjection", "TrackObjects")
+        or (m.name == "CorrectIlluminationCalculate" and any(
+            s.value.startswith("All") for s in m.settings if s.text.startswith("Calculate function for each image")))
+        or (m.name == "RescaleIntensity" and any(
+            s.value in ("Minimum of all images", "Maximum of all images") for s in m.settings)))]
+
+
 def csv_prefix(text: str) -> str:
     """What ExportToSpreadsheet puts before its file names; the pipeline must have that module.
 
     Raises
     ------
     MorphobenchError
-        The pipeline does not start with LoadData, or has no ExportToSpreadsheet.
+        The pipeline does not start with LoadData, has no ExportToSpreadsheet, or a module of it needs all fields of
+        a plate at once.
     """
     modules = [m for m in parse(text) if m.enabled]
     names = [m.name for m in modules]
@@ -292,5 +314,9 @@ def csv_prefix(text: str) -> str:
                                "Put LoadData in the place of Images, Metadata, NamesAndTypes and Groups.")
     if "ExportToSpreadsheet" not in names:
         raise MorphobenchError("the pipeline has no ExportToSpreadsheet module", "pipeline", "Add it at the end.")
+    if combining := combining_modules(text):
+        raise MorphobenchError(f"the pipeline's {', '.join(dict.fromkeys(combining))} needs all fields of a plate at "
+                               "once, and fields are measured in parts", "pipeline",
+                               "Let it work field by field; illumination of a plate is the study's (`illumination:`).")
     export = modules[names.index("ExportToSpreadsheet")]
     return export.get("Filename prefix") if export.get("Add a prefix to file names?") == "Yes" else ""

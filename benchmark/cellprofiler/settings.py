@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from benchmark.settings import Settings
 
@@ -15,8 +15,8 @@ class CellProfilerSettings(Settings):
     Attributes
     ----------
     pipeline : str
-        A .cppipe file, absolute or relative to the study's file or to the project. It must load its
-        images with LoadData.
+        A .cppipe file, absolute or relative to the study's file or to the project. Where it loads by
+        NamesAndTypes, its input modules are replaced by LoadData with the same image names.
     images : dict
         Image name in the pipeline → channel of the assay. Without it, ``Orig<Channel>`` or ``<Channel>``
         is taken to be the channel of that name.
@@ -31,7 +31,18 @@ class CellProfilerSettings(Settings):
     shard_fields : int
         Fields that one CellProfiler process measures; its memory grows with them.
     timeout_minutes : float
-        A shard that runs longer is ended and reported.
+        A shard that runs longer is ended and counts as failed.
+    attempts : int
+        How often a shard that CellProfiler fails on is tried; then it is halved, until the fields that fail alone are
+        found. Those are left out of the measurements and listed with their reason.
+    failed_fields : float
+        Largest share of fields that may fail; beyond it the study stops, since then the pipeline is at fault.
+    backend : str
+        ``cellprofiler``, or ``cp_measure``: masks by scikit-image, measured by cp_measure under CellProfiler's column
+        names, where CellProfiler cannot be installed. The two differ (radial distribution above all).
+    nuclei, cells : str
+        Names of the pipeline's objects that cells are counted by and cell crops centred on (``nuclei``) and cut out
+        by (``cells``). Empty: found in the pipeline (the first primary objects; the secondary objects made of them).
     """
 
     pipeline: str = "pipelines/analysis.cppipe"
@@ -40,3 +51,26 @@ class CellProfilerSettings(Settings):
     illumination: Literal["study", "pipeline"] = "study"
     shard_fields: int = Field(24, ge=1, le=500)
     timeout_minutes: float = Field(60, gt=0)
+    attempts: int = Field(2, ge=1, le=5)
+    failed_fields: float = Field(0.2, ge=0, le=1)
+    backend: Literal["cellprofiler", "cp_measure"] = "cellprofiler"
+    nuclei: str = ""
+    cells: str = ""
+
+    @model_validator(mode="after")
+    def _own_backend(self) -> CellProfilerSettings:
+        if self.backend == "cp_measure" and self.illumination == "pipeline":
+            raise ValueError("backend: cp_measure runs no CorrectIlluminationCalculate: set illumination to study")
+        return self
+
+
+class WholeFieldSettings(CellProfilerSettings):
+    """The same for measurements of whole fields: another pipeline unless the study names one."""
+
+    pipeline: str = "pipelines/whole_field.cppipe"
+
+    @model_validator(mode="after")
+    def _objects_only(self) -> WholeFieldSettings:
+        if self.backend == "cp_measure":
+            raise ValueError("backend: cp_measure measures objects alone; whole fields take CellProfiler")
+        return self

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from benchmark.assays.fieldtable import Assay, row_name
 from benchmark.cellprofiler.execute import PIPELINE, TABLE
 from benchmark.cellprofiler.find import CellProfiler
 from benchmark.cellprofiler.pipeline import csv_prefix, loaded_images
-from benchmark.errors import MorphobenchError
+from benchmark.errors import Fault, MorphobenchError
 from benchmark.files import digest, inside
 from benchmark.images.reading import read_plane
 from benchmark.tables import PLATE, SITE, WELL, WELL_KEY, path_column, plane_column
@@ -166,31 +167,59 @@ def _key(fields: tuple[StagedField, ...], pipeline: str, cellprofiler: CellProfi
     }, 20)
 
 
-def stage(shard: Shard, pipeline: str, folder: Path) -> None:
+def stage(shard: Shard, pipeline: str, folder: Path, faults: dict[int, Fault] | None = None) -> Shard:
     """Write everything one run needs into ``folder``: pipeline, planes as plain TIFF, table of images.
 
     Each plane is decoded whole here and written uncompressed under a name of ours, so CellProfiler sees
     neither users' file names nor their formats, and both arms see the same pixels.
 
+    Parameters
+    ----------
+    shard : Shard
+        What to stage.
+    pipeline : str
+        Text of the pipeline.
+    folder : Path
+        Made here.
+    faults : dict, optional
+        Where given, a field that cannot be staged is left out, and its fault put here under its index in the shard.
+
+    Returns
+    -------
+    Shard
+        The fields that were staged; field *i* of it has the number *i* in CellProfiler's tables.
+
     Raises
     ------
     MorphobenchError
         A file is missing or broken, planes of a field and their illumination functions differ in size, or a plane
-        is constant. CellProfiler would count no cells in the first case and crash in the last.
+        is constant; not with ``faults``. CellProfiler would count no cells in the first case and crash in the last.
     """
     (folder / "images").mkdir(parents=True)
     (folder / PIPELINE).write_bytes(pipeline.encode("utf-8"))
     # Pipelines may group by these; users' own names stay out of CellProfiler's reach.
     plates = {plate: f"plate{i}" for i, plate in enumerate(dict.fromkeys(f.plate for f in shard.fields))}
     wells = {well: f"well{i}" for i, well in enumerate(dict.fromkeys(f.well for f in shard.fields))}
-    rows = []
-    for number, field in enumerate(shard.fields):
-        names, shape = _stage_planes(field, number, folder / "images")
-        names |= _stage_functions(field, plates[field.plate], shape, folder / "images")
+    rows: list[dict[str, Any]] = []
+    staged: list[StagedField] = []
+    for index, field in enumerate(shard.fields):
+        number = len(staged)
+        try:
+            names, shape = _stage_planes(field, number, folder / "images")
+            names |= _stage_functions(field, plates[field.plate], shape, folder / "images")
+        except MorphobenchError as error:
+            if faults is None:
+                raise
+            faults[index] = error.fault
+            for plane in field.planes:  # those before the faulty one; the next field has the same number
+                (folder / "images" / staged_name(number, plane.image)).unlink(missing_ok=True)
+            continue
+        staged.append(field)
         row = {f"Image_FileName_{image}": name for image, name in names.items()}
         row |= {f"Image_PathName_{image}": str(folder / "images") for image in names}
         rows.append({**row, PLATE: plates[field.plate], WELL: wells[field.well], SITE: number, NUMBER: number})
     pd.DataFrame(rows).to_csv(folder / TABLE, index=False)
+    return Shard(shard.key, tuple(staged))
 
 
 def _stage_planes(field: StagedField, number: int, folder: Path) -> tuple[dict[str, str], tuple[int, ...]]:

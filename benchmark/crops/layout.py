@@ -97,6 +97,20 @@ def chunk(crops: h5py.Dataset, row: int) -> bytes:
     return bytes(data)
 
 
+def read_crop(crops: h5py.Dataset, row: int, checksum: int, out: np.ndarray) -> None:
+    """Read one crop into ``out``, checked: its chunk must have the CRC-32 that the crop table has.
+
+    Raises
+    ------
+    ValueError
+        The file does not hold it, or it is damaged.
+    """
+    data = chunk(crops, row)
+    if crc(data) != checksum:
+        raise ValueError("checksum differs")
+    decode(data, out)
+
+
 def create_crops(file: h5py.File, crop: tuple[int, int, int], dtype: np.dtype[Any]) -> h5py.Dataset:
     """The empty data set ``crops``, which grows as crops are written."""
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)

@@ -85,10 +85,7 @@ class Crops:
         for i in np.argsort(rows, kind="stable").tolist():  # in the order of the file
             row = int(rows[i])
             try:
-                data = layout.chunk(crops, row)
-                if layout.crc(data) != self._crc[row]:
-                    raise ValueError("checksum differs")
-                layout.decode(data, out[i])
+                layout.read_crop(crops, row, self._crc[row], out[i])
             except ValueError as error:
                 raise MorphobenchError(f"holds a damaged crop ({error})", self.name_of(row), layout.AGAIN) from error
         return out

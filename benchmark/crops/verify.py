@@ -59,10 +59,7 @@ def _crop_faults(
         if field not in names:
             faults.append(Fault("belongs to a field that the cache does not know", where, layout.AGAIN))
         try:
-            data = layout.chunk(crops, start + i)
-            if layout.crc(data) != row["crc"]:
-                raise ValueError("checksum differs")
-            layout.decode(data, pixels)
+            layout.read_crop(crops, start + i, row["crc"], pixels)
             if layout.pixel_hash(pixels) != row["hash"]:
                 raise ValueError("pixels differ from their hash")
         except ValueError as error:

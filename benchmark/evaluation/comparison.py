@@ -20,13 +20,14 @@ from benchmark.tables import (
     LABEL,
     TREATMENT_KEY,
     UNIT_KEY,
+    WELL,
     WELL_KEY,
     check_predictions,
     labels_of,
 )
 
 #: Kinds of contestant; the report's headline sets ``finetuned`` against ``classical``.
-ROLES = ("count", "classical", "frozen", "finetuned", "control", "other")
+ROLES = ("count", "baseline", "classical", "frozen", "finetuned", "control", "other")
 #: Words in a run's name that tell its role where the record does not, the telling ones first.
 ROLE_WORDS = {"count": "count", "finetun": "finetuned", "frozen": "frozen", "cellprofiler": "classical"}
 
@@ -86,6 +87,8 @@ class Comparison:
         Heading of each method.
     roles : dict of str to str
         Kind of each method, one of `ROLES`.
+    baselines : dict of str to str
+        Methods of the role ``baseline``: the one thing that each looks at (``intensity``, ``position``, ``batch``).
     controls, transductive : frozenset of str
         Label-permuted runs; runs that used unlabelled test data for a normalisation or correction.
     labels : tuple of str
@@ -117,6 +120,7 @@ class Comparison:
     methods: tuple[str, ...]
     titles: dict[str, str]
     roles: dict[str, str]
+    baselines: dict[str, str]
     controls: frozenset[str]
     transductive: frozenset[str]
     labels: tuple[str, ...]
@@ -214,7 +218,8 @@ def _fold_table(predictions: pd.DataFrame, response: pd.DataFrame) -> pd.DataFra
             "cell_lines": sorted(set(table[CELL_LINE]) - {""}),
             "labels": sorted(table[LABEL].unique()),
             "treatments": len(table[TREATMENT_KEY].drop_duplicates()),
-            "wells": len(table[WELL_KEY].drop_duplicates()),
+            # A run that predicts treatments alone does not say of which wells.
+            "wells": len(table[WELL_KEY].drop_duplicates()) if WELL in table else None,
             "dose_wells": doses.get(fold, 0),
         })
     return pd.DataFrame(rows)
@@ -230,10 +235,11 @@ def _notes(methods: Sequence[Run], accuracy: pd.DataFrame, pairs: pd.DataFrame, 
             f"tested against each other at the first seed that both have (here: {used}); the heat map and the "
             "confusion matrices show each method's lowest seed."
         )
-    fields = set(accuracy.loc[accuracy["unit"] == "field", "method"])
-    lacking = [run.title or run.name for run in methods if run.name not in fields]
-    if lacking and fields:
-        notes.append(f"No accuracy of fields for {', '.join(lacking)}: predicted by well.")
+    for finer, coarser in (("field", "well"), ("well", "treatment")):
+        having, reach = (set(accuracy.loc[accuracy["unit"] == u, "method"]) for u in (finer, coarser))
+        lacking = [run.title or run.name for run in methods if run.name in reach - having]
+        if lacking and having:
+            notes.append(f"No accuracy of {finer}s for {', '.join(lacking)}: predicted by {coarser}.")
     tied = accuracy[(accuracy["n_tied"] > 0) & (accuracy["unit"] == unit)]
     for row in tied.itertuples():
         notes.append(
@@ -308,11 +314,14 @@ def compare(runs: Sequence[Run], unit: Literal["treatment", "well"] = "treatment
     rank = {u: i for i, u in enumerate(REPORTED)}
     accuracy = accuracy.sort_values("unit", key=lambda s: s.map(rank), kind="stable").reset_index(drop=True)
     pairs = pairwise({n: r[unit] for n, r in reduced.items() if n not in controls}, unit)
+    telling = next((run for run in ordered if WELL in run.predictions), ordered[0])
     labels = tuple(sorted({label for run in ordered for label in labels_of(run.predictions)}))
     return Comparison(
         methods=tuple(tables),
         titles=titles,
         roles={run.name: run.role for run in ordered},
+        baselines={run.name: str(run.record.get("method", {}).get("feature", "")) for run in ordered
+                   if run.role == "baseline"},
         controls=controls,
         transductive=frozenset(run.name for run in ordered if run.record.get("transductive")),
         labels=labels,
@@ -322,7 +331,7 @@ def compare(runs: Sequence[Run], unit: Literal["treatment", "well"] = "treatment
         pairs=pairs,
         confusions={n: confusion(_one_seed(r[unit]), labels) for n, r in reduced.items()},
         outcomes=_outcomes(reduced, list(tables), unit),
-        folds=_fold_table(tables[ordered[0].name], ordered[0].response),
+        folds=_fold_table(tables[telling.name], telling.response),
         doses=_doses(ordered),
         notes=_notes(ordered, accuracy, pairs, unit),
     )

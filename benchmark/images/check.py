@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,22 +180,66 @@ def image_faults(assay: Assay, workers: int = 2, progress: Progress | None = Non
     Returns
     -------
     list of Fault
-        In the order of the field table; empty for sound images.
+        Files that cannot be read first, each kind in the order of the field table; empty for sound images.
     """
+    return list(check_images(assay, workers, progress).faults)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A fault of one plane of a file, and the (row position, channel) that use the plane."""
+
+    fault: Fault
+    name: str
+    rows: list[tuple[int, str]]
+
+    def of(self, assay: Assay, rows: list[tuple[int, str]]) -> Fault:
+        """The fault as some of its users see it."""
+        return Fault(self.fault.what, f"{_who(assay, rows)}, {self.name}", self.fault.remedy)
+
+
+@dataclass(frozen=True)
+class ImageFaults:
+    """Faults of an assay's images.
+
+    Attributes
+    ----------
+    faults : tuple of Fault
+        All of them.
+    of_fields : mapping
+        Position in the field table → the faults that concern that field alone: a plane that is missing, truncated,
+        unreadable, constant, or of another size or depth than most.
+    of_table : tuple of Fault
+        The others: what the table says of several fields cannot all be true (the same picture twice).
+    """
+
+    faults: tuple[Fault, ...]
+    of_fields: Mapping[int, tuple[Fault, ...]]
+    of_table: tuple[Fault, ...]
+
+
+def check_images(assay: Assay, workers: int = 2, progress: Progress | None = None) -> ImageFaults:
+    """The same as `image_faults`, with which field each fault concerns."""
     users = _users(assay)
     names = list(users)
     read = _threaded(lambda name: _look(assay.root, name, sorted(users[name])), names, workers, "Checking images",
                      progress)
     planes: dict[tuple[str, int], _Plane] = {}
-    faults: list[Fault] = []
+    found: list[_Found] = []
     for name, result in zip(names, read, strict=True):
         for plane, seen in result.items():
-            rows = users[name][plane]
             if isinstance(seen, Fault):
-                faults.append(Fault(seen.what, f"{_who(assay, rows)}, {name}", seen.remedy))
+                found.append(_Found(seen, name, users[name][plane]))
             else:
                 planes[name, plane] = seen
-    return faults + _odd_planes(assay, planes, users) + _shared_pictures(assay, planes, users)
+    found += _odd_planes(planes, users)
+    of_table = _shared_pictures(assay, planes, users)
+    of_fields: dict[int, list[Fault]] = defaultdict(list)
+    for one in found:
+        for row in one.rows:
+            of_fields[row[0]].append(one.of(assay, [row]))
+    return ImageFaults(tuple([*(one.of(assay, one.rows) for one in found), *of_table]),
+                       {i: tuple(faults) for i, faults in sorted(of_fields.items())}, tuple(of_table))
 
 
 def _users(assay: Assay) -> dict[str, dict[int, list[tuple[int, str]]]]:
@@ -228,26 +272,27 @@ def _look(root: Path, name: str, planes: list[int]) -> dict[int, _Plane | Fault]
             for plane, p in zip(planes, pixels, strict=True)}
 
 
-def _odd_planes(assay: Assay, planes: dict[tuple[str, int], _Plane],
-                users: dict[str, dict[int, list[tuple[int, str]]]]) -> list[Fault]:
+def _odd_planes(planes: dict[tuple[str, int], _Plane], users: dict[str, dict[int, list[tuple[int, str]]]]
+                ) -> list[_Found]:
     """Planes that are constant, or of another size or depth than most."""
     if not planes:
         return []
     shape = Counter(p.shape for p in planes.values()).most_common(1)[0][0]
     dtype = Counter(p.dtype for p in planes.values()).most_common(1)[0][0]
-    faults = []
+    found = []
     for (name, plane), seen in planes.items():
-        where = f"{_who(assay, users[name][plane])}, {name}"
+        faults = []
         if seen.shape != shape:
             faults.append(Fault(f"is {seen.shape[1]}×{seen.shape[0]} pixels, where most are {shape[1]}×{shape[0]}",
-                                where, "All fields of an assay must have one size."))
+                                remedy="All fields of an assay must have one size."))
         if seen.dtype != dtype:
-            faults.append(Fault(f"is {seen.dtype}, where most are {dtype}", where,
-                                "All fields of an assay must have one depth."))
+            faults.append(Fault(f"is {seen.dtype}, where most are {dtype}",
+                                remedy="All fields of an assay must have one depth."))
         if seen.low == seen.high:
-            faults.append(Fault(f"is constant: every pixel is {seen.low}", where,
-                                "Check that `plane` names the right channel, or leave the field out."))
-    return faults
+            faults.append(Fault(f"is constant: every pixel is {seen.low}",
+                                remedy="Check that `plane` names the right channel, or leave the field out."))
+        found += [_Found(fault, name, users[name][plane]) for fault in faults]
+    return found
 
 
 def _shared_pictures(assay: Assay, planes: dict[tuple[str, int], _Plane],

@@ -78,6 +78,10 @@ class Illumination:
             raise MorphobenchError("is missing or damaged", str(path), f"Delete {self.folder} and run again.")
         return np.load(path, allow_pickle=False)
 
+    def sha256(self, plate: str, channel: str) -> str:
+        """Hash of that file's bytes, as it was written."""
+        return self._file(plate, channel)[1]
+
     def of_plate(self, plate: str) -> Illumination:
         """The functions of one plate, for a worker."""
         return replace(self, files={k: v for k, v in self.files.items() if k[0] == plate})
@@ -97,6 +101,11 @@ class _PlateTask:
     plate: str
     window: float
     folder: Path
+
+
+def illumination_key(assay_hash: str, settings: IlluminationSettings) -> str:
+    """Hash that names the illumination functions of an assay under some settings."""
+    return digest([SMOOTHING, assay_hash, settings.model_dump(mode="json")])
 
 
 def build_illumination(
@@ -130,7 +139,7 @@ def build_illumination(
     """
     if settings.method == "none":
         return None
-    key = digest([SMOOTHING, assay_hash, settings.model_dump(mode="json")])
+    key = illumination_key(assay_hash, settings)
     place = folder / key
     plates = {str(plate): rows.reset_index(drop=True) for plate, rows in assay.fields.groupby(PLATE)}
     for plate, rows in plates.items():

@@ -31,3 +31,22 @@ class IlluminationSettings(Settings):
         if self.method == "none":
             return None
         return "illumination functions averaged over all fields of a plate"
+
+
+class QualitySettings(Settings):
+    """Quality control of fields, the same for CellProfiler and for crops.
+
+    Parameters
+    ----------
+    flagged : str
+        ``off``: not looked at. ``keep``: flagged fields are listed and shown in the report, and used. ``leave_out``:
+        listed, shown, and left out of both arms.
+    deviations : float
+        A field is flagged where a measure lies this many robust deviations (1.4826 MAD) from its plate's median.
+    cell_count : bool
+        Whether the number of segmented cells is looked at (it takes CellProfiler).
+    """
+
+    flagged: Literal["off", "keep", "leave_out"] = "keep"
+    deviations: float = Field(5.0, gt=0)
+    cell_count: bool = True

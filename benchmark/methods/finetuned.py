@@ -15,12 +15,12 @@ import torch
 from benchmark.assays.fieldtable import Assay
 from benchmark.crops.reader import Crops, open_crops
 from benchmark.errors import MorphobenchError
-from benchmark.methods.labels import Permuted, with_labels
+from benchmark.methods.labels import Permuted, label_frequencies, with_labels
 from benchmark.methods.runs import measured, write_fold
 from benchmark.methods.settings import FinetunedMethod
 from benchmark.networks.train import Trained, fine_tune, probabilities, resolve_device
 from benchmark.splits import Fold, WellKey, rows_of
-from benchmark.tables import COMPOUND, FIELD_COLUMNS, LABEL, WELL_KEY, probability_columns
+from benchmark.tables import FIELD_COLUMNS, LABEL, WELL_KEY, probability_columns
 
 #: Stands for the crop's number where a well has no crop at all.
 NO_CROP = -1
@@ -97,10 +97,7 @@ def _predict(task: FinetunedFold, crops: Crops, fields: pd.DataFrame, labels: li
         p = probabilities(trained.backbone, crops, rows, device, task.method.training.bfloat16)
     first = fields.loc[rows_of(fields, wells), FIELD_COLUMNS].drop_duplicates(WELL_KEY)
     empty = first[~rows_of(first, tuple(seen[WELL_KEY].itertuples(index=False, name=None)))].assign(crop=NO_CROP)
-    train = fields[rows_of(fields, task.fold.train)]
-    # Where controls are scored a compound has several labels: each counts once.
-    prior = train.drop_duplicates([COMPOUND, LABEL])[LABEL].value_counts(normalize=True)
-    flat = np.tile([float(prior.get(label, 0.0)) for label in labels], (len(empty), 1))
+    flat = label_frequencies(fields[rows_of(fields, task.fold.train)], labels, len(empty))
     predictions = pd.concat([seen, empty], ignore_index=True).assign(
         unit="crop", method=task.method.name, fold=task.fold.name, seed=task.seed)
     predictions[probability_columns(labels)] = np.concatenate([p, flat])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -81,6 +81,19 @@ def _association(a: np.ndarray, b: np.ndarray) -> float:
     return float(((table - expected) ** 2 / expected).sum())
 
 
+def label_frequencies(train: pd.DataFrame, labels: Sequence[str], rows: int) -> np.ndarray:
+    """What is predicted of units without features or crops: how often training compounds have each label.
+
+    A compound counts once; where controls are scored it has several labels, and each of them counts once.
+
+    Returns
+    -------
+    ndarray of float64, shape (rows, labels)
+    """
+    prior = train.drop_duplicates([COMPOUND, LABEL])[LABEL].value_counts(normalize=True)
+    return np.tile([float(prior.get(label, 0.0)) for label in labels], (rows, 1))
+
+
 def with_labels(table: pd.DataFrame, labels: Permuted | None) -> pd.DataFrame:
     """``table`` with the labels of its compounds (or of the wells that are named) replaced."""
     if labels is None or table.empty:
@@ -88,4 +101,5 @@ def with_labels(table: pd.DataFrame, labels: Permuted | None) -> pd.DataFrame:
     if isinstance(next(iter(labels)), tuple):
         wells = table[WELL_KEY].itertuples(index=False, name=None)
         return table.assign(**{LABEL: [labels.get(w, own) for w, own in zip(wells, table[LABEL], strict=True)]})
-    return table.assign(**{LABEL: table[COMPOUND].map(labels)})
+    # Negative controls stand in tables of profiles too, and have no part in a permutation.
+    return table.assign(**{LABEL: [labels.get(c, own) for c, own in zip(table[COMPOUND], table[LABEL], strict=True)]})

@@ -20,10 +20,10 @@ from benchmark.errors import LeakError, MorphobenchError
 from benchmark.files import digest, read_json, safe_name, write_json, write_parquet
 from benchmark.methods.settings import MethodSettings
 from benchmark.splits import Fold, Split, WellKey
-from benchmark.tables import LABEL, WELL_KEY, check_predictions, labels_of
+from benchmark.tables import LABEL, TREATMENT_KEY, WELL_KEY, check_predictions, labels_of
 
 #: Raised when a method's code changes what it predicts, so that old folds are not taken for new ones.
-REVISION = {"cell_count": 1, "profile": 2, "cnn_frozen": 2, "cnn_finetuned": 2}
+REVISION = {"cell_count": 1, "baseline": 1, "profile": 3, "cnn_frozen": 2, "cnn_finetuned": 2}
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ def response_path(path: Path) -> Path:
 
 
 def write_fold(
-    path: Path, predictions: pd.DataFrame, fold: Fold, facts: dict[str, Any], response: pd.DataFrame | None = None
+    path: Path, predictions: pd.DataFrame, fold: Fold, facts: dict[str, Any], response: pd.DataFrame | None = None,
+    covered: pd.DataFrame | None = None,
 ) -> None:
     """Check a fold's predictions and write them: facts (seconds, memory, choices) and dose series first.
 
@@ -91,6 +92,8 @@ def write_fold(
     ----------
     response : DataFrame, optional
         Predictions of the fold's unlabelled dose series, ``Metadata_Label`` empty, else as ``predictions``.
+    covered : DataFrame, optional
+        Where treatments are predicted: the wells they are made of, with plate, well and treatment.
 
     Raises
     ------
@@ -101,7 +104,9 @@ def write_fold(
         A table is malformed; see `benchmark.tables.check_predictions`.
     """
     check_predictions(predictions, str(path))
-    _check_wells(predictions, fold.test, "test wells", fold)
+    _check_wells(predictions if covered is None else covered, fold.test, "test wells", fold)
+    if covered is not None:
+        _check_treatments(predictions, covered, fold)
     if response is None:
         response = predictions.iloc[:0]
     _check_wells(response, fold.response, "dose series", fold)
@@ -113,8 +118,16 @@ def write_fold(
 
 
 def _check_wells(table: pd.DataFrame, wells: tuple[WellKey, ...], what: str, fold: Fold) -> None:
-    if set(table[WELL_KEY].itertuples(index=False, name=None)) != set(wells):
+    have = set(table[WELL_KEY].itertuples(index=False, name=None)) if len(table) else set()
+    if have != set(wells):
         raise LeakError(f"the predicted wells are not the fold's {what}", f"fold {fold.name!r}")
+
+
+def _check_treatments(predictions: pd.DataFrame, covered: pd.DataFrame, fold: Fold) -> None:
+    """The predicted treatments are those of the wells they are said to be made of."""
+    have, want = (set(t[TREATMENT_KEY].itertuples(index=False, name=None)) for t in (predictions, covered))
+    if have != want:
+        raise LeakError("the predicted treatments are not those of the fold's test wells", f"fold {fold.name!r}")
 
 
 def _check_response(response: pd.DataFrame, predictions: pd.DataFrame, fold: Fold, path: Path) -> None:

@@ -11,7 +11,8 @@ from benchmark.networks.settings import NetworkSettings, TrainingSettings
 from benchmark.profiles.settings import ProfileSettings
 from benchmark.settings import Settings
 
-ClassifierName = Literal["logistic_regression", "random_forest"]
+ClassifierName = Literal["logistic_regression", "linear_svm", "rbf_svm", "lda", "knn", "random_forest",
+                         "gradient_boosting"]
 
 
 class ClassifierSettings(Settings):
@@ -23,10 +24,14 @@ class ClassifierSettings(Settings):
         Each with its own small grid of settings; see `benchmark.methods.classifier`.
     inner_folds : int
         Folds of the choice, grouped by compound.
+    calibrate : str
+        ``temperature``: probabilities are calibrated by one temperature, fitted on the out-of-fold predictions of
+        the inner folds (Guo et al. 2017). ``none``: as the classifier gives them.
     """
 
     candidates: tuple[ClassifierName, ...] = ("logistic_regression", "random_forest")
     inner_folds: int = Field(4, ge=2)
+    calibrate: Literal["none", "temperature"] = "none"
 
 
 class _Method(Settings):
@@ -50,11 +55,37 @@ class CellCountMethod(_Method):
     classifier: ClassifierSettings = ClassifierSettings()
 
 
+class BaselineMethod(_Method):
+    """What any claim must beat, and what should not be able to tell anything.
+
+    Parameters
+    ----------
+    feature : str
+        ``intensity``: mean of each channel's stored pixel values over a field. ``position``: row and column of the
+        well on its plate. ``batch``: which batch the well lies in, and nothing else. Where one of the last two scores
+        well the assay is confounded.
+    """
+
+    kind: Literal["baseline"]
+    feature: Literal["intensity", "position", "batch"]
+    unit: Literal["well"] = "well"
+    classifier: ClassifierSettings = ClassifierSettings()
+
+
 class ProfileMethod(_Method):
-    """CellProfiler profiles and a classifier."""
+    """CellProfiler profiles and what decides on them.
+
+    Parameters
+    ----------
+    decision : str
+        ``classifier``: trained on wells (or fields). ``nearest``: the label of the nearest treatment profile by cosine
+        among the fold's training treatments: NSC where the split leaves compounds out, NSCB where it leaves out their
+        batches too.
+    """
 
     kind: Literal["profile"]
     profile: ProfileSettings = ProfileSettings()
+    decision: Literal["classifier", "nearest"] = "classifier"
     classifier: ClassifierSettings = ClassifierSettings()
 
 
@@ -78,9 +109,9 @@ class FinetunedMethod(_Method):
 
 
 MethodSettings = Annotated[
-    CellCountMethod | ProfileMethod | FrozenMethod | FinetunedMethod, Field(discriminator="kind")
+    CellCountMethod | BaselineMethod | ProfileMethod | FrozenMethod | FinetunedMethod, Field(discriminator="kind")
 ]
-CLASSICAL = (CellCountMethod, ProfileMethod)
+CLASSICAL = (CellCountMethod, BaselineMethod, ProfileMethod)
 CNN = (FrozenMethod, FinetunedMethod)
 
 
@@ -95,46 +126,8 @@ def transductive(method: MethodSettings, corrected: str | None = None) -> list[s
 
 def uses_controls(method: MethodSettings) -> str:
     """The setting by which a method looks at which wells are negative controls; empty where none does."""
-    if isinstance(method, ProfileMethod) and method.profile.normalise == "controls":
-        return "profile.normalise: controls"
+    if isinstance(method, ProfileMethod) and method.profile.uses_controls:
+        return ", ".join(method.profile.uses_controls)
     if isinstance(method, CNN) and method.crops.uses_controls:
         return f"crops: {method.crops.summary}"
     return ""
-
-
-def summary(method: MethodSettings, wells_permuted: bool = False, imaged: bool = True) -> str:
-    """What a method does, in a sentence for the report.
-
-    Parameters
-    ----------
-    wells_permuted : bool
-        Permuted labels are permuted over the wells of each compound (controls are scored), not over compounds.
-    imaged : bool
-        Features are measured on images here, not brought along as profiles.
-    """
-    if isinstance(method, CellCountMethod):
-        what = "mean number of cells a field" if imaged else "number of rows of the profile table"
-        text = f"log(1 + {what}) of each {method.unit}"
-    elif isinstance(method, ProfileMethod):
-        p = method.profile
-        how = {"controls": f"normalised per plate to its negative controls ({p.method})",
-               "plate": f"normalised per plate to all its {p.unit}s ({p.method})",
-               "training": "standardised on the training wells"}[p.normalise]
-        which = f"features {', '.join(p.features)}" if p.features else "features"
-        source = f"CellProfiler's single-cell {which}" if imaged else f"the {which} of the profile table"
-        text = f"{p.aggregate} of {source} over each {p.unit}, {how}"
-    elif isinstance(method, FrozenMethod):
-        text = (f"pooled features of {method.network.backbone} as pretrained, channels {method.channels}, "
-                f"crops {method.crops.summary}, averaged over each field")
-    else:
-        t = method.training
-        views = "" if t.augmentation == "standard" else f", augmentation {t.augmentation}"
-        text = (f"{method.network.backbone} fine-tuned in all layers on the training wells' crops "
-                f"({method.crops.summary}; {t.epochs} epochs, batch {t.batch}, peak rate {t.learning_rate:g}{views})")
-    if isinstance(method, CNN) and method.network.normalisation == "none":
-        text += "; values 0 to 255 as they are, without ImageNet scaling"
-    if not isinstance(method, FinetunedMethod):
-        text += "; classifier chosen by cross-validation inside the training wells, grouped by compound"
-        text += " (by well where there is one compound)" if wells_permuted else ""
-    over = "between the wells of each compound" if wells_permuted else "between compounds"
-    return text + (f"; labels permuted {over}" if method.labels == "permuted" else "")

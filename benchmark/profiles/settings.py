@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from benchmark.settings import Settings
+
+Aggregate = Literal["mean", "median", "median_mad", "deciles", "ks", "svm", "gmm", "factor_analysis"]
+#: Profiles that set a well's cells against reference cells, or are fitted on reference cells.
+REFERRING = ("ks", "svm", "gmm", "factor_analysis")
+Normalise = Literal["controls", "plate", "training"]
+Scaling = Literal["standardize", "mad_robustize", "ljosa"]
+Selection = Literal["missing", "variance", "correlation", "blocklist", "reproducibility"]
+Correction = Literal["none", "sphering", "tvn", "combat", "harmony"]
 
 
 class ProfileSettings(Settings):
@@ -14,35 +22,99 @@ class ProfileSettings(Settings):
 
     Parameters
     ----------
+    source : str
+        ``cells``: CellProfiler's single cells (or the profile table's rows). ``whole_field``: the measurements of
+        whole fields, without segmentation, of the study's ``whole_field`` pipeline; ``mean`` or ``median`` only.
     unit : str
         ``well`` (the field's standard) or ``field``.
     aggregate : str
-        ``median`` or ``mean`` over the cells of the unit.
+        How the cells of a unit become its profile: ``mean``, ``median``, ``median_mad``, ``deciles``; or one of
+        Ljosa et al. 2013: ``ks`` (Kolmogorov-Smirnov statistic of each feature against reference cells), ``svm``
+        (normal vector of a linear SVM against reference cells), ``gmm`` (shares of the components of a Gaussian
+        mixture), ``factor_analysis`` (mean of latent factors). See `benchmark.profiles.aggregate`.
+    reference : str
+        Reference cells of those four. ``controls``: negative controls (``ks`` and ``svm``: of the same plate).
+        ``training``: a sample of all cells of a fold's training wells.
+    components : int
+        Latent factors, or components of the mixture; 0 takes the published number (50 factors, 25 components).
     normalise : str
         ``controls``: per plate, to the plate's negative controls. ``plate``: per plate, to all its units.
         Both look at the test wells' plates without labels, so they are reported as transductive.
         ``training``: no plate is looked at; features are only standardised on the training wells of a fold.
     method : str
-        pycytominer's method for ``controls`` and ``plate``.
+        For ``controls`` and ``plate``: ``standardize`` (mean and standard deviation), ``mad_robustize`` (median and
+        MAD), ``ljosa`` (1st percentile to 0, 99th to 1).
+    level : str
+        ``wells``: profiles are normalised. ``cells``: single cells are, before they become profiles (as Ljosa et al.).
     features : tuple of str
         Patterns with ``*`` and ``?`` of the features to use; all where there is none. A single read-out, such as
         the ratio of an intensity in nucleus and cytoplasm, is compared as a method of its own this way.
+    select : tuple of str
+        Steps of feature selection, in this order, fitted on a fold's training wells.
     correlation : float
         Of two features that correlate more than this over the training wells, one is dropped.
+    correction : str
+        Batch correction, fitted on negative controls (``sphering``, ``tvn``), on training wells and controls
+        (``combat``), or on all wells without labels (``harmony``: transductive).
     """
 
+    source: Literal["cells", "whole_field"] = "cells"
     unit: Literal["well", "field"] = "well"
-    aggregate: Literal["median", "mean"] = "median"
-    normalise: Literal["controls", "plate", "training"] = "controls"
-    method: Literal["standardize", "mad_robustize"] = "mad_robustize"
+    aggregate: Aggregate = "median"
+    reference: Literal["controls", "training"] = "controls"
+    components: int = Field(0, ge=0, le=500)
+    normalise: Normalise = "controls"
+    method: Scaling = "mad_robustize"
+    level: Literal["wells", "cells"] = "wells"
     features: tuple[str, ...] = ()
+    select: tuple[Selection, ...] = ("missing", "variance", "correlation")
     correlation: float = Field(0.95, gt=0, le=1)
+    correction: Correction = "none"
+
+    @model_validator(mode="after")
+    def _sound(self) -> ProfileSettings:
+        if self.source == "whole_field" and (self.aggregate not in ("mean", "median") or self.level == "cells"):
+            raise ValueError("whole_field has no cells: aggregate is mean or median, and level is wells")
+        if self.unit == "field" and self.aggregate in REFERRING:
+            raise ValueError(f"{self.aggregate} profiles are of wells: a field has too few cells")
+        return self
+
+    @property
+    def fold_wise(self) -> bool:
+        """Whether the profiles hang on which wells are training wells, and are made anew in each fold."""
+        return self.aggregate in REFERRING and self.reference == "training"
+
+    @property
+    def uses_controls(self) -> tuple[str, ...]:
+        """Settings by which it is looked at which wells are negative controls."""
+        found = []
+        if self.normalise == "controls":
+            found.append("profile.normalise: controls")
+        if self.aggregate in REFERRING and self.reference == "controls":
+            found.append("profile.reference: controls")
+        if self.correction in ("sphering", "tvn", "combat"):
+            found.append(f"profile.correction: {self.correction}")
+        return tuple(found)
 
     @property
     def transductive(self) -> str | None:
-        """What is estimated from test wells without their labels, in words; None where nothing is."""
+        """What is estimated from test wells (or their plates) without their labels, in words; None where nothing is."""
+        what = {"cells": "single cells", "wells": "profiles"}[self.level]
+        found = []
         if self.normalise == "controls":
-            return "profiles normalised per plate to the plate's negative controls"
+            found.append(f"{what} normalised per plate to the plate's negative controls")
         if self.normalise == "plate":
-            return "profiles normalised per plate to all its wells"
-        return None
+            found.append(f"{what} normalised per plate to all its wells")
+        if self.aggregate in ("ks", "svm") and self.reference == "controls":
+            found.append("cells set against the plate's negative controls")
+        if self.aggregate in ("gmm", "factor_analysis") and self.reference == "controls":
+            found.append("factors or components fitted on all plates' negative controls, test plates among them")
+        if self.correction == "sphering":
+            found.append("sphered on all plates' negative controls, test plates among them")
+        if self.correction == "tvn":
+            found.append("batches aligned by their negative controls (TVN)")
+        if self.correction == "combat":
+            found.append("batches without training wells corrected by their negative controls, if any (ComBat)")
+        if self.correction == "harmony":
+            found.append("batches aligned over all wells, the test wells among them (Harmony)")
+        return "; ".join(found) or None

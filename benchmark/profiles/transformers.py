@@ -1,50 +1,60 @@
-"""scikit-learn transformers fitted on the training wells of a fold."""
+"""What the transformers of profile tables share, and those too small for a module of their own.
+
+A profile table is one DataFrame: ``Metadata_`` columns and float64 features, one row a well (or field).
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from pycytominer import feature_select
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
+
+from benchmark.errors import MorphobenchError
+from benchmark.profiles.wells import feature_columns
 
 #: A normalised feature beyond this many (robust) deviations is clipped: a ratio with a near-zero
 #: denominator in one cell-poor well must not rule the scale of a feature.
 CLIP = 20.0
 
 
-class ProfileSelector(TransformerMixin, BaseEstimator):
-    """Drop features that are missing, nearly constant or redundant over the training profiles.
-
-    pycytominer's ``drop_na_columns``, ``variance_threshold`` and ``correlation_threshold`` decide, on the
-    rows given to `fit` alone. Values still missing in other rows become the training median.
+def finite_features(table: pd.DataFrame, columns: list[str] | None = None) -> pd.DataFrame:
+    """Features as float64, what is infinite missing.
 
     Parameters
     ----------
-    correlation : float
-        Threshold of absolute Pearson correlation.
+    columns : list of str, optional
+        Features to take; all where there is none.
+
+    Raises
+    ------
+    MorphobenchError
+        A column is not in the table.
     """
+    columns = feature_columns(table) if columns is None else columns
+    lacking = [c for c in columns if c not in table]
+    if lacking:
+        raise MorphobenchError(f"lacks {len(lacking)} of {len(columns)} features, {lacking[0]} among them",
+                               "profile table", "Transform a table with the features that were fitted.")
+    values = table[columns].to_numpy(np.float64, copy=True)
+    values[np.isinf(values)] = np.nan
+    return pd.DataFrame(values, index=table.index, columns=columns)
 
-    def __init__(self, correlation: float = 0.95) -> None:
-        self.correlation = correlation
 
-    def fit(self, X: pd.DataFrame, y: object = None) -> ProfileSelector:
-        """Choose features on ``X`` (rows are training profiles, columns are features)."""
-        operations = ["drop_na_columns", "variance_threshold", "correlation_threshold"]
-        columns = list(X.columns)
-        if len(columns) > 1:
-            kept = feature_select(X.astype(np.float64), features=columns, operation=operations, na_cutoff=0,
-                                  corr_threshold=self.correlation)
-            columns = list(kept.columns)
-        # The only feature, or none that passes: keep what varies rather than nothing at all.
-        self.columns_ = columns or [c for c in X.columns if X[c].nunique() > 1] or list(X.columns)
-        self.medians_ = X[self.columns_].median().fillna(0.0)
-        return self
+def with_features(table: pd.DataFrame, values: np.ndarray, names: list[str]) -> pd.DataFrame:
+    """The metadata of ``table`` with other features, (rows, names) float64; rows and index stay."""
+    metadata = table[[c for c in table.columns if c.startswith("Metadata_")]]
+    return pd.concat([metadata, pd.DataFrame(values, index=table.index, columns=names)], axis=1)
 
-    def transform(self, X: pd.DataFrame) -> np.ndarray:
-        """Selected features of ``X``, filled: (rows, features) float64."""
-        check_is_fitted(self)
-        return X[self.columns_].fillna(self.medians_).to_numpy(np.float64)
+
+def is_constant(X: pd.DataFrame) -> pd.Series:
+    """Whether a feature has one value in all rows, or differs by rounding alone; missing values do not count.
+
+    The bound on rounding is scikit-learn's for `StandardScaler`: a variance below (rows x mean x epsilon)².
+    """
+    n, eps = len(X), np.finfo(np.float64).eps
+    variance = X.var(ddof=0).fillna(0.0)
+    mean = X.mean().fillna(0.0)
+    return (X.max() == X.min()) | (variance <= n * eps * variance + (n * mean * eps) ** 2)
 
 
 class Clip(TransformerMixin, BaseEstimator):

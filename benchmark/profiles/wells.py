@@ -1,21 +1,23 @@
-"""Single cells to profiles, and per-plate normalisation, both by pycytominer."""
+"""Wells and their cells: features by name, cells of each well as they stream past, reference wells, cell counts."""
 
 from __future__ import annotations
 
 import difflib
 import fnmatch
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-import pycytominer
 
 from benchmark.assays.fieldtable import Assay
 from benchmark.errors import MorphobenchError
-from benchmark.profiles.settings import ProfileSettings
-from benchmark.tables import CONTROL, FIELD_COLUMNS, FIELD_KEY, PLATE, WELL_COLUMNS, WELL_KEY
+from benchmark.singlecells import SingleCells
+from benchmark.tables import CONTROL, FIELD_COLUMNS, FIELD_KEY, PLATE, WELL, WELL_COLUMNS, WELL_KEY
 
 #: Column of the image table with the number of segmented cells of a field.
 COUNT = "Count_Cells"
+#: Fewer reference cells than this say nothing about a plate.
+FEWEST_CELLS = 10
 
 
 def feature_columns(table: pd.DataFrame) -> list[str]:
@@ -23,38 +25,107 @@ def feature_columns(table: pd.DataFrame) -> list[str]:
     return [c for c in table.columns if not c.startswith("Metadata_")]
 
 
-def make_profiles(cells: pd.DataFrame, assay: Assay, settings: ProfileSettings) -> pd.DataFrame:
-    """Aggregate single cells to one profile a well or field, and normalise per plate where asked.
+def well_list(wells: pd.DataFrame) -> list[tuple[str, str]]:
+    """(plate, well) of each well of a table with one row a well or a field, sorted, each once."""
+    return sorted({(str(p), str(w)) for p, w in zip(wells[PLATE], wells[WELL], strict=True)})
+
+
+def finite(values: np.ndarray) -> np.ndarray:
+    """A copy of ``values`` in which what is not finite is missing (NaN)."""
+    return np.where(np.isfinite(values), values, values.dtype.type(np.nan))
+
+
+def floats(table: pd.DataFrame) -> np.ndarray:
+    """Values of a table of features: float32 where all are, as single cells on disk are; else float64."""
+    narrow = all(t == np.float32 for t in table.dtypes)
+    return table.to_numpy(np.float32 if narrow else np.float64)
+
+
+def _indices(block: pd.DataFrame, key: Sequence[str]) -> Iterator[tuple[tuple, np.ndarray]]:
+    """Each unit of a block with the numbers of its rows."""
+    for unit, index in block.groupby(list(key), sort=True).indices.items():
+        assert isinstance(unit, tuple)
+        yield unit, np.asarray(index)
+
+
+def unit_cells(
+    cells: SingleCells, wells: pd.DataFrame, columns: Sequence[str], key: Sequence[str] = WELL_KEY
+) -> Iterator[tuple[tuple, np.ndarray]]:
+    """The cells of each unit of ``wells``, plate by plate, a block in memory at a time.
 
     Parameters
     ----------
-    cells : DataFrame
-        One row a cell: the field's keys and float features.
-    assay : Assay
-        For the wells' metadata. A well or field without a cell has no row here; see `without_cells`.
+    cells : SingleCells
+    wells : DataFrame
+        One row a well (or field): its plate and well.
+    columns : sequence of str
+        Features.
+    key : sequence of str
+        What a unit is: ``WELL_KEY`` or ``FIELD_KEY``.
 
-    Returns
-    -------
-    DataFrame
-        Metadata columns and float64 features, sorted by key. Units of negative controls are included.
+    Yields
+    ------
+    tuple, ndarray
+        The unit's key, and its (cells, features) values, NaN where missing or not finite, float32 where the cells
+        are. A unit without cells is not given.
+    """
+    columns = list(columns)
+    for plate, rows in wells.groupby(PLATE, sort=True):
+        if plate not in cells.plates:
+            continue
+        for block in cells.blocks(str(plate), columns=columns, wells=set(rows[WELL])):
+            values = floats(block[columns])
+            for unit, index in _indices(block, key):
+                first, last = index[0], index[-1]
+                whole = last - first + 1 == len(index)  # rows of a unit lie together as a rule: a view, not a copy
+                yield unit, finite(values[first : last + 1] if whole else values[index])
+
+
+def unit_table(
+    units: Sequence[tuple], rows: Sequence[np.ndarray], features: Sequence[str], key: Sequence[str] = WELL_KEY
+) -> pd.DataFrame:
+    """Profiles as a table: the key of each unit and float64 features, sorted by key."""
+    index = pd.DataFrame(list(units), columns=list(key))
+    values = np.asarray(rows, dtype=np.float64).reshape(len(index), len(features))
+    table = pd.concat([index, pd.DataFrame(values, columns=list(features))], axis=1)
+    return table.sort_values(list(key)).reset_index(drop=True)
+
+
+def negative_controls(wells: pd.DataFrame) -> pd.DataFrame:
+    """Rows of ``wells`` that are negative controls."""
+    return wells[wells[CONTROL] == "negative"]
+
+
+def count_cells(cells: SingleCells, wells: Sequence[tuple[str, str]]) -> int:
+    """Number of cells in some wells."""
+    keys = pd.DataFrame(list(wells), columns=WELL_KEY, dtype=object)
+    return int(cells.counts.merge(keys, on=WELL_KEY)["cells"].sum())
+
+
+def check_references(cells: SingleCells, plates: Sequence[str], reference: pd.DataFrame, remedy: str) -> None:
+    """Refuse plates whose reference wells have too few cells.
+
+    Parameters
+    ----------
+    plates : sequence of str
+        Plates that need reference cells of their own.
+    reference : DataFrame
+        Reference wells (of any plates).
+    remedy : str
+        What the user can do about it.
 
     Raises
     ------
     MorphobenchError
-        Controls are wanted for normalisation and a plate has none (or one only); or no feature has a name that
-        is asked for.
+        A plate has fewer than `FEWEST_CELLS` cells in its reference wells; all such plates are named.
     """
-    key = WELL_KEY if settings.unit == "well" else FIELD_KEY
-    columns = WELL_COLUMNS if settings.unit == "well" else FIELD_COLUMNS
-    features = _wanted_features(feature_columns(cells), settings.features)
-    profiles = pycytominer.aggregate(cells[[*key, *features]], strata=key, features=features,
-                                     operation=settings.aggregate)
-    metadata = assay.fields[columns].drop_duplicates(key)
-    profiles = metadata.merge(profiles, on=key, how="inner", validate="one_to_one")
-    profiles[features] = profiles[features].astype(np.float64).replace([np.inf, -np.inf], np.nan)
-    if settings.normalise != "training":
-        profiles = _per_plate(profiles, features, settings)
-    return profiles.sort_values(key).reset_index(drop=True)
+    counts = {p: count_cells(cells, well_list(reference[reference[PLATE] == p])) for p in sorted(plates)}
+    few = {p: n for p, n in counts.items() if n < FEWEST_CELLS}
+    if few:
+        each = ", ".join(f"{p}: {n}" for p, n in list(few.items())[:10]) + (", …" if len(few) > 10 else "")
+        raise MorphobenchError(
+            f"too few cells of negative controls, {FEWEST_CELLS} or more are needed on each plate ({each})",
+            f"plate {', '.join(list(few)[:10])}", remedy)
 
 
 def _wanted_features(names: list[str], patterns: tuple[str, ...]) -> list[str]:
@@ -65,28 +136,6 @@ def _wanted_features(names: list[str], patterns: tuple[str, ...]) -> list[str]:
             raise MorphobenchError(f"no feature is called {pattern!r}", "profile.features",
                                    f"There are {', '.join(close)}, …")
     return [n for n in names if not patterns or any(fnmatch.fnmatchcase(n, p) for p in patterns)]
-
-
-def _per_plate(profiles: pd.DataFrame, features: list[str], settings: ProfileSettings) -> pd.DataFrame:
-    """Centre and scale each plate by its own controls (or by all its units)."""
-    metadata = [c for c in profiles.columns if c not in features]
-    parts = []
-    for plate, rows in profiles.groupby(PLATE):
-        samples = "all"
-        if settings.normalise == "controls":
-            samples = f"{CONTROL} == 'negative'"
-            n = int((rows[CONTROL] == "negative").sum())
-            if n < 2:
-                raise MorphobenchError(
-                    f"has {n} negative controls with cells, and normalise: controls needs two or more",
-                    f"plate {plate}", "Set normalise to plate or training.")
-        # Without epsilon: a deviation of nothing must not become a division by 1e-18, which gives numbers.
-        parts.append(pycytominer.normalize(rows, features=features, meta_features=metadata, samples=samples,
-                                           method=settings.method, mad_robustize_epsilon=0))
-    table = pd.concat(parts, ignore_index=True)
-    # A feature constant over a plate's controls divides by nothing there; the selection of a fold drops it.
-    table[features] = table[features].replace([np.inf, -np.inf], np.nan)
-    return table
 
 
 def cell_counts(images: pd.DataFrame, assay: Assay, unit: str) -> pd.DataFrame:

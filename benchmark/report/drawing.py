@@ -17,6 +17,7 @@ _BLUE, _ORANGE, _GREEN, _VERMILION, *_REST = sns.color_palette("colorblind").as_
 #: Colour, marker and filling of each role: told apart without colour too.
 STYLES = {
     "count": ("#767676", "s", "full"),
+    "baseline": ("#767676", "P", "full"),
     "classical": (_BLUE, "o", "full"),
     "frozen": (_ORANGE, "D", "none"),
     "finetuned": (_VERMILION, "D", "full"),

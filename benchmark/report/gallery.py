@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -126,6 +127,48 @@ def montage(rows: Mapping[str, Sequence[np.ndarray]], side: int, path: Path) -> 
     return path
 
 
+def contact_sheet(pictures: Sequence[np.ndarray], words: Sequence[str], path: Path, side: int = 240, columns: int = 4
+                  ) -> Path:
+    """Write one PNG of pictures in rows, each with its words under it.
+
+    Parameters
+    ----------
+    pictures : sequence of ndarray
+        uint8, shape (H, W, 3), of any sizes.
+    words : sequence of str
+        One text a picture; wrapped to its width, lines kept.
+    path : Path
+    side : int
+        Longest side of a picture in the sheet, in pixels; see `montage`.
+
+    Raises
+    ------
+    MorphobenchError
+        There is not a single picture.
+    """
+    if not len(pictures):
+        raise MorphobenchError("has no picture to show", str(path))
+    size = 13
+    font = ImageFont.load_default(size=size)
+    thumbs = [_thumb(p, side) for p in pictures]
+    lines = [[line for text in said.splitlines() for line in wrap(text, round(side / (0.58 * size)))] for said in words]
+    rows = [slice(i, i + columns) for i in range(0, len(thumbs), columns)]
+    heights = [max(t.height for t in thumbs[r]) + (size + 3) * max(len(k) for k in lines[r]) + 3 * GAP for r in rows]
+    canvas = Image.new("RGB", (min(columns, len(thumbs)) * (side + GAP) + GAP, sum(heights) + GAP), "white")
+    pen = ImageDraw.Draw(canvas)
+    y = GAP
+    for row, height in zip(rows, heights, strict=True):
+        for i, (thumb, said) in enumerate(zip(thumbs[row], lines[row], strict=True)):
+            x = GAP + i * (side + GAP)
+            canvas.paste(thumb, (x, y))
+            for k, line in enumerate(said):
+                pen.text((x, y + thumb.height + GAP // 2 + k * (size + 3)), line, fill=(20, 20, 20), font=font)
+        y += height
+    with whole(path) as tmp:
+        canvas.save(tmp, format="PNG", optimize=True)
+    return path
+
+
 def _thumb(picture: np.ndarray, side: int) -> Image.Image:
     image = Image.fromarray(np.ascontiguousarray(picture))
     scale = min(side / max(image.size), 2.0)
@@ -178,3 +221,26 @@ def render_outlines(
     return montage(
         {k: [outline(composite(i, channels, limits), n, c) for i, n, c in v] for k, v in samples.items()}, side, path
     )
+
+
+def render_flagged(
+    fields: Sequence[tuple[np.ndarray, str]], usual: Sequence[np.ndarray], channels: Sequence[str], path: Path
+) -> Path:
+    """Draw flagged fields, each with its name and the reason under it, in the brightness of usual fields.
+
+    Parameters
+    ----------
+    fields : sequence of (image, words)
+        Image of shape (C, H, W).
+    usual : sequence of ndarray
+        Some fields that were not flagged, shape (C, H, W): they set what is drawn black and full, so that what is too
+        dark or too bright looks it. Where there are none, the flagged ones do.
+    channels : sequence of str
+        Names of the C channels.
+    path : Path
+        PNG to write.
+    """
+    if not fields:
+        raise MorphobenchError("has no picture to show", str(path))
+    limits = display_limits(usual or [image for image, _ in fields])
+    return contact_sheet([composite(i, channels, limits) for i, _ in fields], [words for _, words in fields], path)

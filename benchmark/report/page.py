@@ -21,6 +21,7 @@ from benchmark.files import whole
 from benchmark.report.dose import dose_rows
 from benchmark.report.drawing import SIMULATED
 from benchmark.report.figures import draw
+from benchmark.report.grid import GRID_CITATIONS, draw_grid
 from benchmark.report.words import answer, interval, p_value, percent, points
 
 HERE = Path(__file__).parent
@@ -32,7 +33,7 @@ SHOWN_KEYS = {
     "choices", "role", "summary", "data_lock",
 }  # fmt: skip
 #: What a study may leave unsaid.
-UNSAID = {"held_out": "compound", "n_response": 0, "data_lock": ""}
+UNSAID = {"held_out": "compound", "also_apart": "", "n_response": 0, "data_lock": ""}
 
 CITATIONS = (
     "Kensert A, Harrison PJ, Spjuth O (2019). Transfer learning with deep convolutional neural networks for "
@@ -178,6 +179,8 @@ def render(
     comparison: Comparison,
     pictures: Mapping[str, Path],
     folder: Path,
+    grid: Mapping[str, Any] | None = None,
+    fields: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Draw the figures into ``folder/figures`` and write ``folder/index.html``.
 
@@ -196,6 +199,10 @@ def render(
         Further pictures (crops, outlines): heading → PNG.
     folder : Path
         Made if absent.
+    grid : mapping, optional
+        As `benchmark.report.grid.grid_section` makes it.
+    fields : sequence of mapping
+        Fields that were flagged or lost: ``plate, well, site, state, reason``.
 
     Returns
     -------
@@ -204,6 +211,8 @@ def render(
     """
     simulated = bool(study["simulated"])
     drawn = draw(comparison, folder / "figures", simulated)
+    if grid:
+        drawn.append(draw_grid(grid["table"], folder / "figures", simulated))
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -224,10 +233,13 @@ def render(
         folds=comparison.folds.to_dict("records"),
         figures={
             kind: [(p, data_uri(p.svg)) for p in drawn if p.kind == kind]
-            for kind in ("accuracy", "outcomes", "confusion", "dose")
+            for kind in ("accuracy", "outcomes", "confusion", "dose", "grid")
         },
+        grid=grid or {},
+        fields=list(fields),
         pictures=[(title, data_uri(path)) for title, path in pictures.items()],
-        citations=(*CITATIONS, *(DOSE_CITATIONS if comparison.doses is not None else ())),
+        citations=(*CITATIONS, *(DOSE_CITATIONS if comparison.doses is not None else ()),
+                   *(GRID_CITATIONS if grid else ())),
     )
     page = folder / "index.html"
     with whole(page) as tmp:

@@ -12,8 +12,11 @@ from benchmark.evaluation.metrics import FEWEST_CLUSTERS
 
 #: Two methods differ where McNemar's exact p is below this.
 ALPHA = 0.05
-#: Cell count within this share of the best method "does nearly as well".
+#: A baseline within this share of the best method "does nearly as well".
 NEARLY = 0.05
+#: What labels may be told apart by where a baseline does nearly as well as anything.
+_TELLS = {"count": "toxicity or seeding", "intensity": "staining or exposure", "position": "the layout of its plates",
+          "batch": "the batch"}
 
 
 @dataclass(frozen=True)
@@ -172,28 +175,50 @@ def _controls(comparison: Comparison) -> tuple[list[str], list[str]]:
     ], []
 
 
-def _cell_count(comparison: Comparison, methods: list[str]) -> tuple[list[str], list[str]]:
-    """Whether anything is gained over counting cells."""
-    counts = [m for m in methods if comparison.roles[m] == "count"]
-    others = [m for m in methods if comparison.roles[m] != "count"]
-    if not counts or not others:
+def _baselines(comparison: Comparison, methods: list[str]) -> tuple[list[str], list[str]]:
+    """Whether anything is gained over the best of what any claim must beat: cell count, intensity, position, batch."""
+    plain = [m for m in methods if comparison.roles[m] in ("count", "baseline")]
+    others = [m for m in methods if m not in plain]
+    if not plain or not others:
         return [], []
-    count, best = counts[0], _best(comparison, others)[0]
-    row, top = _row(comparison, count), _row(comparison, best)
-    text = f"{comparison.titles[count]} had {row['correct']} of {row['n']} right ({percent(row['accuracy'])})."
-    pair = comparison.pair(count, best)
+    base, best = _best(comparison, plain)[0], _best(comparison, others)[0]
+    row, top = _row(comparison, base), _row(comparison, best)
+    among = f", the best of {len(plain)} baselines," if len(plain) > 1 else ""
+    text = f"{comparison.titles[base]}{among} had {row['correct']} of {row['n']} right ({percent(row['accuracy'])})."
+    pair = comparison.pair(base, best)
     if row["accuracy"] >= top["accuracy"] - NEARLY:
         return [text], [
-            f"Cell count alone does nearly as well ({row['correct']} of {row['n']}) as the best method "
+            f"{comparison.titles[base]} does nearly as well ({row['correct']} of {row['n']}) as the best method "
             f"({comparison.titles[best]}, {top['correct']} of {top['n']}): this assay may tell labels apart by "
-            "toxicity or seeding, not by morphology."
+            f"{_TELLS.get(comparison.baselines.get(base, 'count'), 'that alone')}, not by morphology."
         ]
     if pair is not None and pair["p"] >= ALPHA:
         return [text], [
-            f"There is no evidence that the best method ({comparison.titles[best]}) does better than cell count "
-            f"alone (exact McNemar test, {p_equals(pair['p'])})."
+            f"There is no evidence that the best method ({comparison.titles[best]}) does better than "
+            f"{comparison.titles[base]} (exact McNemar test, {p_equals(pair['p'])})."
         ]
     return [text], []
+
+
+def _confounding(comparison: Comparison) -> tuple[list[str], list[str]]:
+    """What the layout gives away: a warning where position on the plate or the batch alone tells labels."""
+    tellers: list[str] = []
+    silent: list[str] = []
+    for method, feature in comparison.baselines.items():
+        if feature not in ("position", "batch"):
+            continue
+        row = _row(comparison, method)
+        # As for permuted labels: wells of one compound lie near each other, so both intervals must say so.
+        clear = row["low"] > row["chance"] and not row["cluster_low"] <= row["chance"]
+        (tellers if clear else silent).append(f"{comparison.titles[method]} had {share_of(row)} right")
+    sentences = [f"{listing(silent)}: not clearly above chance, as it should be."] if silent else []
+    if not tellers:
+        return sentences, []
+    return sentences, [
+        f"This assay is confounded: {listing(tellers)}, without a look at any image. Labels follow the layout of "
+        "plates or batches, and every accuracy on this page may owe something to it. Randomise the layout, or compare "
+        "under leave-one-compound-and-batch-out."
+    ]
 
 
 def answer(comparison: Comparison, simulated: bool = False) -> Answer:
@@ -209,8 +234,9 @@ def answer(comparison: Comparison, simulated: bool = False) -> Answer:
     if not methods:
         return Answer(("Only label-permuted controls have run: there is nothing to compare yet.",), ())
     control_text, leaks = _controls(comparison)
-    count_text, count_warnings = _cell_count(comparison, methods)
-    sentences = [_headline(comparison, methods), _duel(comparison), *control_text, *count_text]
+    base_text, base_warnings = _baselines(comparison, methods)
+    layout_text, layout_warnings = _confounding(comparison)
+    sentences = [_headline(comparison, methods), _duel(comparison), *control_text, *base_text, *layout_text]
     if comparison.unit == "well":
         sentences.append(
             f"Only control wells are scored, of {len(comparison.folds)} held-out groups, each judged by one fitted "
@@ -220,4 +246,4 @@ def answer(comparison: Comparison, simulated: bool = False) -> Answer:
         sentences.append("These are the numbers of each method's lowest seed; the table lists the others.")
     if simulated:
         sentences.append("The images are simulated, so this says nothing about real cells.")
-    return Answer(tuple(sentences), (*leaks, *count_warnings))
+    return Answer(tuple(sentences), (*leaks, *layout_warnings, *base_warnings))

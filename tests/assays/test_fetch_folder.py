@@ -286,7 +286,8 @@ def test_an_interrupt_at_any_step_leaves_nothing_final(fetch, server, tmp_path, 
 
 
 CHILD = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from pathlib import Path
 from benchmark.assays.fetch import fetch_assay
 fetch_assay("bbbc021", Path(sys.argv[1]), plates=["Week1_22123", "Week2_24121"], base_url=sys.argv[2], jobs=1)

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from benchmark.assays.profile_file import PREFIXES, is_feature, read_header
 from benchmark.assays.profile_table import load_bbbc021_profiles, load_profile_table
 from benchmark.assays.settings import Bbbc021ProfilesSettings, ProfileTableSettings
-from benchmark.cellprofiler.ingest import BOOKKEEPING
 from benchmark.errors import FaultsError, MorphobenchError
 from benchmark.files import sha256_file
+from benchmark.objects import BOOKKEEPING
 from benchmark.splits import make_split
 from benchmark.study import load_study
 from benchmark.tables import (
@@ -175,6 +175,24 @@ def test_metadata_of_their_own_are_joined_by_plate_and_well(tmp_path):
     _write(profiles, tmp_path / "p.csv")
     with pytest.raises(FaultsError, match=r"14 of 14 wells have no metadata.*W1_P1 A1.*like W1_P1 A01"):
         _load(tmp_path, metadata="plan.csv.gz", well_column="Position")
+
+
+def test_cytotable_parquet(tmp_path):
+    """Columns as CytoTable joins CellProfiler's tables; the metadata beside them."""
+    plan = _plan()
+    cells = _features(plan[["Metadata_Plate", "Metadata_Well"]], cells=4).rename(
+        columns={"Metadata_Plate": "Image_Metadata_Plate", "Metadata_Well": "Image_Metadata_Well"})
+    cells.insert(3, "Image_Metadata_Site", np.arange(len(cells)) % 4 // 2 + 9)
+    for name in ("Metadata_ObjectNumber", "Metadata_Cells_Parent_Nuclei", "Metadata_Cytoplasm_Parent_Cells"):
+        cells[name] = np.arange(len(cells)) % 4 + 1
+    cells = cells.astype(dict.fromkeys(FEATURES, np.float32))
+    cells.to_parquet(tmp_path / "p.parquet")
+    plan.to_csv(tmp_path / "plan.csv", index=False)
+    assay = _load(tmp_path, "p.parquet", metadata="plan.csv")
+    assert [*assay.features] == [*WELL_KEY, "Metadata_Site", *FEATURES] and len(assay.features) == 56
+    assert assay.features["Metadata_Site"].tolist()[:5] == [9, 9, 10, 10, 9]
+    assert (assay.features[FEATURES].to_numpy() == cells[FEATURES].to_numpy()).all()
+    assert (assay.features[FEATURES].dtypes == np.float32).all()
 
 
 def test_wells_without_label(tmp_path):

@@ -1,14 +1,17 @@
 """Small assays, a small pipeline, and a stand-in for CellProfiler that writes files of its form.
 
 Run as a program it takes CellProfiler's options, counts two objects in every field, notes each call in
-the file FAKE_CALLS, and misbehaves as FAKE_FAULT says. Needs only the standard library, so it starts fast.
+the file FAKE_CALLS, and misbehaves as FAKE_FAULT says, or at fields whose DNA image holds the words of a FAULT below.
+Needs only the standard library, so it starts fast.
 """
 
 import csv
 import os
+import signal
 import struct
 import sys
 import time
+import zlib
 from pathlib import Path
 
 PIPELINE = r"""CellProfiler Pipeline: http://www.cellprofiler.org
@@ -55,6 +58,10 @@ ExportToSpreadsheet:[module_num:7|variable_revision_number:13|notes:[]|enabled:T
 MODULES = ["LoadData", "IdentifyPrimaryObjects", "IdentifySecondaryObjects", "ConvertObjectsToImage", "SaveImages"]
 
 
+#: Bytes among a staged DNA image's pixels → what happens there. Flaky fields fail in the first run that has them.
+FAULTS = {b"!FAILURE": "failure", b"!CRASHES": "crash", b"!HANGING": "hang", b"!ODDTIME": "flaky"}
+
+
 def write_csv(path, rows, header):
     with path.open("w", newline="") as handle:
         writer = csv.DictWriter(handle, header)
@@ -71,15 +78,19 @@ def write_mask(path, width=4, height=4):
     path.write_bytes(b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + ifd)
 
 
-def write_output(folder, numbers, empty=(), dna="OrigDNA"):
-    """Everything a good run leaves in ``folder`` for fields with these numbers."""
+def write_output(folder, numbers, empty=(), dna="OrigDNA", values=None):
+    """Everything a good run leaves in ``folder`` for fields with these numbers.
+
+    Measurements follow from the number, or from ``values`` (number → value) where given.
+    """
     out = folder / "out"
     out.mkdir(parents=True, exist_ok=True)
     images, nuclei, cells = [], [], []
     for image_number, number in enumerate(numbers, 1):
         count = 0 if number in empty else 2
+        value = values[number] if values else number
         row = {"ImageNumber": image_number, "Metadata_FieldNumber": number, "Count_Nuclei": count, "Count_Cells": count,
-               "ImageQuality_Focus_OrigDNA": 0.5 + number, "FileName_OrigDNA": f"f{number:05d}_OrigDNA.tif"}
+               "ImageQuality_Focus_OrigDNA": 0.5 + value, "FileName_OrigDNA": f"f{number:05d}_OrigDNA.tif"}
         for i, module in enumerate(MODULES, 1):
             place = i if i == 1 else i + 1  # the disabled Smooth keeps its number
             row[f"ExecutionTime_{place:02d}{module}"] = 0.01
@@ -87,11 +98,11 @@ def write_output(folder, numbers, empty=(), dna="OrigDNA"):
         images.append(row)
         for k in range(1, count + 1):
             key = {"ImageNumber": image_number, "ObjectNumber": k, "Metadata_FieldNumber": number}
-            nuclei.append({**key, "AreaShape_Area": 100 * number + k, "AreaShape_Center_X": 5,
+            nuclei.append({**key, "AreaShape_Area": 100 * value + k, "AreaShape_Center_X": 5,
                            "Location_Center_X": 10 + k, "Location_Center_Y": 20 + k, "Number_Object_Number": k,
                            "Children_Cells_Count": 1})
             # Cells are numbered the other way round, so that only parents can join them rightly.
-            cells.append({**key, "AreaShape_Area": 1000 * number + 3 - k, "Location_Center_X": 1,
+            cells.append({**key, "AreaShape_Area": 1000 * value + 3 - k, "Location_Center_X": 1,
                           "Location_Center_Y": 1, "Parent_Nuclei": 3 - k,
                           "Neighbors_FirstClosestObjectNumber_Adjacent": 1})
         write_mask(out / f"f{number:05d}_{dna}_Nuclei.tiff")
@@ -101,6 +112,25 @@ def write_output(folder, numbers, empty=(), dna="OrigDNA"):
         write_csv(out / f"{name}.csv", rows, list(rows[0]) if rows else ["ImageNumber", "ObjectNumber"])
     (folder / "done.txt").write_text("Complete\n")
     (folder / "log.txt").write_text("Mon Nov 23 2026: Image # 1, module LoadData # 1: CPU_time = 0.70 secs\n")
+
+
+def stumble(pixels, done):
+    """Misbehave as a field's image tells; the exit status, 0 where it is sound."""
+    kind = next((kind for word, kind in FAULTS.items() if word in pixels), "")
+    if kind == "flaky":
+        with Path(os.environ["FAKE_CALLS"] + "-flaky").open("a+") as handle:
+            kind = "" if handle.tell() else "failure"
+            handle.write("seen")
+    if kind == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if kind == "hang":
+        time.sleep(60)
+    if kind == "failure":
+        print("Error detected during run of module IdentifyPrimaryObjects")
+        print("ValueError: zero-size array")
+        done.write_text("Failure\n")
+        return 255
+    return 0
 
 
 def main(arguments):
@@ -124,9 +154,18 @@ def main(arguments):
         print("Error detected during run of module IdentifyPrimaryObjects")
         print("ValueError: zero-size array")
         return 0
+    values = {}
+    for row in rows:
+        pixels = (Path(row["Image_PathName_OrigDNA"]) / row["Image_FileName_OrigDNA"]).read_bytes()
+        values[int(row["Metadata_FieldNumber"])] = zlib.crc32(pixels) % 10000  # so they do not hang on the run
+        if bad := stumble(pixels, Path(value["-d"])):
+            return bad
+        time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
+    if fault == "unknown-module":
+        print("Could not find the MeasureMagic module", flush=True)
     numbers = [int(r["Metadata_FieldNumber"]) for r in rows]
     log = Path(value["-d"]).with_name("log.txt").read_text()
-    write_output(Path(value["-d"]).parent, numbers, numbers if fault == "empty" else ())
+    write_output(Path(value["-d"]).parent, numbers, numbers if fault == "empty" else (), values=values)
     Path(value["-d"]).with_name("log.txt").write_text(log)
     return 0
 

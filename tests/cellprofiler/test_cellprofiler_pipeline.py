@@ -6,10 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.cellprofiler.pipeline import (
+    combining_modules,
     csv_prefix,
     escape,
     loaded_images,
     module_names,
+    object_names,
     parse,
     read_pipeline,
     saved_masks,
@@ -102,6 +104,46 @@ def test_disabled_modules_do_not_count():
 def test_a_pipeline_of_another_shape_is_refused(text, words):
     with pytest.raises(MorphobenchError, match=words):
         csv_prefix(text)
+
+
+ALL = """
+CorrectIlluminationCalculate:[module_num:8|notes:[]|enabled:True]
+    Calculate function for each image individually, or based on all images?:{}
+"""
+STRETCH = """
+RescaleIntensity:[module_num:8|notes:[]|enabled:True]
+    Method to calculate the maximum intensity:{}
+"""
+
+
+@pytest.mark.parametrize(("module", "name"), [
+    (ALL.format("All: Across cycles"), "CorrectIlluminationCalculate"),
+    (ALL.format("All: First cycle"), "CorrectIlluminationCalculate"),
+    (ALL.format("All"), "CorrectIlluminationCalculate"),
+    (STRETCH.format("Maximum of all images"), "RescaleIntensity"),
+    (ALL.format("x").replace("CorrectIlluminationCalculate", "TrackObjects"), "TrackObjects"),
+])
+def test_a_module_that_needs_all_fields_at_once_is_refused(module, name):
+    text = PIPELINE + module
+    assert combining_modules(text) == [name]
+    with pytest.raises(MorphobenchError, match=f"{name} needs all fields of a plate"):
+        csv_prefix(text)
+    assert csv_prefix(text.replace("[]|enabled:True]\n    Cal", "[]|enabled:False]\n    Cal").replace(
+        "[]|enabled:True]\n    Met", "[]|enabled:False]\n    Met")) == ""
+
+
+def test_modules_that_work_field_by_field_are_not():
+    for module in (ALL.format("Each"), STRETCH.format("Maximum of each image")):
+        assert combining_modules(PIPELINE + module) == [] and csv_prefix(PIPELINE + module) == ""
+    for path in OURS.parent.glob("*.cppipe"):
+        assert bool(combining_modules(read_pipeline(path))) == (path.name == "illumination.cppipe")
+
+
+def test_objects_are_those_that_modules_name():
+    assert object_names(PIPELINE) == ["Nuclei", "Cells"]
+    assert object_names(TEXT)[:2] == ["Nuclei", "Cells"] and "Cytoplasm" in object_names(TEXT)
+    for name in ("illumination", "whole_field", "whole_field_two"):
+        assert object_names(read_pipeline(OURS.with_name(f"{name}.cppipe"))) == []
 
 
 def test_a_prefix_of_file_names_is_found():

@@ -113,4 +113,4 @@ def test_our_pipelines_are_what_cellprofilers_own_api_writes(tmp_path):
     done = subprocess.run([str(python), str(script), str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     written = {p.name: p.read_text() for p in tmp_path.iterdir()}
-    assert written == {p.name: p.read_text() for p in (ROOT / "pipelines").glob("*.cppipe")} and len(written) == 2
+    assert written == {p.name: p.read_text() for p in (ROOT / "pipelines").glob("*.cppipe")} and len(written) == 5

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 from fake_cellprofiler import PIPELINE, write_output
 
-from benchmark.cellprofiler.check import check_run
+from benchmark.cellprofiler.check import PipelineFault, check_run, count_table
 from benchmark.cellprofiler.shards import NUMBER, Shard, StagedField
 from benchmark.errors import MorphobenchError
 
@@ -57,8 +57,16 @@ TAMPERED = {
     "object of no field": (lambda d: edit(d / "out/Nuclei.csv", ImageNumber=[1, 1, 2, 2, 3, 9]),
                            ["belongs to no field"]),
     "count blank": (lambda d: edit(d / "out/Image.csv", Count_Cells=[2, None, 2]), ["belongs to no field"]),
+    "counts lost": (lambda d: rename(d / "out/Image.csv", "Count_", "Number_"), ["counts no objects"]),
+    "number lost": (lambda d: rename(d / "out/Image.csv", NUMBER, "Metadata_Other"), ["lacks the column", NUMBER]),
+    "masks lost": (lambda d: [p.unlink() for p in (d / "out").glob("*.tiff")], ["0 masks of Nuclei", "well B00"]),
     "mask lost": (lambda d: (d / "out/f00001_OrigDNA_Nuclei.tiff").unlink(), ["0 masks of Nuclei", "well B01"]),
 }
+
+
+#: What no choice of fields can mend; with the others, one field may be to blame.
+PIPELINES_FAULT = {"unknown module", "no image table", "empty image table", "field twice", "module dropped",
+                   "no object table", "object twice", "counts lost", "number lost", "masks lost"}
 
 
 @pytest.mark.parametrize("name", TAMPERED)
@@ -70,6 +78,41 @@ def test_whatever_does_not_add_up_is_found_and_named(tmp_path, name):
         check_run(SHARD, tmp_path, PIPELINE, "kept/log.txt")
     for word in [*words, "abc123", "kept/log.txt"]:
         assert word in str(caught.value)
+    assert isinstance(caught.value, PipelineFault) == (name in PIPELINES_FAULT)
+
+
+#: The pipeline without the modules that find objects and save masks.
+WHOLE = PIPELINE[:PIPELINE.index("IdentifyPrimary")] + PIPELINE[PIPELINE.index("ExportToSpreadsheet"):]
+
+
+def without_objects(folder):
+    """What a run of a pipeline leaves that measures whole fields alone."""
+    write_output(folder, [1, 0, 2])
+    table = pd.read_csv(folder / "out/Image.csv")
+    table = table.drop(columns=[c for c in table if c.startswith("Count_") or ("_0" in c and "LoadData" not in c)])
+    table.to_csv(folder / "out/Image.csv", index=False)
+    for path in (folder / "out").glob("*"):
+        if path.name != "Image.csv":
+            path.unlink()
+
+
+def test_a_pipeline_that_measures_whole_fields_alone_is_sound(tmp_path):
+    without_objects(tmp_path)
+    output = check_run(SHARD, tmp_path, WHOLE)
+    assert output.objects == {} and output.masks == {}
+    assert output.images.index.tolist() == [0, 1, 2]
+    assert output.images["ImageQuality_Focus_OrigDNA"].tolist() == [0.5, 1.5, 2.5]
+    assert count_table(output.images).shape == (3, 0)
+
+
+def test_no_counts_where_objects_should_be_found_is_the_pipelines_fault(tmp_path):
+    without_objects(tmp_path)
+    finds = WHOLE.replace("ExportToSpreadsheet:[", "Smooth:[module_num:4|enabled:True]\n"
+                          "    Name the output objects:Spots\n\nExportToSpreadsheet:[")
+    table = pd.read_csv(tmp_path / "out/Image.csv").assign(ExecutionTime_04Smooth=0.1, ModuleError_04Smooth=0)
+    table.to_csv(tmp_path / "out/Image.csv", index=False)
+    with pytest.raises(PipelineFault, match="counts no objects"):
+        check_run(SHARD, tmp_path, finds)
 
 
 def test_a_run_that_broke_off_says_where_and_why(tmp_path):

@@ -3,7 +3,7 @@ import pandas as pd
 from fake_cellprofiler import PIPELINE, write_output
 
 from benchmark.cellprofiler.check import Output, check_run
-from benchmark.cellprofiler.ingest import base_object, cell_table, image_table
+from benchmark.cellprofiler.ingest import OBJECT_NUMBER, cell_table, image_table
 from benchmark.cellprofiler.shards import NUMBER, Shard, StagedField
 from benchmark.tables import FIELD_KEY
 
@@ -68,7 +68,28 @@ def test_objects_that_do_not_pair_off_are_left_out_and_named():
 
 
 def test_a_pipeline_without_cells_stands_on_its_nuclei():
-    assert base_object({"Nuclei": pd.DataFrame(), "Spots": pd.DataFrame()}) == "Nuclei"
-    assert base_object({"Worms": pd.DataFrame()}) == "Worms"
     cells, _ = cell_table(output_of(Nuclei=NUCLEI), SHARD)
     assert cells["Nuclei_AreaShape_Area"].iloc[:2].tolist() == [1, 2]
+
+
+def test_objects_of_any_name_join_the_one_in_the_middle():
+    cells = {**CELLS, "Parent_Kerne": CELLS["Parent_Nuclei"]}
+    del cells["Parent_Nuclei"]
+    plasma = {NUMBER: [1, 0], "ObjectNumber": [1, 1], "Parent_Zellen": [1, 2], "Parent_Kerne": [1, 2],
+              "AreaShape_Area": [300.0, 200]}
+    table, left_out = cell_table(output_of(Kerne=NUCLEI, Zellen=cells, Plasma=plasma), SHARD)
+    assert left_out == [] and len(table) == 3
+    np.testing.assert_array_equal(table["Zellen_AreaShape_Area"], np.float32([10, 20, 30]))
+    np.testing.assert_array_equal(table["Plasma_AreaShape_Area"], np.float32([np.nan, 200, 300]))
+
+
+def test_whole_fields_without_objects_give_a_table_of_keys_and_image_features():
+    images = pd.DataFrame({"ImageNumber": [1, 2, 3], NUMBER: [0, 1, 2], "FileName_DNA": "a.tif", "Height_DNA": 10,
+                           "Texture_Entropy_DNA_3_00_256": [0.5, 1.5, 2.5], "Granularity_1_DNA": [1, np.nan, 3]})
+    output = Output(images.set_index(NUMBER, drop=False), {}, {})
+    cells, left_out = cell_table(output, SHARD)
+    assert list(cells) == [*FIELD_KEY, OBJECT_NUMBER] and cells.empty and left_out == []
+    table = image_table(output, SHARD)
+    assert list(table) == [*FIELD_KEY, "Image_Texture_Entropy_DNA_3_00_256", "Image_Granularity_1_DNA"]
+    assert table["Image_Texture_Entropy_DNA_3_00_256"].tolist() == [0.5, 1.5, 2.5]
+    assert table["Metadata_Site"].tolist() == ["s0", "s1", "s2"]

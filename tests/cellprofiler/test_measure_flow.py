@@ -9,17 +9,19 @@ from pathlib import Path
 
 import fake_cellprofiler
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 from small_assay import small_assay
 
+from benchmark.cellprofiler import retry
 from benchmark.cellprofiler.execute import execute
 from benchmark.cellprofiler.find import CellProfiler
 from benchmark.cellprofiler.measure import measure
 from benchmark.cellprofiler.settings import CellProfilerSettings
 from benchmark.errors import FaultsError, MorphobenchError
 from benchmark.images.check import file_hashes
-from benchmark.tables import FIELD_KEY, SITE
+from benchmark.tables import FIELD_KEY, SITE, WELL
 from benchmark.tasks import run_serially
 
 
@@ -47,6 +49,26 @@ class Bench:
     def called(self):
         """Numbers of fields of the stand-in's calls."""
         return [int(n) for n in self.calls.read_text().split()]
+
+
+def spoil(assay, row, word):
+    """Write bytes that the stand-in stumbles at (`fake_cellprofiler.FAULTS`) into the DNA image of a field."""
+    path = assay.root / assay.fields.loc[row, "Path_DNA"]
+    pixels = tifffile.imread(path)
+    pixels[0, 3, : len(word) // 2] = np.frombuffer(word, "<u2")
+    tifffile.imwrite(path, pixels, photometric="minisblack")
+
+
+def fields_of(table):
+    return sorted(set(table[FIELD_KEY].itertuples(index=False, name=None)))
+
+
+def assert_same_tables(one, other):
+    """Byte for byte the same tables and masks in all shards."""
+    names = [sorted(str(p.relative_to(folder)) for pattern in ("*/*.parquet", "*/masks/*")
+                    for p in folder.glob(pattern)) for folder in (one, other)]
+    assert names[0] == names[1] and names[0]
+    assert [n for n in names[0] if (one / n).read_bytes() != (other / n).read_bytes()] == []
 
 
 @pytest.fixture
@@ -88,22 +110,104 @@ def test_other_settings_are_another_measurement(bench):
     assert "Thresholding method:Manual" in (bench.folder / changed.record["pipeline_as_run"]).read_text()
 
 
-def test_one_failing_shard_spares_the_others_and_is_named(bench):
-    with pytest.raises(FaultsError) as caught:  # only shards with two wells fail
-        bench.run(fault="second-well")
-    assert len(caught.value.faults) == 2 and "2 of 4 shards" in str(caught.value)
-    for fault in caught.value.faults:
-        assert "zero-size array" in str(fault) and "IdentifyPrimaryObjects" in str(fault)
-    logs = list(bench.folder.glob("failed-*/log.txt"))
-    assert len(logs) == 2 and all(str(log) in str(caught.value) for log in logs)
-    assert not list(bench.folder.glob("failed-*/images"))
-    assert bench.run().record["shards_run"] == 2
+def test_a_shard_that_only_fails_whole_is_measured_in_halves(bench):
+    measured = bench.run(fault="second-well")  # shards with two wells fail
+    assert bench.called == [2, 2, 1, 1, 1, 2, 2, 1, 1, 1]
+    assert measured.failed.empty and measured.record["failed_fields"] == []
+    bench.folder = bench.folder.with_name("undisturbed")
+    assert_same_tables(measured.folder, bench.run().folder)
+
+
+def test_a_bad_field_costs_itself_alone_and_is_not_tried_again(bench):
+    spoil(bench.assay, 2, b"!FAILURE")
+    measured = bench.run(shard_fields=6)
+    assert bench.called == [3, 3, 1, 2, 1, 1, 1, 3]  # the first sites: both fail together, then halves; second sites
+    key = tuple(bench.assay.fields.loc[2, FIELD_KEY])
+    assert measured.failed[FIELD_KEY].itertuples(index=False, name=None).__next__() == key and len(measured.failed) == 1
+    (reason,) = measured.failed["reason"]
+    assert "IdentifyPrimaryObjects" in reason and "zero-size array" in reason and ".running" not in reason
+    assert measured.record["failed_fields"] == [[*key, reason]]
+    others = bench.assay.fields.drop(index=2)
+    assert fields_of(measured.images()) == fields_of(others) == fields_of(measured.cells())
+    assert all((measured.mask_path(k, "Nuclei") is None) == (k == key) for k in fields_of(bench.assay.fields))
+    log = next(p for p in measured.shards[0].glob("failed-*.txt"))
+    assert log.name == "failed-00001.txt" and "zero-size" in log.read_text()
     assert not list(bench.folder.glob("failed-*"))
+    again = bench.run(shard_fields=6)
+    assert bench.called == [] and again.failed.equals(measured.failed) and again.record["shards_run"] == 0
+    # The other fields are as if that one had never been there.
+    bench.folder = bench.folder.with_name("without")
+    without = bench.run(replace(bench.assay, fields=others.reset_index(drop=True)), shard_fields=6)
+    assert without.record["failed_fields"] == []
+    for table in (measured.cells(), measured.images()), (without.cells(), without.images()):
+        assert len(table[0]) == 10 and len(table[1]) == 5
+    for name in ("cells", "images"):
+        one, other = (getattr(m, name)().sort_values(FIELD_KEY, kind="stable", ignore_index=True)
+                      for m in (measured, without))
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    assert without.record["shards_digest"] != measured.record["shards_digest"]
+
+
+@pytest.mark.parametrize(("word", "reason"), [(b"!CRASHES", "did not complete"), (b"!HANGING", "was ended")])
+def test_a_field_that_crashes_or_hangs_costs_itself_alone(bench, word, reason):
+    spoil(bench.assay, 4, word)
+    measured = bench.run(attempts=1, timeout_minutes=0.1)
+    assert len(measured.failed) == 1 and reason in measured.failed["reason"][0]
+    assert len(measured.images()) == 5
+
+
+def test_a_failure_that_passes_costs_nothing(bench):
+    spoil(bench.assay, 2, b"!ODDTIME")
+    assert bench.run().failed.empty
+    assert bench.called == [2, 2, 1, 2, 1]
 
 
 def test_exit_status_zero_without_output_is_a_failure(bench):
-    with pytest.raises(FaultsError, match="did not complete"):
+    with pytest.raises(FaultsError, match="did not complete") as caught:
         bench.run(fault="silent")
+    assert bench.called == [2, 2, 1, 1, 1, 1]  # the first shard tells: no other is started
+    assert len(caught.value.faults) == 2
+    (log,) = bench.folder.glob("failed-*/log.txt")
+    assert str(log) in str(caught.value) and not list(log.parent.glob("images"))
+    assert not list(bench.folder.glob("*/record.json"))
+    assert bench.run().record["shards_run"] == 4
+    assert not list(bench.folder.glob("failed-*"))
+
+
+def test_more_failed_fields_than_allowed_stop_the_study_and_are_listed(bench):
+    for row in (1, 2):
+        spoil(bench.assay, row, b"!FAILURE")
+    with pytest.raises(FaultsError, match="2 of 6 fields of small could not be measured") as caught:
+        bench.run(shard_fields=1)
+    assert len(caught.value.faults) == 2
+    assert all(str(bench.assay.fields.loc[row, WELL]) in str(caught.value) for row in (1, 2))
+    # What was measured stays; shards of which nothing was are tried again.
+    assert bench.run(shard_fields=1, failed_fields=0.4).record["shards_run"] == 2
+    assert bench.called == [1, 1, 1, 1]
+
+
+def test_a_pipeline_that_drops_a_module_stops_at_once(bench):
+    with pytest.raises(FaultsError, match="MeasureMagic") as caught:
+        bench.run(fault="unknown-module")
+    assert bench.called == [2] and len(caught.value.faults) == 1
+    assert not list(bench.folder.glob("*/cells.parquet"))
+
+
+def test_a_full_disk_is_no_fields_fault(bench):
+    bench.monkeypatch.setattr(retry, "_LEAST_SPACE", 2**62)
+    with pytest.raises(FaultsError, match="disk is full"):
+        bench.run(fault="silent")
+    assert bench.called == [2]
+
+
+def test_single_cells_are_brought_together_by_plate(bench):
+    spoil(bench.assay, 2, b"!FAILURE")
+    measured = bench.run()
+    cells = measured.single_cells()
+    counts = cells.counts.merge(measured.images(), on=FIELD_KEY, validate="1:1")
+    assert len(counts) == 5 and (counts["cells"] == counts["Count_Cells"]).all()
+    assert set(cells.features) == {c for c in measured.cells() if not c.startswith("Metadata_")}
+    assert measured.cells_folder.is_dir() and measured.single_cells().counts.equals(cells.counts)
 
 
 def test_an_assay_without_a_single_cell_is_measured(bench):
@@ -112,14 +216,32 @@ def test_an_assay_without_a_single_cell_is_measured(bench):
     assert measured.images()["Count_Cells"].tolist() == [0] * 6
 
 
-def test_a_broken_image_stops_its_shard_before_cellprofiler_starts(bench):
+def test_a_broken_image_costs_its_field_before_cellprofiler_starts(bench):
     row = bench.assay.fields.iloc[5]
     path = bench.assay.root / row["Path_DNA"]
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(FaultsError) as caught:
-        bench.run()
-    assert len(caught.value.faults) == 1 and path.name in str(caught.value)
+    measured = bench.run()
     assert sum(bench.called) == 5  # that field was alone in its shard
+    assert path.name in measured.failed["reason"][0] and "truncated" in measured.failed["reason"][0]
+    assert len(measured.images()) == 5 and len(measured.cells()) == 10
+    assert bench.run().record["shards_run"] == 0
+
+
+def test_broken_images_in_a_shard_leave_the_others_one_run(bench):
+    for row in (0, 3):
+        path = bench.assay.root / bench.assay.fields.loc[row, "Path_DNA"]
+        path.write_bytes(b"II*" if row else b"")
+    measured = bench.run(shard_fields=6, failed_fields=0.5)
+    assert sorted(bench.called) == [2, 2]
+    assert fields_of(measured.failed) == fields_of(bench.assay.fields.loc[[0, 3]])
+    assert all(measured.mask_path(key, "Nuclei") for key in fields_of(measured.images()))
+
+
+def test_nothing_measured_at_all_is_an_error_whatever_the_share(bench):
+    one = replace(bench.assay, fields=bench.assay.fields.iloc[:1])
+    with pytest.raises(FaultsError, match="1 of 1 fields"):
+        bench.run(one, fault="silent", failed_fields=1.0)
+    assert not list(bench.folder.glob("*/record.json"))
 
 
 def test_leftovers_of_dead_runs_are_removed_and_of_living_ones_kept(bench):
@@ -142,14 +264,6 @@ def test_time_runs_out_for_all_that_was_started(bench, tmp_path):
         execute(bench.cellprofiler, run, 0.7)
     time.sleep(2.2)  # the stand-in's own child would speak up now
     assert bench.calls.read_text() == "1\n"
-
-
-def test_a_shard_that_ran_out_of_time_keeps_the_log_that_is_named(bench):
-    one = replace(bench.assay, fields=bench.assay.fields.iloc[:1])
-    with pytest.raises(FaultsError, match="was ended") as caught:
-        bench.run(one, fault="hang", timeout_minutes=0.01)
-    (log,) = bench.folder.glob("failed-*/log.txt")
-    assert str(log) in str(caught.value)
 
 
 def test_the_child_has_one_thread(bench):

@@ -105,6 +105,28 @@ def test_images_that_cellprofiler_would_swallow_or_choke_on_are_refused(tmp_path
     assert words[fault] in str(caught.value)
 
 
+def test_fields_that_cannot_be_staged_are_left_out_where_that_is_asked_for(tmp_path):
+    assay = small_assay(tmp_path / "a", wells=4)
+    shard = plan_shards(assay, IMAGES, file_hashes(assay), PIPELINE, CP, 4)[0]
+    shard.fields[0].planes[1].path.unlink()
+    pixels = tifffile.imread(shard.fields[2].planes[1].path)
+    pixels[0] = 7  # the second plane to be staged: the first is written already
+    tifffile.imwrite(shard.fields[2].planes[1].path, pixels, photometric="minisblack")
+    faults = {}
+    staged = stage(shard, PIPELINE, tmp_path / "run", faults)
+    assert staged == replace(shard, fields=(shard.fields[1], shard.fields[3]))
+    assert {i: fault.what for i, fault in faults.items()} == {
+        0: "does not exist", 2: "every pixel of OrigDNA is 7: nothing can be segmented"}
+    # What is left is staged as if the others had never been there.
+    stage(staged, PIPELINE, tmp_path / "other")
+    assert sorted(p.name for p in (tmp_path / "run" / "images").iterdir()) == [
+        f"f0000{i}_{image}.tif" for i in (0, 1) for image in IMAGES]
+    for path in (tmp_path / "run" / "images").iterdir():
+        assert path.read_bytes() == (tmp_path / "other" / "images" / path.name).read_bytes()
+    rows = [list(csv.DictReader((tmp_path / name / "load_data.csv").open())) for name in ("run", "other")]
+    assert [[r[NUMBER] for r in part] for part in rows] == [["0", "1"], ["0", "1"]]
+
+
 def test_images_find_their_channels_by_name_or_by_the_study():
     channels = ("DNA", "Tubulin", "Actin")
     assert image_channels(PIPELINE, {}, channels) == IMAGES

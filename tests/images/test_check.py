@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from PIL import Image
 
 from benchmark.assays.fieldtable import make_assay
 from benchmark.errors import MorphobenchError
 from benchmark.images import check
-from benchmark.images.check import assay_hash, file_hashes, image_faults
+from benchmark.images.check import assay_hash, check_images, file_hashes, image_faults
 from benchmark.tables import COMPOUND, LABEL
 
 
@@ -62,6 +63,48 @@ def test_every_fault_is_found_at_once(assay):
         assert mine and all(f"{i}.png" in t for t in mine)
         assert any(message in t for t in mine), (message, mine)
     assert not [t for t in texts if "well A03" in t]
+
+
+def test_faults_are_told_by_field_and_those_of_the_table_apart(assay):
+    root = assay.root
+    (root / "1.png").write_bytes((root / "1.png").read_bytes()[:-300])
+    pixels = _picture(assay, 4)
+    pixels[..., 1] = 7
+    Image.fromarray(pixels).save(root / "4.png")
+    Image.fromarray(_picture(assay, 0)).save(root / "6.png")
+    found = check_images(assay)
+    assert set(found.of_fields) == {1, 4}
+    one, two = found.of_fields[1]  # both channels lie in the file
+    assert one.where.endswith("site 1, One, 1.png") and two.where.endswith("site 1, Two, 1.png")
+    assert [f.what for f in found.of_fields[4]] == ["is constant: every pixel is 7"]
+    assert len(found.of_table) == 1 and "another well" in found.of_table[0].what
+    assert list(found.faults) == image_faults(assay) and len(found.faults) == 4
+
+
+def test_a_bad_file_of_two_fields_is_told_of_both(assay):
+    table = _table()
+    table.loc[1, "Path_Two"] = "2.png"
+    shared = make_assay("x", assay.root, table, ["One", "Two"])
+    (assay.root / "2.png").write_bytes(b"no image")
+    found = check_images(shared).of_fields
+    assert set(found) == {1, 2}
+    assert [f.where for f in found[1]] == ["plate P, well A00, site 1, Two, 2.png"]
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
+def test_a_tiff_cut_off_anywhere_is_found(tmp_path, compression):
+    """Readers elsewhere fill what is missing with zeros: the picture is whole at its top and black below."""
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        tifffile.imwrite(tmp_path / f"{i}.tif", rng.integers(0, 999, (64, 48)).astype(np.uint16),
+                         compression=compression, rowsperstrip=8)
+    table = _table().assign(Path_One=[f"{i}.tif" for i in range(8)]).drop(columns=["Path_Two", "Plane_Two"])
+    cut = make_assay("x", tmp_path, table, ["One"])
+    assert image_faults(cut) == []
+    raw = (tmp_path / "3.tif").read_bytes()
+    for share in (0.2, 0.5, 0.9, 0.999):
+        (tmp_path / "3.tif").write_bytes(raw[: int(len(raw) * share)])
+        assert set(check_images(cut).of_fields) == {3}, share
 
 
 def test_the_same_picture_in_two_wells_is_a_leak(assay):

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from benchmark.errors import LeakError
 from benchmark.evaluation.metrics import summarise
 from benchmark.methods.classifier import choose_and_fit
+from benchmark.methods.foldtable import Source
 from benchmark.methods.labels import permute_labels
 from benchmark.methods.runs import open_run, read_run, write_fold
 from benchmark.methods.settings import CellCountMethod, ClassifierSettings
 from benchmark.methods.tabular import TabularFold, run_tabular_fold
+from benchmark.profiles.settings import ProfileSettings
 from benchmark.splits import make_split
 
 LOGISTIC = ClassifierSettings(candidates=("logistic_regression",))
@@ -33,14 +35,20 @@ def feature_table(assay, effect: float, seed: int = 0) -> pd.DataFrame:
     return pd.concat([wells, pd.DataFrame(values, columns=[f"Cells_{i}" for i in range(12)])], axis=1)
 
 
+def fold_task(assay, features: Path, absent: Path, fold, out: Path, labels=None, **changes) -> TabularFold:
+    """One fold of a method on a table on disk."""
+    task = TabularFold(Source(features, ProfileSettings(normalise="training")), absent, "well", "m", fold, 1, LOGISTIC,
+                       "classifier", labels, tuple(assay.labels), False, out)
+    return replace(task, **changes)
+
+
 def run_all(assay, split, table, folder: Path, absent=None, labels=None) -> pd.DataFrame:
     table.to_parquet(folder / "features.parquet")
     (table.iloc[:0] if absent is None else absent).to_parquet(folder / "absent.parquet")
     parts = []
     for i, fold in enumerate(split.folds):
         out = folder / f"{i}.parquet"
-        run_tabular_fold(TabularFold(folder / "features.parquet", folder / "absent.parquet", "well", "m", fold, 1,
-                                     LOGISTIC, None, labels, out))
+        run_tabular_fold(fold_task(assay, folder / "features.parquet", folder / "absent.parquet", fold, out, labels))
         parts.append(pd.read_parquet(out))
     return pd.concat(parts, ignore_index=True)
 
@@ -69,8 +77,7 @@ def test_predictions_do_not_depend_on_test_labels(make_tiny, tmp_path):
         told.to_parquet(tmp_path / f"{name}.parquet")
         told.iloc[:0].to_parquet(tmp_path / "absent.parquet")
         out = tmp_path / f"{name}-out.parquet"
-        run_tabular_fold(TabularFold(tmp_path / f"{name}.parquet", tmp_path / "absent.parquet", "well", "m", fold, 1,
-                                     LOGISTIC, None, None, out))
+        run_tabular_fold(fold_task(assay, tmp_path / f"{name}.parquet", tmp_path / "absent.parquet", fold, out))
         outs.append(pd.read_parquet(out).filter(like="p_").to_numpy())
     assert np.array_equal(*outs)
 

@@ -12,10 +12,12 @@ import pytest
 from benchmark.assays.fieldtable import Assay, make_assay
 from benchmark.errors import LeakError, MorphobenchError
 from benchmark.evaluation.comparison import Run, compare
+from benchmark.methods.foldtable import Source
 from benchmark.methods.labels import permute_wells
 from benchmark.methods.runs import RunFolder, open_run, read_response, read_run, response_path, write_fold
 from benchmark.methods.settings import CellCountMethod, ClassifierSettings
 from benchmark.methods.tabular import TabularFold, run_tabular_fold
+from benchmark.profiles.settings import ProfileSettings
 from benchmark.splits import Split, make_split, rows_of
 
 LOGISTIC = ClassifierSettings(candidates=("logistic_regression",))
@@ -58,8 +60,9 @@ def run_all(folder: Path, assay: Assay, split: Split, table: pd.DataFrame, absen
     for seed in SEEDS:
         for fold in split.folds:
             labels = permute_wells(treated, seed) if permuted else None
-            run_tabular_fold(TabularFold(*paths, "well", "m", fold, seed, LOGISTIC, None, labels,
-                                         run.fold_path(fold, seed)))
+            source = Source(paths[0], ProfileSettings(normalise="training"))
+            run_tabular_fold(TabularFold(source, paths[1], "well", "m", fold, seed, LOGISTIC, "classifier", labels,
+                                         tuple(assay.labels), False, run.fold_path(fold, seed)))
     return run
 
 

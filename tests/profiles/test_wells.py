@@ -1,20 +1,28 @@
-"""Profiles: aggregation, per-plate normalisation, selection on training rows alone."""
+"""Profiles of wells and fields: aggregation, per-plate normalisation, cells of units."""
 
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 from conftest import CHANNELS, field_rows
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from plates import plates_of_cells, single
 
 from benchmark.assays.fieldtable import make_assay
 from benchmark.errors import MorphobenchError
+from benchmark.methods.foldtable import normalised
+from benchmark.profiles.aggregate import make_well_profiles
 from benchmark.profiles.settings import ProfileSettings
-from benchmark.profiles.transformers import ProfileSelector
-from benchmark.profiles.wells import cell_counts, feature_columns, make_profiles, without_cells
-from benchmark.tables import FIELD_KEY, path_column, plane_column
+from benchmark.profiles.wells import (
+    cell_counts,
+    check_references,
+    count_cells,
+    feature_columns,
+    unit_cells,
+    well_list,
+    without_cells,
+)
+from benchmark.singlecells import SingleCells
+from benchmark.tables import FIELD_KEY, WELL_KEY, path_column, plane_column
 
 
 def assay_and_cells(tmp_path, shift=0.0, controls=3, sites=2, cells=5):
@@ -33,22 +41,29 @@ def assay_and_cells(tmp_path, shift=0.0, controls=3, sites=2, cells=5):
     return assay, rows
 
 
+def profiles_of(cells, assay, settings):
+    """Profiles as methods have them made: aggregated, then normalised per plate."""
+    wells = assay.wells if settings.unit == "well" else assay.fields
+    controls = assay.wells[assay.wells["Metadata_Control"] == "negative"]
+    return normalised(make_well_profiles(SingleCells.of_frame(cells), wells, settings, controls, 0), settings)
+
+
 def test_a_well_is_the_median_of_its_cells(tmp_path):
     assay, cells = assay_and_cells(tmp_path)
-    profiles = make_profiles(cells, assay, ProfileSettings(normalise="training"))
+    profiles = profiles_of(cells, assay, ProfileSettings(normalise="training"))
     assert len(profiles) == len(assay.wells)
     first = profiles.iloc[0]
     place = ["Metadata_Plate", "Metadata_Well"]
     own = cells[(cells[place] == first[place]).all(axis=1)]
     assert first["Cells_A"] == pytest.approx(own["Cells_A"].median())
-    by_field = make_profiles(cells, assay, ProfileSettings(unit="field", aggregate="mean", normalise="training"))
+    by_field = profiles_of(cells, assay, ProfileSettings(unit="field", aggregate="mean", normalise="training"))
     assert len(by_field) == len(assay.fields)
     assert by_field["Cells_B"].mean() == pytest.approx(cells["Cells_B"].mean())
 
 
 def test_normalising_to_controls_takes_a_plates_gain_away(tmp_path):
     assay, cells = assay_and_cells(tmp_path, shift=8.0, controls=12, cells=30)
-    profiles = make_profiles(cells, assay, ProfileSettings(method="standardize"))
+    profiles = profiles_of(cells, assay, ProfileSettings(method="standardize"))
     active = profiles[profiles["Metadata_Label"] == "label-1"].groupby("Metadata_Plate")["Cells_A"].mean()
     assert active["P0"] == pytest.approx(active["P1"], rel=0.5)
     controls = profiles[profiles["Metadata_Control"] == "negative"].groupby("Metadata_Plate")["Cells_A"]
@@ -62,7 +77,7 @@ def test_a_feature_constant_over_a_plates_controls_is_missing_there_not_enormous
     control = wells.loc[list(cells[["Metadata_Plate", "Metadata_Well"]].itertuples(index=False, name=None))].to_numpy()
     flat = (cells["Metadata_Plate"] == "P1") & (control == "negative")
     cells.loc[flat, "Cells_B"] = 0.5
-    profiles = make_profiles(cells, assay, ProfileSettings(method="mad_robustize"))
+    profiles = profiles_of(cells, assay, ProfileSettings(method="mad_robustize"))
     by_plate = profiles.groupby("Metadata_Plate")["Cells_B"]
     assert by_plate.get_group("P1").isna().all() and by_plate.get_group("P0").abs().max() < 100
 
@@ -70,14 +85,14 @@ def test_a_feature_constant_over_a_plates_controls_is_missing_there_not_enormous
 def test_a_plate_without_controls_is_named(tmp_path):
     assay, cells = assay_and_cells(tmp_path, controls=0)
     with pytest.raises(MorphobenchError, match="plate P0"):
-        make_profiles(cells, assay, ProfileSettings())
+        profiles_of(cells, assay, ProfileSettings())
 
 
 def test_wells_without_cells_are_found(tmp_path):
     assay, cells = assay_and_cells(tmp_path)
     well = assay.treated.iloc[0]["Metadata_Well"]
     cells = cells[~((cells["Metadata_Plate"] == "P0") & (cells["Metadata_Well"] == well))]
-    profiles = make_profiles(cells, assay, ProfileSettings(normalise="training"))
+    profiles = profiles_of(cells, assay, ProfileSettings(normalise="training"))
     lost = without_cells(profiles, assay, "well")
     assert lost[["Metadata_Plate", "Metadata_Well"]].to_numpy().tolist() == [["P0", well]]
 
@@ -90,25 +105,24 @@ def test_counts_are_means_over_a_wells_fields(tmp_path):
     assert table["Count_Cells"].iloc[0] == pytest.approx(np.log1p(0.5))
 
 
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 1000), scale=st.floats(-1e6, 1e6, allow_nan=False))
-def test_selection_never_sees_the_rows_it_transforms(seed, scale):
-    rng = np.random.default_rng(seed)
-    train = pd.DataFrame(rng.normal(size=(30, 5)), columns=list("abcde"))
-    train["copy"] = train["a"] * 2 + 1e-9
-    train["flat"] = 1.0
-    train["gap"] = np.where(np.arange(30) == 3, np.nan, 1.0 * np.arange(30))
-    selector = ProfileSelector(0.9).fit(train)
-    assert "flat" not in selector.columns_ and "gap" not in selector.columns_
-    assert len({"a", "copy"} & set(selector.columns_)) == 1
-    test = pd.DataFrame(scale, index=range(4), columns=train.columns)
-    before = list(selector.columns_)
-    out = selector.transform(test)
-    assert list(selector.columns_) == before and np.allclose(out, scale)
+@pytest.mark.parametrize("key", [WELL_KEY, FIELD_KEY])
+def test_cells_of_units_come_whole_and_without_what_is_not_finite(key):
+    cells, wells = plates_of_cells(features=2)
+    cells.loc[7, "Cells_F1"] = -np.inf
+    asked = wells[wells["Metadata_Well"] != "A03"]
+    found = dict(unit_cells(single(cells), asked, ["Cells_F1"], key))
+    groups = cells[cells["Metadata_Well"] != "A03"].replace(-np.inf, np.nan).groupby(key)["Cells_F1"]
+    assert set(found) == set(groups.groups)
+    for unit, values in groups:
+        assert found[unit].dtype == np.float32 and np.array_equal(found[unit][:, 0], values, equal_nan=True)
+    assert np.isinf(cells.loc[7, "Cells_F1"])  # what was given is left as it is
 
 
-def test_missing_values_of_new_rows_become_the_training_median():
-    train = pd.DataFrame({"a": [1.0, 2.0, 9.0, 4.0], "b": [0.0, 5.0, 1.0, 7.0]})
-    selector = ProfileSelector().fit(train)
-    out = selector.transform(pd.DataFrame({"a": [np.nan], "b": [3.0]}))
-    assert out.tolist() == [[3.0, 3.0]]
+def test_plates_with_too_few_reference_cells_are_all_named():
+    cells, wells = plates_of_cells(plates=3, cells=4)
+    assert count_cells(single(cells), well_list(wells[:3])) == 12
+    reference = wells[(wells["Metadata_Plate"] == "P2") | (wells["Metadata_Well"] == "A01")]
+    with pytest.raises(MorphobenchError, match=r"plate P0, P1: .*P0: 4, P1: 4\)") as caught:
+        check_references(single(cells), ["P1", "P2", "P0"], reference, "Do that.")
+    assert "Do that." in str(caught.value)
+    check_references(single(cells), ["P2"], reference, "")

@@ -10,8 +10,10 @@ from benchmark.report.gallery import (
     NUCLEUS_LINE,
     channel_colours,
     composite,
+    contact_sheet,
     outline,
     render_crops,
+    render_flagged,
     render_outlines,
 )
 
@@ -62,3 +64,26 @@ def test_nothing_to_show_is_said(tmp_path):
     for draw in (render_crops, render_outlines):
         with pytest.raises(MorphobenchError, match="no picture"):
             draw({"A": []}, CHANNELS, tmp_path / "x.png")
+
+
+def test_flagged_fields_stand_in_rows_with_their_words(tmp_path):
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 255, (60, 80, 3), dtype=np.uint8) for _ in range(6)]
+    path = contact_sheet(pictures, ["P1, A01\nout of focus"] * 6, tmp_path / "s.png", side=80, columns=4)
+    sheet = np.array(Image.open(path).convert("RGB"))
+    assert (sheet[6:66, 6:86] == pictures[0]).all() and (sheet[6:66, 92:172] == pictures[1]).all()
+    second = next(y for y in range(70, len(sheet)) if (sheet[y, 6:86] == pictures[4][0]).all())
+    assert (sheet[second : second + 60, 92:172] == pictures[5]).all()
+    assert (sheet[66:second, :].min(axis=(0, 2)) < 200).any()  # words under the first row
+    assert (sheet[second : second + 60, 180:] == 255).all()
+    long = contact_sheet(pictures[:4], ["words " * 40] * 4, tmp_path / "l.png", side=80)
+    assert Image.open(long).height > Image.open(path).height / 2 + 100
+
+
+def test_flagged_fields_are_as_bright_as_usual_ones_make_them(tmp_path):
+    usual = [np.tile(np.linspace(0, 200, 50).astype(np.uint8), (1, 50, 1))]
+    dim, bright = np.full((1, 50, 50), 20, np.uint8), np.full((1, 50, 50), 250, np.uint8)
+    sheet = np.array(Image.open(render_flagged([(dim, "dim"), (bright, "bright")], usual, ["DNA"], tmp_path / "f.png")))
+    assert sheet[30, 30].max() < 40 and sheet[30, 6 + 246 + 30].min() == 255
+    with pytest.raises(MorphobenchError, match="no picture"):
+        render_flagged([], usual, ["DNA"], tmp_path / "x.png")

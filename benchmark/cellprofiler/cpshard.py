@@ -1,0 +1,256 @@
+"""The backend ``cp_measure``: a shard measured in this process, where CellProfiler cannot be installed.
+
+The pipeline is read as a plan: its CorrectIlluminationApply and ImageMath modules make the images, its Identify modules
+the masks (`benchmark.cellprofiler.segment`), its Measure modules say what is measured
+(`benchmark.cellprofiler.cpmeasure`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+import pandas as pd
+
+from benchmark.cellprofiler.check import Output
+from benchmark.cellprofiler.cpmeasure import MEASURES, REMEDY, library, listed, measure_objects
+from benchmark.cellprofiler.find import CellProfiler
+from benchmark.cellprofiler.illumination import APPLY
+from benchmark.cellprofiler.ingest import OBJECT_NUMBER, cell_table, image_table
+from benchmark.cellprofiler.pipeline import Module, parse, saved_masks
+from benchmark.cellprofiler.segment import PRIMARY, SECONDARY, TERTIARY, Objects, named, segment
+from benchmark.cellprofiler.shards import NUMBER, Shard, StagedField
+from benchmark.errors import Fault, MorphobenchError
+from benchmark.images.quality import power_slope
+from benchmark.images.reading import read_plane
+from benchmark.tables import FIELD_KEY
+
+#: Changed when the masks or the measurements change: enters the keys of shards.
+REVISION = 1
+#: Modules that measure nothing, or that are run here.
+_RUN = {"LoadData", "ExportToSpreadsheet", "ConvertObjectsToImage", "SaveImages", APPLY, "ImageMath", PRIMARY,
+        SECONDARY, TERTIARY, *MEASURES}
+
+
+@dataclass(frozen=True)
+class OwnShard:
+    """What this backend measured of a shard.
+
+    Attributes
+    ----------
+    cells, images : DataFrame
+        As `benchmark.cellprofiler.ingest` makes them of CellProfiler's tables.
+    masks : dict
+        Object whose masks the pipeline saves → label mask (uint16) of each field in ``fields``.
+    fields : tuple of int
+        Indices, in the shard, of the fields that were measured.
+    failed : dict
+        Index of each other field → why.
+    objects_left_out : list of str
+        Objects that do not pair off with the cells.
+    modules_left_out : list of str
+        Modules of the pipeline that this backend does not run, wholly or in part.
+    """
+
+    cells: pd.DataFrame
+    images: pd.DataFrame
+    masks: dict[str, list[np.ndarray]]
+    fields: tuple[int, ...]
+    failed: dict[int, Fault]
+    objects_left_out: list[str]
+    modules_left_out: list[str]
+
+
+def backend() -> CellProfiler:
+    """This backend in CellProfiler's place: its ``version`` enters the keys of shards.
+
+    Raises
+    ------
+    MorphobenchError
+        cp_measure is not installed.
+    """
+    library("bulk")
+    try:
+        parts = [f"{name} {version(name)}" for name in ("cp_measure", "centrosome", "scikit-image")]
+    except PackageNotFoundError as error:
+        raise MorphobenchError(f"{error.name} is not installed", "cellprofiler.backend", REMEDY) from error
+    return CellProfiler(("cp_measure",), f"{', '.join(parts)}, revision {REVISION}", "cp_measure")
+
+
+def measure_shard(shard: Shard, pipeline: str,
+                  given: Sequence[Mapping[str, np.ndarray]] | None = None) -> OwnShard:
+    """Measure every field of a shard.
+
+    Parameters
+    ----------
+    shard : Shard
+        Its fields' planes are read and, where they have illumination functions, divided by them; without functions
+        they are taken as they are (CorrectIlluminationCalculate is never run).
+    pipeline : str
+        Text of the pipeline as it would run.
+    given : sequence of mapping, optional
+        For each field objects → label mask (H, W), where masks are known (CellProfiler's own, to compare the two).
+
+    Returns
+    -------
+    OwnShard
+
+    Raises
+    ------
+    MorphobenchError
+        cp_measure is not installed, or the pipeline needs what this backend cannot do. A field that cannot be read is
+        no error: it is in ``failed``.
+    """
+    modules = parse(pipeline)
+    left_out = sorted({m.name for m in modules if m.enabled and m.name not in _RUN})
+    if not any(m.enabled and m.name == PRIMARY for m in modules):
+        raise MorphobenchError(f"the backend cp_measure needs a pipeline with {PRIMARY}", "cellprofiler.pipeline",
+                               "Measure whole fields with CellProfiler (cellprofiler.backend).")
+    saved = saved_masks(pipeline)
+    rows: list[dict[str, object]] = []
+    tables: dict[str, list[pd.DataFrame]] = {}
+    masks: dict[str, list[np.ndarray]] = {name: [] for name in saved}
+    failed: dict[int, Fault] = {}
+    fields: list[int] = []
+    for index, staged in enumerate(shard.fields):
+        try:
+            loaded, levels = read_images(staged)
+        except MorphobenchError as error:
+            failed[index] = error.fault
+            continue
+        images = corrected(modules, loaded, _functions(staged))
+        objects, thresholds = segment(modules, images, given[index] if given else None)
+        number = len(fields)
+        fields.append(index)
+        for name, table in measure_objects(modules, images, objects, levels).items():
+            tables.setdefault(name, []).append(table.assign(**{NUMBER: number, "ImageNumber": number + 1}))
+        rows.append({"ImageNumber": number + 1, **{f"Count_{n}": o.count for n, o in sorted(objects.items())},
+                     **image_quality(modules, loaded),
+                     **{f"Threshold_FinalThreshold_{n}": t for n, t in sorted(thresholds.items())}})
+        for name in saved:
+            masks[name].append(_mask(named(objects, name), staged))
+    measured = Shard(shard.key, tuple(shard.fields[i] for i in fields))
+    if not fields:
+        empty = pd.DataFrame(columns=FIELD_KEY)
+        return OwnShard(empty.assign(**{OBJECT_NUMBER: np.empty(0, np.int32)}), empty, masks, (), failed, [], left_out)
+    output = Output(pd.DataFrame(rows), {n: _joined(t) for n, t in sorted(tables.items())}, {})
+    cells, apart = cell_table(output, measured)
+    return OwnShard(cells, image_table(output, measured), masks, tuple(fields), failed, apart, left_out)
+
+
+def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Objects of all fields; a field without any gives neither rows nor columns."""
+    return pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
+
+
+def _mask(objects: Objects, staged: StagedField) -> np.ndarray:
+    if objects.count > np.iinfo(np.uint16).max:
+        raise MorphobenchError(f"{objects.count} objects are more than a mask of 16 bits holds", staged.name)
+    return objects.labels.astype(np.uint16)
+
+
+def read_images(staged: StagedField) -> tuple[dict[str, np.ndarray], int]:
+    """A field's planes (float32, 0 … 1 as CellProfiler scales them: over 255 or 65535), and that number.
+
+    Raises
+    ------
+    MorphobenchError
+        A plane is broken or constant, or planes differ in size.
+    """
+    images, levels = {}, 0
+    for plane in staged.planes:
+        pixels = read_plane(plane.path, plane.plane)
+        where = f"{plane.path} (plane {plane.plane}; {staged.name})"
+        if pixels.min() == pixels.max():
+            raise MorphobenchError(f"every pixel of {plane.image} is {pixels.min()}: nothing can be segmented", where,
+                                   "Leave the field out of the table.")
+        levels = max(levels, int(np.iinfo(pixels.dtype).max))
+        images[plane.image] = pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+        if len({p.shape for p in images.values()}) > 1:
+            raise MorphobenchError(f"planes of one field differ in size: {sorted(p.shape for p in images.values())}",
+                                   where)
+    return images, levels
+
+
+def _functions(staged: StagedField) -> dict[str, np.ndarray]:
+    return {f.image: np.load(f.path, allow_pickle=False) for f in staged.functions}
+
+
+def corrected(modules: tuple[Module, ...], loaded: Mapping[str, np.ndarray],
+              functions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """All images of a field: as loaded, divided by their illumination functions, and multiplied.
+
+    Parameters
+    ----------
+    modules : tuple of Module
+        The pipeline's. Of those that make images CorrectIlluminationApply (Divide) and ImageMath (Operation: None) are
+        run; what others make is missing, which is an error once it is used.
+    loaded : mapping
+        Name → plane (H, W), float32.
+    functions : mapping
+        Name → function (H, W), float32. Where one is missing, because the pipeline would make it itself, the image
+        stays as it is.
+
+    Returns
+    -------
+    dict
+        Name → plane, float64 of float32's precision (CellProfiler's), so that equal pixels stay equal.
+
+    Raises
+    ------
+    MorphobenchError
+        A function is subtracted, or its size is not that of the plane.
+    """
+    made = dict(loaded)
+    for module in (m for m in modules if m.enabled):
+        if module.name == APPLY:
+            for source, function, how, name in zip(
+                    module.all("Select the input image"), module.all("Select the illumination function"),
+                    module.all("Select how the illumination function is applied"),
+                    module.all("Name the output image"), strict=True):
+                made[name] = named(made, source)
+                if function in functions:
+                    if how != "Divide" or functions[function].shape != made[source].shape:
+                        raise MorphobenchError(f"{APPLY} cannot apply {function} of {functions[function].shape} to "
+                                               f"{source} of {made[source].shape} by {how}", "cellprofiler.pipeline",
+                                               "Choose Divide, and fields of one size a plate.")
+                    made[name] = _clipped(made[source] / functions[function].astype(np.float32), module,
+                                          "Set output image values {} equal to {}?")
+        elif module.name == "ImageMath" and module.get("Operation") == "None":
+            pixels = named(made, module.get("Select the image")) * np.float32(module.get("Multiply the image by", "1"))
+            pixels = pixels ** np.float32(module.get("Raise the power of the result by", "1"))
+            pixels = pixels * np.float32(module.get("Multiply the result by", "1"))
+            pixels = pixels + np.float32(module.get("Add to result", "0"))
+            made[module.get("Name the output image")] = _clipped(pixels, module, "Set values {} equal to {}?")
+    return {name: pixels.astype(np.float64) for name, pixels in made.items()}
+
+
+def _clipped(pixels: np.ndarray, module: Module, setting: str) -> np.ndarray:
+    low = 0 if module.get(setting.format("less than 0", 0), "Yes") == "Yes" else -np.inf
+    high = 1 if module.get(setting.format("greater than 1", 1), "Yes") == "Yes" else np.inf
+    return np.clip(pixels, low, high)
+
+
+def image_quality(modules: tuple[Module, ...], loaded: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """MeasureImageQuality's measures of intensity, saturation and power of the images as loaded.
+
+    Correlation, LocalFocusScore and Scaling are not made. As `ImageQuality_<measure>_<image>`.
+    """
+    found: dict[str, float] = {}
+    for module in (m for m in modules if m.enabled and m.name == "MeasureImageQuality"):
+        for image in listed(module.get("Select the images to measure")):
+            if image not in loaded:
+                continue
+            pixels = loaded[image].astype(np.float64)
+            median, mean = float(np.median(pixels)), float(pixels.mean())
+            measures = {
+                "MeanIntensity": mean, "StdIntensity": float(pixels.std()), "MedianIntensity": median,
+                "MADIntensity": float(np.median(np.abs(pixels - median))), "MinIntensity": float(pixels.min()),
+                "MaxIntensity": float(pixels.max()), "TotalIntensity": float(pixels.sum()), "TotalArea": pixels.size,
+                "PercentMinimal": 100 * float((pixels == pixels.min()).mean()),
+                "PercentMaximal": 100 * float((pixels == pixels.max()).mean()),
+                "FocusScore": float(pixels.var()) / mean if mean else 0.0, "PowerLogLogSlope": power_slope(pixels)}
+            found |= {f"ImageQuality_{measure}_{image}": value for measure, value in measures.items()}
+    return found

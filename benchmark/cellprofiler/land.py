@@ -1,0 +1,171 @@
+"""One shard in a worker process: run, ingested, and landed whole under its key."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tifffile
+
+from benchmark.cellprofiler.check import PipelineFault
+from benchmark.cellprofiler.execute import DONE, LOG, children_cpu
+from benchmark.cellprofiler.find import CellProfiler
+from benchmark.cellprofiler.ingest import OBJECT_NUMBER, cell_table, image_table
+from benchmark.cellprofiler.retry import Result, failed_log, run_with_retries
+from benchmark.cellprofiler.shards import Shard
+from benchmark.errors import Fault, FaultsError, MorphobenchError
+from benchmark.files import digest, write_json, write_parquet
+from benchmark.tables import FIELD_KEY
+
+#: What a shard's folder holds, beside logs.
+CELLS, IMAGES, RECORD, MASKS = "cells.parquet", "images.parquet", "record.json", "masks"
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that a worker process needs to measure one shard."""
+
+    shard: Shard
+    pipeline: str
+    cellprofiler: CellProfiler
+    folder: Path
+    timeout_seconds: float
+    attempts: int
+
+
+def mask_name(number: int, object_name: str) -> str:
+    """File name of a landed mask."""
+    return f"f{number:05d}_{object_name}.tiff"
+
+
+def run_shard(task: Task) -> tuple[Fault, ...]:
+    """Measure one shard in this process; what is wrong with more than single fields is returned.
+
+    The shard is made in a temporary folder beside its place and renamed whole. After a failure its log,
+    pipeline and table of images stay in ``failed-<key>``.
+    """
+    final, failed = task.folder / task.shard.key, task.folder / f"failed-{task.shard.key}"
+    work = task.folder / f".running-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    work.mkdir()
+    try:
+        landing = work / "shard"
+        try:
+            _measure_shard(task, work, landing, failed)
+        except MorphobenchError as error:
+            shutil.rmtree(failed, ignore_errors=True)
+            runs = sorted(work.glob(f"run*/{LOG}"))
+            if runs:
+                runs[-1].parent.rename(failed)
+            return error.faults if isinstance(error, FaultsError) else (error.fault,)
+        shutil.rmtree(failed, ignore_errors=True)
+        try:
+            landing.rename(final)
+        except OSError:
+            if not (final / RECORD).exists():  # else another run landed the same shard meanwhile
+                raise
+        return ()
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _measure_own(task: Task, landing: Path) -> None:
+    """Measure a shard without CellProfiler, and land it in the same form."""
+    from benchmark.cellprofiler.cpshard import measure_shard
+
+    start, before = time.monotonic(), time.process_time()
+    own = measure_shard(task.shard, task.pipeline)
+    (landing / MASKS).mkdir(parents=True)
+    for name, labels in own.masks.items():
+        for number, mask in zip(own.fields, labels, strict=True):
+            tifffile.imwrite(landing / MASKS / mask_name(number, name), mask, compression="zlib", metadata=None)
+    write_parquet(landing / CELLS, own.cells)
+    write_parquet(landing / IMAGES, own.images)
+    left = ", ".join(own.modules_left_out) or "nothing"
+    (landing / LOG).write_text(f"{task.cellprofiler.version}; not run: {left}\n", encoding="utf-8")
+    record: dict[str, object] = {
+        "cellprofiler": task.cellprofiler.version,
+        "command": list(task.cellprofiler.command),
+        "pipeline_digest": digest(task.pipeline),
+        "fields": [[f.plate, f.well, f.site] for f in task.shard.fields],
+        "cells": len(own.cells),
+        "objects_left_out": own.objects_left_out,
+        "modules_left_out": own.modules_left_out,
+        "seconds": round(time.monotonic() - start, 2),
+        "cpu_seconds": round(time.process_time() - before, 2),
+        "exit_status": 0,
+        "done": "Complete",
+    }
+    if own.failed:
+        fields = task.shard.fields
+        record["failed"] = [[fields[i].plate, fields[i].well, fields[i].site, str(fault)]
+                            for i, fault in own.failed.items()]
+    write_json(landing / RECORD, record)
+
+
+def _measure_shard(task: Task, work: Path, landing: Path, failed: Path) -> None:
+    """Stage, run, check and ingest one shard into ``landing``."""
+    if task.cellprofiler.origin == "cp_measure":
+        _measure_own(task, landing)
+        return
+    start, before = time.monotonic(), children_cpu()
+    found = run_with_retries(task.shard, task.pipeline, task.cellprofiler, work, task.timeout_seconds, task.attempts,
+                             str(failed / LOG))
+    output = found.output()
+    images = pd.DataFrame(columns=FIELD_KEY)
+    cells = images.assign(**{OBJECT_NUMBER: np.empty(0, np.int32)})
+    left_out: list[str] = []
+    landing.mkdir()
+    if output is not None:
+        images = image_table(output, found.shard)
+        cells, left_out = cell_table(output, found.shard)
+        _land_masks(output.masks, found.fields, landing / MASKS)
+    write_parquet(landing / CELLS, cells)
+    write_parquet(landing / IMAGES, images)
+    _land_logs(found, landing)
+    record = {
+        "cellprofiler": task.cellprofiler.version,
+        "command": list(task.cellprofiler.command),
+        "pipeline_digest": digest(task.pipeline),
+        "fields": [[f.plate, f.well, f.site] for f in task.shard.fields],
+        "cells": len(cells),
+        "objects_left_out": left_out,
+        "seconds": round(time.monotonic() - start, 2),
+        "cpu_seconds": round(children_cpu() - before, 2),
+        "exit_status": [run.execution.status for run in found.runs][-1] if found.runs else None,
+        "done": (found.runs[-1].folder / DONE).read_text().strip() if found.runs else "",
+    }
+    if found.started > 1:
+        record["started"] = found.started
+    if found.failed:
+        record["failed"] = [[f.plate, f.well, f.site, str(fault)] for i, fault in found.failed.items()
+                            for f in (task.shard.fields[i],)]
+    write_json(landing / RECORD, record)
+
+
+def _land_logs(found: Result, landing: Path) -> None:
+    """The log of the runs that ended well, one after the other, and one for each field that CellProfiler failed on."""
+    (landing / LOG).write_bytes(b"".join((run.folder / LOG).read_bytes() for run in found.runs))
+    for number, log in found.logs.items():
+        shutil.copy(log, landing / failed_log(number))
+
+
+def _land_masks(masks: Mapping[str, list[Path]], fields: Sequence[int], folder: Path) -> None:
+    """Write masks again, compressed (CellProfiler's are plain or LZW), under names of ours."""
+    folder.mkdir()
+    for name, paths in masks.items():
+        for number, path in zip(fields, paths, strict=True):
+            labels = tifffile.imread(path)
+            if labels.ndim != 2 or labels.dtype.kind not in "ui" or labels.max() > np.iinfo(np.uint16).max:
+                what = f"a mask of {name} is no label image of 16 bits ({labels.dtype}, {labels.shape})"
+                raise PipelineFault(what, path.name,
+                                    "Save label masks as 16-bit TIFF (ConvertObjectsToImage uint16, SaveImages).")
+            tifffile.imwrite(folder / mask_name(number, name), labels.astype(np.uint16), compression="zlib",
+                             metadata=None)

@@ -1,0 +1,186 @@
+"""The grid of a study: every table of profiles under every correction, decision and scheme of folds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmark.classical import Features, Measurements, profile_features
+from benchmark.evaluation.grid import summarise_grid
+from benchmark.evaluation.reproducibility import reproducibility
+from benchmark.files import digest, read_json, safe_name, write_json
+from benchmark.methods.grid_settings import GridSettings
+from benchmark.methods.gridfold import GridFold, run_grid_fold
+from benchmark.methods.runs import REVISION
+from benchmark.opened import Opened
+from benchmark.profiles.settings import Correction
+from benchmark.splits import Split, study_split
+from benchmark.tables import BATCH, CONTROL, LABEL
+
+#: Raised when the grid's code changes what it predicts.
+GRID_REVISION = 1
+#: The same of reproducibility.
+REPRODUCIBILITY = 1
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A finished grid.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One row a scheme and combination; see `benchmark.evaluation.grid.summarise_grid`.
+    skipped : tuple of str
+        What the study asks for and the assay cannot give, with the reason, a sentence each.
+    unscored : tuple of str
+        What each scheme leaves out of its denominator, a sentence each.
+    facts : list of dict
+        ``profile, normalise, correction, scheme, fold`` and what the correction was fitted on.
+    reproducibility : DataFrame
+        One row a table of profiles: `benchmark.evaluation.reproducibility.reproducibility`.
+    """
+
+    table: pd.DataFrame
+    skipped: tuple[str, ...]
+    unscored: tuple[str, ...]
+    facts: list[dict[str, Any]]
+    reproducibility: pd.DataFrame
+
+
+def run_grid(opened: Opened, measurements: Measurements) -> Grid | None:
+    """Run what is missing of the study's grid, and summarise it; None where the study has none."""
+    grid = opened.study.grid
+    if grid is None:
+        return None
+    plan = applicable(opened, grid)
+    unit: Any = "well" if opened.assay.scoring == "controls" else "treatment"
+    tasks: list[tuple[str, tuple[str, str], GridFold]] = []
+    unscored: list[str] = []
+    replicates: list[dict[str, Any]] = []
+    splits = {scheme: _split(opened, scheme) for scheme in plan.schemes}
+    for scheme, split in splits.items():
+        unscored += [f"{scheme}: {u}" for u in split.unscored]
+    for name, how, profile in grid.tables():
+        if how not in plan.normalise or name in plan.without:
+            continue
+        found = profile_features(opened, profile, measurements, f"grid.profiles.{name}")
+        if not profile.fold_wise:
+            replicates.append({"profile": name, "normalise": how} | _reproducibility(opened, found))
+        for scheme, split in splits.items():
+            folder = _folder(opened, grid, found, split, plan.corrections)
+            for fold in split.folds:
+                out = folder / f"{safe_name(fold.name)}.parquet"
+                tasks.append((scheme, (name, how), GridFold(
+                    found.source, found.absent, (name, how), plan.corrections, grid.decisions, grid.inner_folds, fold,
+                    opened.study.seeds[0], tuple(opened.assay.labels), unit, out)))
+    missing = [t for _, _, t in tasks if not t.out.exists()]
+    key = digest([[s, n, str(t.out.parent.name)] for s, n, t in tasks])
+    opened.note("grid", key)
+    if missing:
+        with opened.stage("grid", key) as facts:
+            for _ in opened.run_tasks(run_grid_fold, missing, "grid (profiles x folds)"):
+                pass
+            facts["detail"] = f"{len(missing)} folds of {len(grid.tables())} tables of profiles"
+    return Grid(_summary(tasks, unit), plan.skipped, tuple(dict.fromkeys(unscored)), _facts(tasks),
+                pd.DataFrame(replicates))
+
+
+def _reproducibility(opened: Opened, found: Features) -> dict[str, Any]:
+    """Whether replicates look alike in a table of profiles, computed once."""
+    path = found.source.table.with_name(f"{found.source.table.stem}-reproducibility-{REPRODUCIBILITY}.json")
+    if not path.exists():
+        table = pd.read_parquet(found.source.table)
+        if opened.assay.scoring == "controls":  # no control serves as one there
+            table = table[table[LABEL] != ""].assign(**{CONTROL: ""})
+        write_json(path, reproducibility(table, opened.study.seeds[0]))
+    return dict(read_json(path))
+
+
+@dataclass(frozen=True)
+class Applicable:
+    """What of a grid the assay can give, and why the rest is not there."""
+
+    normalise: tuple[str, ...]
+    corrections: tuple[Correction, ...]
+    schemes: tuple[Any, ...]
+    without: frozenset[str]
+    skipped: tuple[str, ...]
+
+
+def applicable(opened: Opened, grid: GridSettings) -> Applicable:
+    """Leave out of a grid what needs controls where there are none (or they are what is scored), or batches."""
+    assay = opened.assay
+    skipped: list[str] = []
+    scored = assay.scoring == "controls"
+    controls = not scored and bool((assay.fields[CONTROL] == "negative").any())
+    why = "controls are what is scored" if scored else "there are no negative controls"
+    batches = assay.fields[BATCH].nunique() > 1
+
+    def keep(what: str, names: Sequence[Any], needs: Any, there: bool, reason: str) -> tuple[Any, ...]:
+        gone = [n for n in names if needs(n) and not there]
+        skipped.extend(f"{what} {n}: {reason}" for n in gone)
+        return tuple(n for n in names if n not in gone)
+
+    normalise = keep("normalise", grid.normalise, lambda n: n.startswith("controls"), controls, why)
+    corrections = keep("correction", grid.corrections, lambda n: n in ("sphering", "tvn"), controls, why)
+    corrections = keep("correction", corrections, lambda n: n in ("combat", "harmony", "tvn"), batches,
+                       "there is one batch")
+    schemes = keep("scheme", grid.schemes, lambda n: "batch" in n, batches, "there is one batch")
+    profiles = keep("profile", tuple(grid.profiles),
+                    lambda n: bool(grid.profiles[n].model_copy(update={"normalise": "training"}).uses_controls),
+                    controls, why)
+    imaged = assay.features is None
+    profiles = keep("profile", profiles, lambda n: grid.profiles[n].source == "whole_field", imaged,
+                    "there are no images")
+    return Applicable(normalise, corrections, schemes, frozenset(set(grid.profiles) - set(profiles)), tuple(skipped))
+
+
+def _split(opened: Opened, scheme: Any) -> Split:
+    """The folds of a scheme: the study's own, or another one's, audited alike."""
+    if scheme == opened.split.scheme:
+        return opened.split
+    path = opened.folder / "splits" / f"{digest([opened.assay_hash, scheme])}.json"
+    return study_split(path, opened.assay, opened.assay_hash, scheme, opened.hashes)
+
+
+def _folder(opened: Opened, grid: GridSettings, found: Features, split: Split,
+            corrections: tuple[Correction, ...]) -> Path:
+    """``runs/<study>/grid/<key>``: the key hashes all that the predictions of one table and scheme hang on."""
+    config = {
+        "revision": [GRID_REVISION, REVISION["profile"]],
+        "profile": found.source.profile.model_dump(mode="json"),
+        "inputs": found.inputs,
+        "corrections": corrections,
+        "decisions": grid.decisions,
+        "inner_folds": grid.inner_folds,
+        "seed": opened.study.seeds[0],
+        "assay_hash": opened.assay_hash,
+        "split_hash": split.hash,
+    }
+    folder = opened.folder / "grid" / digest(config)
+    if not (folder / "config.json").exists():
+        write_json(folder / "config.json", config)
+    return folder
+
+
+def _summary(tasks: list[tuple[str, tuple[str, str], GridFold]], unit: Any) -> pd.DataFrame:
+    schemes = list(dict.fromkeys(scheme for scheme, _, _ in tasks))
+    parts = []
+    for scheme in schemes:
+        tables = [pd.read_parquet(t.out) for s, _, t in tasks if s == scheme]
+        parts.append(summarise_grid(pd.concat(tables, ignore_index=True), unit).assign(scheme=scheme))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _facts(tasks: list[tuple[str, tuple[str, str], GridFold]]) -> list[dict[str, Any]]:
+    found = []
+    for scheme, (profile, normalise), task in tasks:
+        facts = read_json(task.out.with_suffix(".json"))
+        found += [{"scheme": scheme, "profile": profile, "normalise": normalise, "correction": correction,
+                   "fold": task.fold.name, **of} for correction, of in facts["corrections"].items() if of]
+    return found

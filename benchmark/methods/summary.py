@@ -1,0 +1,96 @@
+"""What a method does, in a sentence for the report."""
+
+from __future__ import annotations
+
+from benchmark.methods.settings import (
+    CNN,
+    BaselineMethod,
+    CellCountMethod,
+    FinetunedMethod,
+    FrozenMethod,
+    MethodSettings,
+    ProfileMethod,
+)
+from benchmark.profiles.settings import REFERRING, ProfileSettings
+
+AGGREGATES = {
+    "mean": "mean", "median": "median", "median_mad": "median and MAD", "deciles": "deciles",
+    "ks": "Kolmogorov-Smirnov statistics against reference cells",
+    "svm": "normal vector of a linear SVM against reference cells",
+    "gmm": "shares of the components of a Gaussian mixture", "factor_analysis": "mean latent factors",
+}
+BASELINES = {
+    "intensity": "mean of each channel's stored pixel values over each well's fields: no cells, no texture",
+    "position": "row and column of the well on its plate, and nothing of its image",
+    "batch": "which batch a well lies in, and nothing of its image",
+}
+CORRECTIONS = {
+    "sphering": "sphered on the negative controls", "tvn": "typical variation normalised (TVN) on the controls",
+    "combat": "batches corrected by ComBat", "harmony": "batches corrected by Harmony",
+}
+
+
+def profile_words(p: ProfileSettings, imaged: bool = True) -> str:
+    """How a profile is made, in a phrase.
+
+    Parameters
+    ----------
+    imaged : bool
+        Features are measured on images here, not brought along as profiles.
+    """
+    how = {"controls": f"normalised per plate to its negative controls ({p.method})",
+           "plate": f"normalised per plate to all its {p.unit}s ({p.method})",
+           "training": "standardised on the training wells"}[p.normalise]
+    which = f"features {', '.join(p.features)}" if p.features else "features"
+    if p.source == "whole_field":
+        source = f"CellProfiler's whole-field {which}, without segmentation,"
+    else:
+        source = f"CellProfiler's single-cell {which}" if imaged else f"the {which} of the profile table"
+    text = f"{AGGREGATES[p.aggregate]} of {source} over each {p.unit}"
+    if p.aggregate in REFERRING:
+        text += {"controls": " (reference: negative controls)", "training": " (reference: training wells)"}[p.reference]
+    text += f", {'single cells ' if p.level == 'cells' else ''}{how}"
+    return text + (f", {CORRECTIONS[p.correction]}" if p.correction != "none" else "")
+
+
+def summary(method: MethodSettings, wells_permuted: bool = False, imaged: bool = True) -> str:
+    """What a method does, in a sentence for the report.
+
+    Parameters
+    ----------
+    wells_permuted : bool
+        Permuted labels are permuted over the wells of each compound (controls are scored), not over compounds.
+    imaged : bool
+        Features are measured on images here, not brought along as profiles.
+    """
+    if isinstance(method, CellCountMethod):
+        what = "mean number of cells a field" if imaged else "number of rows of the profile table"
+        text = f"log(1 + {what}) of each {method.unit}"
+    elif isinstance(method, BaselineMethod):
+        text = BASELINES[method.feature]
+    elif isinstance(method, ProfileMethod):
+        text = profile_words(method.profile, imaged)
+    elif isinstance(method, FrozenMethod):
+        text = (f"pooled features of {method.network.backbone} as pretrained, channels {method.channels}, "
+                f"crops {method.crops.summary}, averaged over each field")
+    else:
+        t = method.training
+        views = "" if t.augmentation == "standard" else f", augmentation {t.augmentation}"
+        text = (f"{method.network.backbone} fine-tuned in all layers on the training wells' crops "
+                f"({method.crops.summary}; {t.epochs} epochs, batch {t.batch}, peak rate {t.learning_rate:g}{views})")
+    if isinstance(method, CNN) and method.network.normalisation == "none":
+        text += "; values 0 to 255 as they are, without ImageNet scaling"
+    text += _decision(method, wells_permuted)
+    over = "between the wells of each compound" if wells_permuted else "between compounds"
+    return text + (f"; labels permuted {over}" if method.labels == "permuted" else "")
+
+
+def _decision(method: MethodSettings, wells_permuted: bool) -> str:
+    if isinstance(method, FinetunedMethod):
+        return ""
+    if isinstance(method, ProfileMethod) and method.decision == "nearest":
+        return "; label of the nearest training treatment by cosine"
+    text = "; classifier chosen by cross-validation inside the training wells, grouped by compound"
+    text += " (by well where there is one compound)" if wells_permuted else ""
+    calibrated = method.classifier.calibrate == "temperature"
+    return text + (", probabilities calibrated there" if calibrated else "")

@@ -1,0 +1,91 @@
+"""Profiles that know nothing of what cells look like: where a well lies, and which batch it is of.
+
+A method that is to be believed must beat them; where they score well, the layout of the plates gives the answer away.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from benchmark.errors import MorphobenchError
+from benchmark.tables import BATCH, PLATE, WELL, WELL_KEY
+
+_WELL = re.compile(r"(?P<row>[A-Za-z]{1,2})0*(?P<column>[1-9]\d?)")
+
+
+def well_positions(names: pd.Series) -> pd.DataFrame:
+    """Row (A = 1, AA = 27) and column of wells, int64, from names such as ``B07``.
+
+    Raises
+    ------
+    MorphobenchError
+        A name is no row letter with a column number.
+    """
+    found = [_WELL.fullmatch(str(name).strip()) for name in names]
+    for name, match in zip(names, found, strict=True):
+        if match is None:
+            raise MorphobenchError(f"the well {name!r} is no row letter and column number, such as B07",
+                                   "baseline: position", "Take the method out of the study, or rename the wells.")
+    letters = [m["row"].upper() for m in found if m]
+    rows = [ord(r[-1]) - 64 + 26 * (ord(r[0]) - 64 if len(r) == 2 else 0) for r in letters]
+    return pd.DataFrame({"row": rows, "column": [int(m["column"]) for m in found if m]}, index=names.index)
+
+
+def position_profiles(wells: pd.DataFrame) -> pd.DataFrame:
+    """Row and column of each well, as numbers and as one indicator each.
+
+    Parameters
+    ----------
+    wells : DataFrame
+        Metadata, one row a well.
+
+    Returns
+    -------
+    DataFrame
+        ``wells`` with float64 features ``Position_*``, sorted by key.
+    """
+    position = well_positions(wells[WELL])
+    features = {"Position_Row": position["row"], "Position_Column": position["column"]}
+    for axis in ("row", "column"):
+        for value in sorted(position[axis].unique()):
+            features[f"Position_{axis.capitalize()}{value}"] = position[axis] == value
+    return _with(wells, features)
+
+
+def batch_profiles(wells: pd.DataFrame) -> pd.DataFrame:
+    """An indicator for each batch (for each plate, where there is a single batch), as `position_profiles`.
+
+    Raises
+    ------
+    MorphobenchError
+        There is one batch with one plate: nothing could be told from it.
+    """
+    column = BATCH if wells[BATCH].nunique() > 1 else PLATE
+    if wells[column].nunique() < 2:
+        raise MorphobenchError("there is one batch with one plate, from which nothing can be told", "baseline: batch",
+                               "Take the method out of the study.")
+    return _with(wells, {f"Batch_{i}": wells[column] == value
+                         for i, value in enumerate(sorted(wells[column].unique()), 1)})
+
+
+def intensity_profiles(wells: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
+    """Mean intensities of fields, averaged over each well, as `position_profiles`.
+
+    Parameters
+    ----------
+    means : DataFrame
+        One row a field: its key and ``Image_Mean_<channel>``.
+    """
+    features = [str(c) for c in means.columns if str(c).startswith("Image_Mean_")]
+    by_well = means.groupby(WELL_KEY, as_index=False)[features].mean()
+    table = wells.merge(by_well, on=WELL_KEY, how="inner", validate="one_to_one")
+    return table.sort_values(WELL_KEY).reset_index(drop=True)
+
+
+def _with(wells: pd.DataFrame, features: dict[str, pd.Series]) -> pd.DataFrame:
+    values = pd.DataFrame({name: np.asarray(column, np.float64) for name, column in features.items()},
+                          index=wells.index)
+    return pd.concat([wells, values], axis=1).sort_values(WELL_KEY).reset_index(drop=True)

@@ -1,0 +1,219 @@
+"""Which fields a study goes on without, and why: images that cannot be used, and fields that quality control flags.
+
+A field goes for both arms or for none, before folds are made. What goes with it, a well, a treatment, a plate's
+controls, is said by name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from benchmark.assays.fieldtable import Assay, lone_labels, row_name
+from benchmark.assays.lock import lock_faults
+from benchmark.errors import Fault, FaultsError, MorphobenchError
+from benchmark.files import read_json, write_json
+from benchmark.images.check import assay_hash, check_images, file_hashes
+from benchmark.images.flags import COLUMNS, flag_fields
+from benchmark.images.quality import measure_quality
+from benchmark.images.settings import QualitySettings
+from benchmark.tables import COMPOUND, CONTROL, FIELD_KEY, LABEL, PLATE, TREATMENT_KEY, WELL_KEY, path_column
+from benchmark.tasks import RunTasks, run_serially
+
+#: With more bad fields than this something is wrong with the whole, and going on would hide it.
+MOST_BAD = 0.2
+
+
+@dataclass(frozen=True)
+class Sound:
+    """An assay whose every image can be used, the SHA-256 of its files, and the hash of it all."""
+
+    assay: Assay
+    hashes: Mapping[str, str]
+    assay_hash: str
+
+
+def sound_assay(assay: Assay, checked: Path, lone: str = "refuse") -> Sound:
+    """Look at every pixel (once), and go on without single fields whose images are bad.
+
+    A field is bad where a plane is missing, unreadable, truncated, constant, or of another size or depth than most.
+
+    Parameters
+    ----------
+    assay : Assay
+        As its loader gives it.
+    checked : Path
+        Folder in which hashes and the result of the check are kept.
+    lone : {'refuse', 'leave_out'}
+        What to do with a label that is left with a single compound; see `without_fields`.
+
+    Returns
+    -------
+    Sound
+        The very same assay where nothing is bad.
+
+    Raises
+    ------
+    FaultsError
+        More than `MOST_BAD` of the fields are bad, a fault is of the table as a whole (the same picture in two
+        fields), or files differ from the lock file they were fetched with. All faults are listed.
+    """
+    title = f"The images of {assay.name} have"
+    absent = _absent(assay)
+    if len(absent) > MOST_BAD * len(assay.fields):
+        faults = check_images(assay).faults
+        raise FaultsError(faults, f"{title} {len(faults)} fault(s):")
+    bad = _bad_of(assay, absent) if absent else {}
+    there = [i for i in range(len(assay.fields)) if i not in bad]
+    rest = replace(assay, fields=assay.fields.iloc[there]) if bad else assay
+    hashes = file_hashes(rest, known=checked / "hashes.json")
+    _check_lock(rest, hashes)
+    rest_hash = assay_hash(rest, hashes)
+    for i, words in _checked(rest, rest_hash, checked, len(assay.fields), bad).items():
+        bad[there[i]] = words
+    if not bad:
+        return Sound(assay, hashes, rest_hash)
+    sound = without_fields(assay, {i: f"left out: {bad[i]}" for i in sorted(bad)}, lone)
+    return Sound(sound, hashes, assay_hash(sound, hashes))
+
+
+def _absent(assay: Assay) -> list[int]:
+    """Positions of fields of which a file is not there or may not be read."""
+    columns = [path_column(c) for c in assay.channels]
+    names = {str(name) for c in columns for name in assay.fields[c].unique()}
+    lost = {n for n in names if not ((assay.root / n).is_file() and os.access(assay.root / n, os.R_OK))}
+    rows = assay.fields[columns].itertuples(index=False, name=None)
+    return [i for i, row in enumerate(rows) if lost & set(map(str, row))] if lost else []
+
+
+def _bad_of(assay: Assay, positions: list[int]) -> dict[int, str]:
+    """What is bad with some fields, in words."""
+    found = check_images(replace(assay, fields=assay.fields.iloc[positions])).of_fields
+    return {positions[i]: _words(faults) for i, faults in found.items()}
+
+
+def _words(faults: tuple[Fault, ...]) -> str:
+    """Faults of one field, without its name, each once."""
+    said = (f"{f.where.rsplit(', ', 1)[-1]} {f.what}" for f in faults)
+    return "; ".join(dict.fromkeys(said))
+
+
+def _check_lock(assay: Assay, hashes: Mapping[str, str]) -> None:
+    """Images that were fetched must still be what the lock file says."""
+    faults = lock_faults(assay.lock, assay.root, hashes) if assay.lock is not None else []
+    if faults:
+        raise FaultsError(faults, f"{len(faults)} image(s) of {assay.name} differ from {assay.lock}:")
+
+
+def _checked(assay: Assay, its_hash: str, folder: Path, n: int, absent: Mapping[int, str]) -> dict[int, str]:
+    """Bad fields by position, in words; from an earlier check of the same assay where there is one.
+
+    ``n`` is the number of fields with those whose files are absent.
+    """
+    path = folder / f"{its_hash[:16]}.json"
+    if not path.exists():
+        found = check_images(assay)
+        if found.of_table or len(found.of_fields) + len(absent) > MOST_BAD * n:
+            faults = [*(Fault(words) for words in absent.values()), *found.faults]
+            raise FaultsError(faults, f"The images of {assay.name} have {len(faults)} fault(s):")
+        record: dict[str, object] = {"assay_hash": its_hash, "fields": len(assay.fields)}
+        if found.of_fields:
+            record["bad"] = {str(i): _words(faults) for i, faults in found.of_fields.items()}
+        write_json(path, record)
+    return {int(i): str(words) for i, words in read_json(path).get("bad", {}).items()}
+
+
+def flagged_fields(sound: Sound, settings: QualitySettings, checked: Path, run_tasks: RunTasks = run_serially,
+                   counts: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Quality flags of an assay, see `benchmark.images.flags.flag_fields`; images are measured once.
+
+    Returns
+    -------
+    DataFrame
+        No row where the settings say ``off`` or the assay has no images.
+    """
+    if settings.flagged == "off" or not sound.assay.channels:
+        return pd.DataFrame(columns=COLUMNS)
+    measures = measure_quality(sound.assay, sound.assay_hash, checked, run_tasks)
+    return flag_fields(measures, sound.assay.fields, sound.assay.channels, settings, counts)
+
+
+def without_flagged(sound: Sound, flags: pd.DataFrame, lone: str = "refuse") -> Sound:
+    """The assay without its flagged fields; the very same where there are none.
+
+    Raises
+    ------
+    MorphobenchError
+        More than `MOST_BAD` of the fields are flagged.
+    """
+    if flags.empty:
+        return sound
+    reasons = {tuple(key): "; ".join(rows["reason"]) for key, rows in flags.groupby(FIELD_KEY, sort=False)}
+    keys = sound.assay.fields[FIELD_KEY].itertuples(index=False, name=None)
+    gone = {i: f"left out by quality control: {reasons[key]}" for i, key in enumerate(keys) if key in reasons}
+    n = len(sound.assay.fields)
+    if len(gone) > MOST_BAD * n:
+        raise MorphobenchError(f"quality control would leave out {len(gone)} of {n} fields", "quality",
+                               "Raise quality.deviations, or set quality.flagged to keep.")
+    assay = without_fields(sound.assay, gone, lone)
+    return Sound(assay, sound.hashes, assay_hash(assay, dict(sound.hashes)))
+
+
+def without_fields(assay: Assay, gone: Mapping[int, str], lone: str = "refuse") -> Assay:
+    """An assay without some fields: each, and all that goes with them, is named in ``left_out``.
+
+    Parameters
+    ----------
+    gone : mapping
+        Position in the field table → why, in words.
+    lone : {'refuse', 'leave_out'}
+        What to do with a label that had several compounds and is left with one, which cannot be scored.
+
+    Raises
+    ------
+    MorphobenchError
+        No field is left, or a label is left with one compound and ``lone`` refuses it.
+    """
+    before = assay.fields
+    after = before.drop(index=before.index[list(gone)])
+    if after.empty:
+        raise MorphobenchError("none of the fields can be used", assay.name, "`morphobench assay check` lists why.")
+    said = [*assay.left_out, *(Fault(words, row_name(before.iloc[i])) for i, words in gone.items()),
+            *_gone_with_them(before, after)]
+    alone = lone_labels(after) if assay.scoring == "treatments" else {}
+    for label, compound in alone.items():
+        if label in lone_labels(before):
+            continue
+        if lone == "refuse":
+            raise MorphobenchError(f"without the fields that are left out, the label {label!r} has a single compound "
+                                   f"({compound}): leave-one-compound-out cannot score it", assay.name,
+                                   "Mend the images, set quality.flagged to keep, or set "
+                                   "assay.single_compound_labels to leave_out.")
+        said.append(Fault(f"label {label!r} left out: a single compound ({compound})"))
+        after = after[(after[LABEL] != label) | (after[CONTROL] == "negative")]
+    return replace(assay, fields=after.reset_index(drop=True), left_out=tuple(said))
+
+
+def _gone_with_them(before: pd.DataFrame, after: pd.DataFrame) -> list[Fault]:
+    """Wells, treatments, compounds, plates and plates' negative controls that have no field any more, by name."""
+    said = []
+    for key, words in ((WELL_KEY, "well"), (TREATMENT_KEY, "treatment"), ([COMPOUND], "compound"), ([PLATE], "plate")):
+        lost = before[~before.set_index(key).index.isin(after.set_index(key).index)].drop_duplicates(key)
+        said += [Fault(f"the {words} is left without a field", ", ".join(f"{v:g}" if isinstance(v, float) else str(v)
+                                                                          for v in row if v != ""))
+                 for row in lost[key].itertuples(index=False, name=None)]
+    controls = [set(t.loc[t[CONTROL] == "negative", PLATE]) for t in (before, after)]
+    still = set(after[PLATE])
+    said += [Fault("the plate is left without negative controls", str(plate))
+             for plate in sorted((controls[0] - controls[1]) & still, key=str)]
+    return said
+
+
+def flag_sentences(flags: pd.DataFrame) -> list[str]:
+    """One sentence a flagged field, for a list: its name and all its reasons."""
+    return [f"plate {key[0]}, well {key[1]}, site {key[2]}: {'; '.join(rows['reason'])}"
+            for key, rows in flags.groupby(FIELD_KEY, sort=False)]
