@@ -52,6 +52,13 @@ def test_the_best_of_many_cells_is_said_to_flatter_itself(table):
     assert "highest of 6 cells is 85 of 103" in text and "best of 12 cells" in text and "flatters itself" in text
 
 
+def test_what_leaving_out_batches_costs_is_said(table):
+    text = " ".join(grid_sentences(table))
+    assert "same 6 cells change by −3.4 points" in text and "leans on" not in text
+    worse = table.assign(accuracy=table["accuracy"].where(table["n"] == 103, table["accuracy"] - 0.2))
+    assert "leans on" in " ".join(grid_sentences(worse))
+
+
 def test_facts_of_corrections_are_ranges_over_folds():
     facts = [{"scheme": "s", "profile": "mean", "normalise": "training", "correction": "sphering", "fold": f,
               "controls": 330, "features": 450 + i, "note": "in words"} for i, f in enumerate("ab")]
