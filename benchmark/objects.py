@@ -25,7 +25,7 @@ _PLACE = (
 #: Matches the whole of a column of an object table that is no feature, named as in that table (``Location_Center_X``).
 BOOKKEEPING = re.compile(_PLACE)
 #: The same for columns that begin with the kind of object (``Cells_Location_Center_X``), or with nothing.
-BOOKKEEPING_COLUMN = re.compile(rf"(?:[^_]+_)?(?:{_PLACE})")
+BOOKKEEPING_COLUMN = re.compile(rf"(?:.+?_)?(?:{_PLACE})")  # names of objects may hold underscores
 _BASES = ("Cells", "Nuclei")
 
 

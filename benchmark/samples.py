@@ -9,7 +9,14 @@ import pandas as pd
 
 from benchmark.cellprofiler.measure import Measured
 from benchmark.images.reading import read_field, read_plane
-from benchmark.methods.settings import CLASSICAL, CNN, FinetunedMethod, FrozenMethod
+from benchmark.methods.settings import (
+    CNN,
+    CellCountMethod,
+    FinetunedMethod,
+    FrozenMethod,
+    MethodSettings,
+    ProfileMethod,
+)
 from benchmark.opened import Opened
 from benchmark.prepare import crops_of, measure_assay, object_roles_of
 from benchmark.report.gallery import render_crops, render_flagged, render_outlines
@@ -46,9 +53,17 @@ def render_samples(opened: Opened, folder: Path) -> dict[str, Path]:
     if cnn is not None:
         heading = f"Crops as the network sees them ({cnn.crops.summary})"
         pictures[heading] = _draw_crops(opened, cnn, folder / "crops.png")
-    if any(isinstance(m, CLASSICAL) for m in methods):
-        pictures["Segmentation by CellProfiler"] = _draw_outlines(opened, folder / "outlines.png")
+    if any(_of_cells(m) for m in methods):
+        outlines = _draw_outlines(opened, folder / "outlines.png")
+        if outlines is not None:
+            pictures["Segmentation by CellProfiler"] = outlines
     return pictures
+
+
+def _of_cells(method: MethodSettings) -> bool:
+    """Whether a method rests on segmented cells: baselines and whole fields do not."""
+    return isinstance(method, CellCountMethod) or (isinstance(method, ProfileMethod)
+                                                   and method.profile.source == "cells")
 
 
 def flagged_heading(opened: Opened) -> str:
@@ -103,13 +118,16 @@ def _draw_crops(opened: Opened, method: FrozenMethod | FinetunedMethod, path: Pa
     return render_crops(samples, crops.channels, path)
 
 
-def _draw_outlines(opened: Opened, path: Path) -> Path:
+def _draw_outlines(opened: Opened, path: Path) -> Path | None:
+    """Outlines of nuclei and cells in a few fields of each label; None where the pipeline saves no masks."""
     measured = measure_assay(opened)
     treated = opened.assay.treated
     samples = {}
     for label, rows in spread_sample(treated, OUTLINES_SHOWN).items():
         triples = [_outlined(opened, measured, row) for _, row in rows.iterrows()]
         samples[_row_title(opened, label)] = [t for t in triples if t is not None]
+    if not any(samples.values()):
+        return None
     return render_outlines(samples, opened.assay.channels, path)
 
 

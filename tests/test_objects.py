@@ -84,3 +84,10 @@ def test_partners_are_what_a_merge_finds(keys, random):
     merged = cells.merge(others.assign(row=np.arange(len(others))), how="left",
                          left_on=["ImageNumber", "ObjectNumber"], right_on=["ImageNumber", "Parent_Cells"])
     assert found.tolist() == merged["row"].fillna(-1).astype(int).tolist()
+
+
+@pytest.mark.parametrize("column", ["Cells_Big_Location_Center_X", "Filtered_Nuclei_Number_Object_Number",
+                                    "Filtered_Nuclei_Parent_Cells"])
+def test_positions_and_numbers_are_no_features_where_an_objects_name_has_an_underscore(column):
+    assert BOOKKEEPING_COLUMN.fullmatch(column)
+    assert not BOOKKEEPING_COLUMN.fullmatch("Filtered_Nuclei_AreaShape_Area")

@@ -102,10 +102,13 @@ class CsvTable:
 
     def text(self, columns: Sequence[str]) -> pd.DataFrame:
         """See `Table`."""
-        wanted = [self.columns[c] for c in columns]
-        batches = self._batches(dict.fromkeys(wanted), pyarrow.string())
-        rows = [np.column_stack([b.column(c).to_numpy(zero_copy_only=False) for c in wanted]) for b in batches]
-        return _text(np.concatenate(rows) if rows else np.empty((0, len(wanted)), object), columns)
+        wanted = [self.columns[c] for c in columns] + ([self.present] if self.present else [])
+        rows = [np.column_stack([b.column(c).to_numpy(zero_copy_only=False) for c in wanted])
+                for b in self._batches(dict.fromkeys(wanted), pyarrow.string())]
+        values = np.concatenate([*rows, np.empty((0, len(wanted)), object)])
+        if self.present:  # the same rows as `blocks`
+            values = values[[str(v or "").strip().lower() not in ("", "nan") for v in values[:, -1]], :-1]
+        return _text(values, columns)
 
     def _batches(self, names: Mapping[str, None], kind: pyarrow.DataType) -> Iterator[pyarrow.RecordBatch]:
         with self.path.open("rb") as handle:

@@ -29,6 +29,8 @@ FINAL = (PipelineFault, CannotRunError)
 #: With less free space a failure says nothing about the fields: CellProfiler reports a full disk as any other failure.
 _LEAST_SPACE = 100 * 2**20
 _IMAGES = "images"
+#: Seconds that a part of a shard has at least, if the whole has them.
+SHORTEST = 600.0
 
 
 @dataclass(frozen=True)
@@ -158,8 +160,9 @@ class _Attempts:
             return None
         self.started += 1
         # A part has twice its share of the time, so that a pipeline that hangs is not waited for at full length
-        # as often as there are fields.
-        seconds = self.timeout_seconds * min(1.0, 2 * len(left) / len(self.shard.fields))
+        # as often as there are fields; but time enough to start and to measure a field, however small the share.
+        share = self.timeout_seconds * 2 * len(left) / len(self.shard.fields)
+        seconds = min(self.timeout_seconds, max(SHORTEST, share))
         try:
             execution = execute(self.cellprofiler, folder, seconds, self.log)
             output = check_run(part, folder, self.pipeline, self.log)

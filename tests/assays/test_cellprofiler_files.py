@@ -408,3 +408,14 @@ def test_the_hash_of_a_folder_covers_every_table_and_nothing_else(tmp_path):
     path = folder / "Nuclei.csv"
     path.write_bytes(path.read_bytes().replace(b"0.", b"1.", 1))
     assert find_output(folder, ",").sha256 != first
+
+
+@pytest.mark.parametrize("form", ["csv side by side", "sqlite side by side"])
+def test_objects_side_by_side_may_differ_in_number(tmp_path, form):
+    """An image with three nuclei and two cells: the row that is filled up belongs to the nuclei alone."""
+    run = make_run()
+    for name in ("Cells", "Cytoplasm"):
+        gone = (run[name]["ImageNumber"] == 1) & (run[name]["ObjectNumber"] == 3)
+        run[name] = run[name][~gone].reset_index(drop=True)
+        run["Image"].loc[0, f"Count_{name}"] = 2.0
+    assert_same(read(FORMS[form](run, tmp_path / "x"))[0], read(write_csvs(run, tmp_path / "apart"))[0])
