@@ -11,6 +11,7 @@ from benchmark.files import write_parquet
 from benchmark.opened import Opened
 from benchmark.profiles.wells import feature_columns, without_cells
 from benchmark.splits import rows_of
+from benchmark.tables import WELL_KEY
 
 
 def feature_files(
@@ -30,7 +31,8 @@ def feature_files(
     if not (features.exists() and absent.exists()):
         with opened.stage(f"{kind} features", key) as facts:
             table = build()
-            wanted = tuple({w for fold in opened.split.folds for w in (*fold.test, *fold.response)})
+            # Of the assay and not of its folds: a scheme may test fewer wells than it trains on.
+            wanted = tuple(opened.assay.predicted[WELL_KEY].drop_duplicates().itertuples(index=False, name=None))
             lacking = without_cells(table, opened.assay, unit)
             write_parquet(absent, lacking[rows_of(lacking, wanted)] if len(lacking) else lacking)
             if not controls:

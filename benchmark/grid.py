@@ -72,7 +72,7 @@ def run_grid(opened: Opened, measurements: Measurements) -> Grid | None:
         if not profile.fold_wise:
             replicates.append({"profile": name, "normalise": how} | _reproducibility(opened, found))
         for scheme, split in splits.items():
-            folder = _folder(opened, grid, found, split, plan.corrections)
+            folder = _folder(opened, grid, found, split, plan.corrections, (name, how))
             for fold in split.folds:
                 out = folder / f"{safe_name(fold.name)}.parquet"
                 tasks.append((scheme, (name, how), GridFold(
@@ -127,7 +127,8 @@ def applicable(opened: Opened, grid: GridSettings) -> Applicable:
         return tuple(n for n in names if n not in gone)
 
     normalise = keep("normalise", grid.normalise, lambda n: n.startswith("controls"), controls, why)
-    corrections = keep("correction", grid.corrections, lambda n: n in ("sphering", "tvn"), controls, why)
+    by_controls = ("sphering", "tvn", "combat") if scored else ("sphering", "tvn")
+    corrections = keep("correction", grid.corrections, lambda n: n in by_controls, controls, why)
     corrections = keep("correction", corrections, lambda n: n in ("combat", "harmony", "tvn"), batches,
                        "there is one batch")
     schemes = keep("scheme", grid.schemes, lambda n: "batch" in n, batches, "there is one batch")
@@ -149,10 +150,11 @@ def _split(opened: Opened, scheme: Any) -> Split:
 
 
 def _folder(opened: Opened, grid: GridSettings, found: Features, split: Split,
-            corrections: tuple[Correction, ...]) -> Path:
+            corrections: tuple[Correction, ...], name: tuple[str, str]) -> Path:
     """``runs/<study>/grid/<key>``: the key hashes all that the predictions of one table and scheme hang on."""
     config = {
         "revision": [GRID_REVISION, REVISION["profile"]],
+        "name": name,
         "profile": found.source.profile.model_dump(mode="json"),
         "inputs": found.inputs,
         "corrections": corrections,
