@@ -27,7 +27,7 @@ from benchmark.tables import PLATE, SITE, WELL, WELL_KEY, path_column, plane_col
 #: Name of the column that joins CellProfiler's tables to fields; plain numbers survive any CSV.
 NUMBER = "Metadata_FieldNumber"
 #: Changed when the form of a shard's folder changes, so that older folders are not read as new ones.
-FORMAT = 1
+FORMAT = 2  # 2: averages of children's positions are no features
 
 
 @dataclass(frozen=True)
