@@ -24,7 +24,7 @@ from benchmark.opened import Opened
 from benchmark.prepare import count_column, kept_fields, measure_assay, need_images
 from benchmark.profiles.aggregate import make_well_profiles
 from benchmark.profiles.baselines import batch_profiles, intensity_profiles, position_profiles
-from benchmark.profiles.settings import ProfileSettings
+from benchmark.profiles.settings import REFERRING, ProfileSettings
 from benchmark.profiles.wells import COUNT, cell_counts
 from benchmark.singlecells import SingleCells
 from benchmark.tables import CONTROL, FIELD_COLUMNS, FIELD_KEY, WELL_COLUMNS, WELL_KEY
@@ -116,6 +116,8 @@ def profile_features(
         raise MorphobenchError("profiles without images have no fields", where,
                                "Set its unit to well and its source to cells.")
     inputs, facts, cells = _cells(opened, profile, measurements)
+    if profile.aggregate in REFERRING and not profile.fold_wise:  # made once, by a draw of reference cells
+        inputs = inputs | {"seed": opened.study.seeds[0]}
     # The correction is a fold's matter: profiles with and without it are one and the same table.
     settings = profile.model_dump(mode="json", exclude={"correction", "select", "correlation"})
     key = digest([REVISION["profile"], inputs, opened.assay_hash, settings])
@@ -215,6 +217,7 @@ def _count_features(opened: Opened, method: CellCountMethod, measurements: Measu
         measured = measurements.cells
         inputs, facts = measured_inputs(measured)
         counted = count_column(opened, measured)
+        inputs = inputs | {"counted": counted}
         images = lambda: kept_fields(measured.images(), opened).rename(columns={counted: COUNT})  # noqa: E731
     key = digest([REVISION["cell_count"], inputs, opened.assay_hash, {"cell_count": method.unit}])
     table_path, absent = feature_files(opened, f"profiles-{key}", method.unit,

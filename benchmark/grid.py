@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from benchmark.classical import Features, Measurements, profile_features
+from benchmark.errors import LeakError, MorphobenchError
 from benchmark.evaluation.grid import summarise_grid
 from benchmark.evaluation.reproducibility import reproducibility
 from benchmark.files import digest, read_json, safe_name, write_json
@@ -19,12 +20,14 @@ from benchmark.methods.runs import REVISION
 from benchmark.opened import Opened
 from benchmark.profiles.settings import Correction
 from benchmark.splits import Split, study_split
-from benchmark.tables import BATCH, CONTROL, LABEL
+from benchmark.tables import BATCH, CONTROL, GRID_PARTS, LABEL
 
 #: Raised when the grid's code changes what it predicts.
 GRID_REVISION = 1
 #: The same of reproducibility.
 REPRODUCIBILITY = 1
+#: What the page reads of a grid's table, for one in which nothing applies.
+COLUMNS = ["scheme", *GRID_PARTS, "unit", "n", "correct", "accuracy", "low", "high", "chance"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def run_grid(opened: Opened, measurements: Measurements) -> Grid | None:
     tasks: list[tuple[str, tuple[str, str], GridFold]] = []
     unscored: list[str] = []
     replicates: list[dict[str, Any]] = []
-    splits = {scheme: _split(opened, scheme) for scheme in plan.schemes}
+    splits, infeasible = _splits(opened, plan.schemes)
     for scheme, split in splits.items():
         unscored += [f"{scheme}: {u}" for u in split.unscored]
     for name, how, profile in grid.tables():
@@ -86,7 +89,7 @@ def run_grid(opened: Opened, measurements: Measurements) -> Grid | None:
             for _ in opened.run_tasks(run_grid_fold, missing, "grid (profiles x folds)"):
                 pass
             facts["detail"] = f"{len(missing)} folds of {len(grid.tables())} tables of profiles"
-    return Grid(_summary(tasks, unit), plan.skipped, tuple(dict.fromkeys(unscored)), _facts(tasks),
+    return Grid(_summary(tasks, unit), (*plan.skipped, *infeasible), tuple(dict.fromkeys(unscored)), _facts(tasks),
                 pd.DataFrame(replicates))
 
 
@@ -141,6 +144,19 @@ def applicable(opened: Opened, grid: GridSettings) -> Applicable:
     return Applicable(normalise, corrections, schemes, frozenset(set(grid.profiles) - set(profiles)), tuple(skipped))
 
 
+def _splits(opened: Opened, schemes: Sequence[Any]) -> tuple[dict[Any, Split], list[str]]:
+    """The folds of each scheme that the assay has folds for, and why it has none for the others."""
+    found, why = {}, []
+    for scheme in schemes:
+        try:
+            found[scheme] = _split(opened, scheme)
+        except LeakError:
+            raise
+        except MorphobenchError as error:  # too few compounds, cell lines or batches, or nothing left to tell
+            why.append(f"scheme {scheme}: {error.fault.what}")
+    return found, why
+
+
 def _split(opened: Opened, scheme: Any) -> Split:
     """The folds of a scheme: the study's own, or another one's, audited alike."""
     if scheme == opened.split.scheme:
@@ -176,7 +192,7 @@ def _summary(tasks: list[tuple[str, tuple[str, str], GridFold]], unit: Any) -> p
     for scheme in schemes:
         tables = [pd.read_parquet(t.out) for s, _, t in tasks if s == scheme]
         parts.append(summarise_grid(pd.concat(tables, ignore_index=True), unit).assign(scheme=scheme))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
 
 
 def _facts(tasks: list[tuple[str, tuple[str, str], GridFold]]) -> list[dict[str, Any]]:

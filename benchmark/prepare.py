@@ -156,7 +156,7 @@ def cell_centres(opened: Opened) -> CellCentres:
                                "Name its objects in cellprofiler.nuclei, or cut tiles (crops.kind).")
     table = kept_fields(table, opened).dropna().rename(columns=dict(zip(columns, ("x", "y"), strict=True)))
     return CellCentres(table.reset_index(drop=True), lambda field: measured.mask_path(field, roles.cells),
-                       measured.record["shards_digest"])
+                       digest([measured.record["shards_digest"], roles.nuclei, roles.cells]))
 
 
 def kept_fields(table: pd.DataFrame, opened: Opened) -> pd.DataFrame:

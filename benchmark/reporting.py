@@ -110,7 +110,8 @@ def _field_rows(opened: Opened, lost: pd.DataFrame | None) -> list[dict[str, str
 
 def _key(opened: Opened, finished: list[FinishedRun], grid: Grid | None, fields: list[dict[str, str]]) -> str:
     """What a page shows: all that is said of the study but how long its stages took, every run, and the grid."""
-    shown = [grid.table.to_csv(), grid.skipped, grid.unscored] if grid is not None else []
+    shown = [grid.table.to_csv(), grid.skipped, grid.unscored, grid.facts,
+             grid.reproducibility.to_csv()] if grid is not None else []
     facts = {k: v for k, v in _study_facts(opened).items() if k != "stages"}
     return digest([PAGE, __version__, facts, shown, fields,
                    [[f.title, f.record["run"], sha256_file(f.folder.record_path)] for f in finished]])

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from pydantic import ValidationError
 
-from benchmark.classical import Measurements
+from benchmark.classical import Measurements, profile_features
 from benchmark.errors import LeakError
 from benchmark.grid import run_grid
+from benchmark.methods.grid_settings import GridSettings
 from benchmark.opened import Opened, open_study
+from benchmark.report.grid import grid_section, grid_text
 from benchmark.tasks import run_serially
 
 GRID = {
@@ -89,6 +93,58 @@ def test_what_an_assay_cannot_give_is_left_out_and_said(tmp_path, monkeypatch):
                  "scheme leave-one-compound-and-batch-out"):
         assert what in said
     assert set(grid.table["correction"]) == {"none"} and set(grid.table["profile"]) == {"mean"}
+
+
+def test_a_grid_of_which_nothing_applies_says_so(tmp_path, monkeypatch):
+    write_study(tmp_path, GRID | {"normalise": ["controls/standardize"]}, controls=False)
+    grid, _ = grid_of(tmp_path, monkeypatch)
+    assert grid.table.empty and any("normalise controls/standardize" in s for s in grid.skipped)
+    section = grid_section(grid.table, grid.skipped, grid.unscored, grid.facts, grid.reproducibility)
+    assert section["tables"] == [] and "Nothing" in section["sentences"][0]
+    assert "no negative controls" in grid_text(grid.table, grid.skipped, grid.unscored)
+
+
+def test_a_scheme_without_folds_is_left_out_and_said(tmp_path, monkeypatch):
+    """Each label lies in one batch here: once that is left out, no training well has it."""
+    write_study(tmp_path, GRID | {"profiles": {"mean": {"aggregate": "mean"}}, "decisions": ["nearest"]})
+    table = pd.read_parquet(tmp_path / "cells.parquet")
+    own = table["moa"].isin(["", "x"]) == (table["week"] == "w0")
+    table[own | (table["moa"] == "")].to_parquet(tmp_path / "cells.parquet")
+    grid, _ = grid_of(tmp_path, monkeypatch)
+    assert set(grid.table["scheme"]) == {"leave-one-compound-out"}
+    assert any("leave-one-compound-and-batch-out" in s and "no fold" in s for s in grid.skipped)
+
+
+def test_a_treatment_that_is_not_the_folds_is_refused(tmp_path, monkeypatch):
+    import benchmark.methods.gridfold as gridfold
+
+    honest = gridfold.nearest_predictions
+
+    def short(*args):
+        found, covered, without = honest(*args)
+        return found.assign(Metadata_Compound="other"), covered, without
+
+    write_study(tmp_path, GRID | {"decisions": ["nearest"]})
+    monkeypatch.setattr(gridfold, "nearest_predictions", short)
+    with pytest.raises(LeakError, match="not those of the fold"):
+        grid_of(tmp_path, monkeypatch)
+
+
+def test_the_nearest_treatment_needs_schemes_of_compounds():
+    with pytest.raises(ValidationError, match="leave compounds out"):
+        GridSettings(schemes=("leave-one-cell-line-out",), decisions=("nearest",))
+
+
+def test_profiles_set_against_controls_hang_on_the_seed(tmp_path, monkeypatch):
+    """The draw of reference cells is made once, by the study's first seed; profiles without a draw stay."""
+    write_study(tmp_path, GRID)
+    _, opened = grid_of(tmp_path, monkeypatch)
+    other = replace(opened, study=opened.study.model_copy(update={"seeds": (2,)}))
+    for name, differ in (("KS", True), ("mean", False)):
+        profile = opened.study.grid.profiles[name]
+        found = [profile_features(o, profile, Measurements(o), name) for o in (opened, other)]
+        assert (found[0].source.table != found[1].source.table) is differ
+        assert (found[0].inputs != found[1].inputs) is differ
 
 
 def test_no_label_of_a_test_well_reaches_the_grid(tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ from benchmark.assays.fieldtable import Assay, make_assay
 from benchmark.assays.profile_file import PREFIXES, read_columns, read_features, read_header
 from benchmark.assays.settings import Bbbc021ProfilesSettings, ProfileTableSettings
 from benchmark.errors import Fault, FaultsError, MorphobenchError
-from benchmark.files import sha256_file
+from benchmark.files import digest, sha256_file
 from benchmark.tables import (
     CELL_LINE,
     COMPOUND,
@@ -97,7 +97,7 @@ def load_profile_table(settings: ProfileTableSettings, name: str, base: Path) ->
         wells, aside = wells[~bare], wells[bare]
     wells, features, notes = _join(name, path, wells, features, notes, aside, "they have no label and are no control")
     return make_assay(name, path.parent, wells, (), source=settings.source, features=features,
-                      features_hash=output.sha256 if output else sha256_file(path), left_out=notes,
+                      features_hash=_hash(output.sha256 if output else sha256_file(path), features), left_out=notes,
                       single_compound_labels=settings.single_compound_labels,
                       unlabelled="keep" if settings.unlabelled == "keep" else "refuse")
 
@@ -140,7 +140,13 @@ def load_bbbc021_profiles(settings: Bbbc021ProfilesSettings, name: str, base: Pa
         name, path, wells, features, notes, aside, "no mechanism is given for their treatment, or they hold taxol and "
         "are not those of the paper")
     return make_assay(name, path.parent, wells, (), source=LJOSA_SOURCE + BBBC021_SOURCE, features=features,
-                      features_hash=sha256_file(path), left_out=notes)
+                      features_hash=_hash(sha256_file(path), features), left_out=notes)
+
+
+def _hash(sha256: str, features: pd.DataFrame) -> str:
+    """Hash of a file's content and of what was taken from it: other prefixes, or another rule of what counts as a
+    feature, make other profiles of one file."""
+    return digest([sha256, [str(c) for c in features.columns]], 64)
 
 
 def _index(table: pd.DataFrame) -> pd.MultiIndex:

@@ -56,6 +56,8 @@ class GridSettings(Settings):
         bad = sorted(n for n in self.profiles if SEPARATOR.strip() in n or not n.strip() or len(n) > 40)
         if bad:
             raise ValueError(f"profiles: {bad[0]!r} is no name (up to 40 characters, no {SEPARATOR.strip()})")
+        if "nearest" in self.decisions and "leave-one-cell-line-out" in self.schemes:
+            raise ValueError("decisions: the nearest treatment needs schemes that leave compounds out")
         return self
 
     def tables(self) -> list[tuple[str, str, ProfileSettings]]:

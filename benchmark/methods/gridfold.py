@@ -9,12 +9,11 @@ from typing import Any, Literal, get_args
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from benchmark.errors import LeakError
 from benchmark.files import write_json, write_parquet
 from benchmark.methods.classifier import choose_each
 from benchmark.methods.foldtable import Source, corrected, fold_profiles
 from benchmark.methods.grid_settings import Decision
-from benchmark.methods.runs import measured
+from benchmark.methods.runs import check_treatments, check_wells, measured
 from benchmark.methods.settings import ClassifierName, ClassifierSettings
 from benchmark.methods.tabular import Prepared, classified_rows, nearest_predictions, nearest_wells
 from benchmark.profiles.settings import Correction
@@ -77,26 +76,27 @@ def _decided(task: GridFold, ready: Prepared, correction: Correction, chosen: di
     train = ready.train(task.fold)
     if "nearest" in task.decisions:
         if task.unit == "treatment":
-            found = nearest_predictions(ready, task.fold, labels)[0]
+            found, covered, _ = nearest_predictions(ready, task.fold, labels)
+            check_treatments(found, covered, task.fold)
         else:
-            found = nearest_wells(ready, task.fold, labels)
-        parts.append(_named(task, found, correction, "nearest"))
+            found = covered = nearest_wells(ready, task.fold, labels)
+        parts.append(_named(task, found, covered, correction, "nearest"))
     names: tuple[ClassifierName, ...] = tuple(d for d in task.decisions if d in get_args(ClassifierName))  # type: ignore[misc]
     if names:
         settings = ClassifierSettings(candidates=names, inner_folds=task.inner_folds)
         fitted = choose_each(train, train[LABEL], inner_groups(train), settings, None, task.seed)
         for name, model in fitted.items():
             rows, _ = classified_rows(model, train, ready, labels, task.fold.test, "well")
-            parts.append(_named(task, rows, correction, name))
+            parts.append(_named(task, rows, rows, correction, name))
             chosen[f"{correction}, {name}"] = model.name
     return parts
 
 
-def _named(task: GridFold, rows: pd.DataFrame, correction: Correction, decision: str) -> pd.DataFrame:
-    """Rows under their combination's name; their wells (or treatments) must be the fold's."""
+def _named(task: GridFold, rows: pd.DataFrame, covered: pd.DataFrame, correction: Correction, decision: str
+           ) -> pd.DataFrame:
+    """Rows under their combination's name; the wells that they are made of (``covered``) must be the fold's."""
     unit = str(rows["unit"].iloc[0])
-    if unit == "well" and set(rows[WELL_KEY].itertuples(index=False, name=None)) != set(task.fold.test):
-        raise LeakError("the predicted wells are not the fold's test wells", f"fold {task.fold.name!r}")
+    check_wells(covered, task.fold.test, "test wells", task.fold)
     key = TREATMENT_KEY if unit == "treatment" else [*WELL_KEY, *TREATMENT_KEY]
     named = rows.assign(method=combination(*task.name, correction, decision), fold=task.fold.name, seed=task.seed)
     return named[["unit", *key, LABEL, "method", "fold", "seed", *probability_columns(task.labels)]]

@@ -104,12 +104,12 @@ def write_fold(
         A table is malformed; see `benchmark.tables.check_predictions`.
     """
     check_predictions(predictions, str(path))
-    _check_wells(predictions if covered is None else covered, fold.test, "test wells", fold)
+    check_wells(predictions if covered is None else covered, fold.test, "test wells", fold)
     if covered is not None:
-        _check_treatments(predictions, covered, fold)
+        check_treatments(predictions, covered, fold)
     if response is None:
         response = predictions.iloc[:0]
-    _check_wells(response, fold.response, "dose series", fold)
+    check_wells(response, fold.response, "dose series", fold)
     if len(response):
         _check_response(response, predictions, fold, path)
         write_parquet(response_path(path), response)
@@ -117,14 +117,15 @@ def write_fold(
     write_parquet(path, predictions)
 
 
-def _check_wells(table: pd.DataFrame, wells: tuple[WellKey, ...], what: str, fold: Fold) -> None:
+def check_wells(table: pd.DataFrame, wells: tuple[WellKey, ...], what: str, fold: Fold) -> None:
+    """The rows of a table lie in exactly these wells; LeakError else."""
     have = set(table[WELL_KEY].itertuples(index=False, name=None)) if len(table) else set()
     if have != set(wells):
         raise LeakError(f"the predicted wells are not the fold's {what}", f"fold {fold.name!r}")
 
 
-def _check_treatments(predictions: pd.DataFrame, covered: pd.DataFrame, fold: Fold) -> None:
-    """The predicted treatments are those of the wells they are said to be made of."""
+def check_treatments(predictions: pd.DataFrame, covered: pd.DataFrame, fold: Fold) -> None:
+    """The predicted treatments are those of the wells they are said to be made of; LeakError else."""
     have, want = (set(t[TREATMENT_KEY].itertuples(index=False, name=None)) for t in (predictions, covered))
     if have != want:
         raise LeakError("the predicted treatments are not those of the fold's test wells", f"fold {fold.name!r}")
@@ -184,7 +185,7 @@ def read_response(run: RunFolder, split: Split, seeds: tuple[int, ...]) -> pd.Da
             if fold.response:
                 path = run.fold_path(fold, seed)
                 table = _read_fold(response_path(path), fold, run)
-                _check_wells(table, fold.response, "dose series", fold)
+                check_wells(table, fold.response, "dose series", fold)
                 _check_response(table, table, fold, path)
                 tables.append(table)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

@@ -115,6 +115,8 @@ def _range(values: pd.Series) -> str:
 
 def grid_sentences(table: pd.DataFrame) -> list[str]:
     """What a reader must know before believing the best cell of the grid."""
+    if table.empty:
+        return ["Nothing of what the grid asks for applies to this assay."]
     sentences = []
     for scheme, rows in table.groupby("scheme", sort=False):
         best = rows.iloc[int(rows["accuracy"].to_numpy().argmax())]

@@ -211,7 +211,7 @@ def render(
     """
     simulated = bool(study["simulated"])
     drawn = draw(comparison, folder / "figures", simulated)
-    if grid:
+    if grid and len(grid["table"]):
         drawn.append(draw_grid(grid["table"], folder / "figures", simulated))
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
