@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
@@ -26,11 +25,7 @@ from benchmark.crops.settings import CropSettings
 from benchmark.methods.settings import FinetunedMethod
 from benchmark.opened import Opened, open_study
 from benchmark.prepare import cellprofiler_illumination, need_images, pipeline_path
-from benchmark.profiles.aggregate import make_well_profiles
-from benchmark.profiles.settings import ProfileSettings
 from benchmark.ratio import Ratio, best_of
-from benchmark.singlecells import SingleCells
-from benchmark.tables import WELL_COLUMNS, WELL_KEY
 
 #: Fields of the comparison with a plain run: enough that starting up does not rule it.
 FIELDS = 48
@@ -50,7 +45,7 @@ def run_bench(study: str, console: Console) -> None:
         tiles = paper_crops(folder)
         (folder / "augmented").mkdir()
         rows += [augmented_batches(tiles, len(tiles), folder / "augmented"), _training_step(crops),
-                 aggregation_ratio(folder / "cells", aggregate=_medians), _cellprofiler(opened, folder)]
+                 aggregation_ratio(folder / "cells"), _cellprofiler(opened, folder)]
         for r in rows:
             table.add_row(r.what, r.rival, f"{r.ours_seconds:.2f}", f"{r.rival_seconds:.2f}", f"{r.times:.2f}")
         console.print(table)
@@ -60,12 +55,6 @@ def run_bench(study: str, console: Console) -> None:
         for m in crop_memory(opened.assay, folder / "memory"):
             memory.add_row(f"{m.crops:,}", f"{m.build_mib:.0f}", f"{m.read_mib:.0f}")
         console.print(memory)
-
-
-def _medians(cells: SingleCells) -> pd.DataFrame:
-    """Well medians, as methods have them made."""
-    wells = cells.counts[WELL_KEY].drop_duplicates().assign(**{c: "" for c in WELL_COLUMNS if c not in WELL_KEY})
-    return make_well_profiles(cells, wells[WELL_COLUMNS], ProfileSettings(normalise="training"), wells.iloc[:0], 0)
 
 
 def _crops(opened: Opened, folder: Path) -> Crops:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,9 +17,11 @@ from benchmark.bench_crops import _peak_mib
 from benchmark.cellfolder import write_folder
 from benchmark.cellprofiler.partition import NUMBER, SHARD_CELLS, partition
 from benchmark.files import write_parquet
+from benchmark.profiles.aggregate import make_well_profiles
+from benchmark.profiles.settings import ProfileSettings
 from benchmark.ratio import Ratio, best_of
 from benchmark.singlecells import SingleCells
-from benchmark.tables import FIELD_KEY, PLATE, SITE, WELL, WELL_KEY
+from benchmark.tables import PLATE, SITE, WELL, WELL_COLUMNS, WELL_KEY
 
 #: As BBBC021 has it: fields of some hundred cells, four a well, 60 wells a plate; shards of 24 fields.
 SITES, WELLS, CELLS, SHARD_FIELDS = 4, 60, 100, 24
@@ -42,34 +43,10 @@ class CellMemory:
 
 
 def well_profiles(cells: SingleCells, operation: Operation) -> pd.DataFrame:
-    """Mean or median of each feature over the cells of each well, missing values left out.
-
-    Returns
-    -------
-    DataFrame
-        `WELL_KEY` and float64 features, one row a well with cells, in the order of rows.
-    """
-    keys, rows = [], []
-    for plate in cells.plates:
-        for block in cells.blocks(plate):
-            values = block.iloc[:, len(FIELD_KEY) :].to_numpy().T  # (features, cells), as it lies in memory
-            new = (block[WELL] != block[WELL].shift()).to_numpy()
-            for start, stop in zip(np.flatnonzero(new), [*np.flatnonzero(new)[1:], len(block)], strict=True):
-                keys.append((plate, block[WELL].iat[int(start)]))
-                rows.append(_middle(values[:, start:stop], operation))
-    table = pd.DataFrame(np.array(rows), columns=list(cells.features))
-    return pd.concat([pd.DataFrame(keys, columns=WELL_KEY), table], axis=1)
-
-
-def _middle(values: np.ndarray, operation: Operation) -> np.ndarray:
-    """Mean or median over the last axis in float64; NaN where nothing is there."""
-    there = values.shape[1] - np.isnan(values).sum(axis=1)
-    if operation == "mean":
-        return np.nansum(values, axis=1, dtype=np.float64) / np.where(there, there, np.nan)
-    ordered = np.sort(values, axis=1)  # missing values last
-    low, high = np.maximum(there - 1, 0) // 2, np.minimum(there // 2, values.shape[1] - 1)
-    rows = np.arange(len(values))
-    return (ordered[rows, low].astype(np.float64) + ordered[rows, high]) / 2
+    """Profiles of all wells, as methods have them made."""
+    wells = cells.counts[WELL_KEY].drop_duplicates().assign(**{c: "" for c in WELL_COLUMNS if c not in WELL_KEY})
+    settings = ProfileSettings(aggregate=operation, normalise="training")
+    return make_well_profiles(cells, wells[WELL_COLUMNS], settings, wells.iloc[:0], 0)
 
 
 def bench_fields(cells: int) -> pd.DataFrame:
@@ -87,16 +64,13 @@ def _values(rows: int, features: int, rng: np.random.Generator) -> pd.DataFrame:
     return pd.concat([pd.DataFrame({NUMBER: np.arange(rows, dtype=np.int32)}), table], axis=1)
 
 
-def aggregation_ratio(folder: Path, cells: int = 48_000, features: int = 500,
-                      aggregate: Callable[[SingleCells], pd.DataFrame] | None = None) -> Ratio:
+def aggregation_ratio(folder: Path, cells: int = 48_000, features: int = 500) -> Ratio:
     """Well medians of cells on disk, read in blocks, against pandas reading all plates' files and its groupby.
 
     Parameters
     ----------
     folder : Path
         An empty folder; the cells are drawn there.
-    aggregate : callable, optional
-        What is measured: one row a well in the order of rows, `WELL_KEY` and features. `well_profiles` if none.
 
     Raises
     ------
@@ -110,8 +84,7 @@ def aggregation_ratio(folder: Path, cells: int = 48_000, features: int = 500,
     files = sorted((folder / "cells").glob("p*.parquet"))
 
     def ours() -> pd.DataFrame:
-        single = SingleCells.open(folder / "cells")
-        return well_profiles(single, "median") if aggregate is None else aggregate(single)
+        return well_profiles(SingleCells.open(folder / "cells"), "median")
 
     def rival() -> pd.DataFrame:
         table = pd.concat([pd.read_parquet(f) for f in files], ignore_index=True)
