@@ -58,8 +58,10 @@ lint: preflight $(SUITE)  ## Check style and types
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 
+# A file of tests at a time to each of two processes, one thread each: two PyTorch processes with two starve each other.
 test: lint preflight-cellprofiler $(CP)  ## Run the tests (FAST=1 leaves out the slow ones)
-	.venv/bin/python -m pytest $(if $(FAST),-m "not slow") $(ARGS)
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+		$(if $(FAST),-m "not slow") $(ARGS)
 
 bench: preflight preflight-cellprofiler $(SUITE) $(CP)  ## Print how fast the parts are, as ratios to named rivals
 	@$(BENCH) bench "$(STUDY)"
