@@ -14,7 +14,7 @@ import psutil
 from benchmark import preflight
 from benchmark.cluster import available_cores
 from benchmark.errors import MorphobenchError
-from benchmark.stages import versions
+from benchmark.methods.runs import versions
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,13 @@ def cellprofiler_illumination(opened: Opened, block: Block = "cellprofiler") -> 
     return illumination_of(opened) if getattr(opened.study, block).illumination == "study" else None
 
 
+def pixels_seen(opened: Opened, source: Literal["cells", "whole_field"]) -> str | None:
+    """What the study's illumination correction estimated of pixels that CellProfiler measures; None where nothing."""
+    block = opened.study.whole_field if source == "whole_field" else opened.study.cellprofiler
+    used = block.illumination == "study" and opened.assay.channels
+    return opened.study.illumination.transductive if used else None
+
+
 def measure_assay(opened: Opened, block: Block = "cellprofiler") -> Measured:
     """What CellProfiler measures of the assay by one of the study's pipelines; finished shards are not run again.
 

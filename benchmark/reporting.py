@@ -24,7 +24,7 @@ from benchmark.stages import FinishedRun
 from benchmark.tables import COMPOUND, LABEL, PLATE, SITE, TREATMENT_KEY, WELL, WELL_KEY
 
 #: Raised when the page changes, so that pages made by older code are drawn again.
-PAGE = 4
+PAGE = 5
 #: Tables beside a page that not every study has.
 OPTIONAL = frozenset({"dose", "dose-wells", "grid", "grid-corrections", "reproducibility", "fields"})
 
@@ -87,7 +87,7 @@ def make_report(opened: Opened, finished: list[FinishedRun], grid: Grid | None =
     pictures = render_samples(opened, folder / "figures")
     section = None
     if grid is not None:
-        section = grid_section(grid.table, grid.skipped, grid.unscored, grid.facts, grid.reproducibility,
+        section = grid_section(grid.table, grid.skipped, grid.unscored, grid.facts, grid.reproducibility, grid.rows,
                                literature(opened.study.assay.kind, bool(opened.assay.channels)))
     render(_study_facts(opened), runs, comparison, pictures, folder, section, fields)
     text = accuracy_text(comparison)
@@ -111,7 +111,7 @@ def _field_rows(opened: Opened, lost: pd.DataFrame | None) -> list[dict[str, str
 def _key(opened: Opened, finished: list[FinishedRun], grid: Grid | None, fields: list[dict[str, str]]) -> str:
     """What a page shows: all that is said of the study but how long its stages took, every run, and the grid."""
     shown = [grid.table.to_csv(), grid.skipped, grid.unscored, grid.facts,
-             grid.reproducibility.to_csv()] if grid is not None else []
+             grid.reproducibility.to_csv(), grid.rows] if grid is not None else []
     facts = {k: v for k, v in _study_facts(opened).items() if k != "stages"}
     return digest([PAGE, __version__, facts, shown, fields,
                    [[f.title, f.record["run"], sha256_file(f.folder.record_path)] for f in finished]])

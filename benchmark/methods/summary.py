@@ -30,13 +30,15 @@ CORRECTIONS = {
 }
 
 
-def profile_words(p: ProfileSettings, imaged: bool = True) -> str:
+def profile_words(p: ProfileSettings, imaged: bool = True, cut: bool = False) -> str:
     """How a profile is made, in a phrase.
 
     Parameters
     ----------
     imaged : bool
         Features are measured on images here, not brought along as profiles.
+    cut : bool
+        Whether values beyond ``p.clip`` are cut: before a correction, and for the nearest treatment.
     """
     how = {"controls": f"normalised per plate to its negative controls ({p.method})",
            "plate": f"normalised per plate to all its {p.unit}s ({p.method})",
@@ -50,6 +52,7 @@ def profile_words(p: ProfileSettings, imaged: bool = True) -> str:
     if p.aggregate in REFERRING:
         text += {"controls": " (reference: negative controls)", "training": " (reference: training wells)"}[p.reference]
     text += f", {'single cells ' if p.level == 'cells' else ''}{how}"
+    text += f", cut at ±{p.clip:g}" if cut and p.clip else ""
     return text + (f", {CORRECTIONS[p.correction]}" if p.correction != "none" else "")
 
 
@@ -69,7 +72,8 @@ def summary(method: MethodSettings, wells_permuted: bool = False, imaged: bool =
     elif isinstance(method, BaselineMethod):
         text = BASELINES[method.feature]
     elif isinstance(method, ProfileMethod):
-        text = profile_words(method.profile, imaged)
+        cut = method.decision == "nearest" or method.profile.correction != "none"
+        text = profile_words(method.profile, imaged, cut)
     elif isinstance(method, FrozenMethod):
         text = (f"pooled features of {method.network.backbone} as pretrained, channels {method.channels}, "
                 f"crops {method.crops.summary}, averaged over each field")
