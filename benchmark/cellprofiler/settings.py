@@ -31,7 +31,8 @@ class CellProfilerSettings(Settings):
     shard_fields : int
         Fields that one CellProfiler process measures; its memory grows with them.
     timeout_minutes : float
-        A shard that runs longer is ended and counts as failed.
+        A shard that runs longer is ended and halved; parts of it have twice their share of the time, but 10 minutes at
+        least. A field that is out of time alone fails, and is measured once more when it would have more time.
     attempts : int
         How often a shard that CellProfiler fails on is tried; then it is halved, until the fields that fail alone are
         found. Those are left out of the measurements and listed with their reason.
