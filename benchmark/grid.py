@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.classical import Features, Measurements, profile_features
+from benchmark.classical import Features, profile_features
 from benchmark.evaluation.grid import summarise_grid
 from benchmark.evaluation.reproducibility import reproducibility
 from benchmark.files import digest, read_json, safe_name, write_json
@@ -17,7 +17,7 @@ from benchmark.methods.grid_settings import GridSettings
 from benchmark.methods.gridfold import GridFold, run_grid_fold
 from benchmark.methods.runs import REVISION
 from benchmark.opened import Opened
-from benchmark.profiles.settings import Correction
+from benchmark.profiles.settings import Correction, ProfileSettings
 from benchmark.splits import Split, study_split
 from benchmark.tables import BATCH, CONTROL, LABEL
 
@@ -52,7 +52,7 @@ class Grid:
     reproducibility: pd.DataFrame
 
 
-def run_grid(opened: Opened, measurements: Measurements) -> Grid | None:
+def run_grid(opened: Opened) -> Grid | None:
     """Run what is missing of the study's grid, and summarise it; None where the study has none."""
     grid = opened.study.grid
     if grid is None:
@@ -65,10 +65,8 @@ def run_grid(opened: Opened, measurements: Measurements) -> Grid | None:
     splits = {scheme: _split(opened, scheme) for scheme in plan.schemes}
     for scheme, split in splits.items():
         unscored += [f"{scheme}: {u}" for u in split.unscored]
-    for name, how, profile in grid.tables():
-        if how not in plan.normalise or name in plan.without:
-            continue
-        found = profile_features(opened, profile, measurements, f"grid.profiles.{name}")
+    for name, how, profile in tables_of(grid, plan):
+        found = profile_features(opened, profile, f"grid.profiles.{name}")
         if not profile.fold_wise:
             replicates.append({"profile": name, "normalise": how} | _reproducibility(opened, found))
         for scheme, split in splits.items():
@@ -139,6 +137,12 @@ def applicable(opened: Opened, grid: GridSettings) -> Applicable:
     profiles = keep("profile", profiles, lambda n: grid.profiles[n].source == "whole_field", imaged,
                     "there are no images")
     return Applicable(normalise, corrections, schemes, frozenset(set(grid.profiles) - set(profiles)), tuple(skipped))
+
+
+def tables_of(grid: GridSettings, plan: Applicable) -> list[tuple[str, str, ProfileSettings]]:
+    """The tables of profiles that are made: `GridSettings.tables` without what the assay cannot give."""
+    return [(name, how, profile) for name, how, profile in grid.tables()
+            if how in plan.normalise and name not in plan.without]
 
 
 def _split(opened: Opened, scheme: Any) -> Split:

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import yaml
 
-from benchmark.classical import Measurements
 from benchmark.errors import LeakError
 from benchmark.grid import run_grid
 from benchmark.opened import Opened, open_study
@@ -52,7 +51,7 @@ def grid_of(folder: Path, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(Opened, "run_tasks", property(lambda _: run_serially))
     opened = open_study("study.yaml", jobs=1)
-    return run_grid(opened, Measurements(opened)), opened
+    return run_grid(opened), opened
 
 
 def test_every_combination_is_scored_on_its_schemes_folds(tmp_path, monkeypatch):

@@ -18,11 +18,12 @@ from typer.testing import CliRunner
 from benchmark.assays.lock import LOCK_NAME, lock_hash
 from benchmark.cli import app
 from benchmark.errors import FaultsError, LeakError, MorphobenchError
-from benchmark.opened import open_study, with_cell_flags
+from benchmark.opened import LOST, after_measuring, open_study
 from benchmark.samples import draw_flagged, flagged_heading, worst_flagged
 from benchmark.tables import COMPOUND, FIELD_KEY
 
 COUNT = {"name": "cell_count", "kind": "cell_count"}
+NONE_LOST = pd.DataFrame(columns=LOST)
 
 
 def study(folder: Path, assay: dict[str, object], *methods: dict[str, object]) -> str:
@@ -249,20 +250,20 @@ def test_cell_counts_come_in_after_measuring(plate):
     opened = opened_plate(plate, "leave_out")
     counts = opened.whole.fields[FIELD_KEY].assign(cells=[60] * 32)
     counts.loc[7, "cells"] = 3
-    after = with_cell_flags(opened, counts)
+    after = after_measuring(opened, NONE_LOST, 0.2, counts)
     assert after.dropped.to_numpy().tolist() == counts.loc[[7], FIELD_KEY].to_numpy().tolist()
     assert after.assay_hash == after.split.assay_hash != opened.assay_hash and after.whole_hash == opened.assay_hash
     assert "few cells: 3, plate 60" in str(after.assay.left_out[0])
-    kept = with_cell_flags(opened_plate(plate, "keep"), counts)
+    kept = after_measuring(opened_plate(plate, "keep"), NONE_LOST, 0.2, counts)
     assert kept.quality["measure"].tolist() == ["cells"] and kept.assay_hash == opened.assay_hash
     same = opened_plate(plate, "leave_out", cell_count=False)
-    assert with_cell_flags(same, counts) is same
+    assert after_measuring(same, NONE_LOST, 0.2, counts) is same
     off = opened_plate(plate, "off")
-    assert with_cell_flags(off, counts).quality.empty
+    assert after_measuring(off, NONE_LOST, 0.2, counts).quality.empty
     toxic = opened.whole.fields[COMPOUND] == "drug 2"
     counts.loc[toxic, "cells"] = 2
     counts.loc[7, "cells"] = 55
-    assert with_cell_flags(opened, counts).dropped.empty
+    assert after_measuring(opened, NONE_LOST, 0.2, counts).dropped.empty
 
 
 def test_quality_control_never_leaves_out_a_large_part(plate):
@@ -271,7 +272,7 @@ def test_quality_control_never_leaves_out_a_large_part(plate):
     counts = opened.whole.fields[FIELD_KEY].assign(cells=60)
     counts.loc[rng.choice(32, 8, replace=False), "cells"] = 0
     with pytest.raises(MorphobenchError, match="would leave out 8 of 32 fields"):
-        with_cell_flags(opened, counts)
+        after_measuring(opened, NONE_LOST, 0.2, counts)
 
 
 def test_the_worst_flagged_fields_are_shown_with_all_their_reasons():
