@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import tifffile
 import yaml
+from drawn_plate import draw_plate, opened_plate
 from fake_bbbc import write_bbbc021, write_plate
 from PIL import Image
 from typer.testing import CliRunner
@@ -50,6 +51,19 @@ def bbbc013(tmp_path, monkeypatch, data_folder) -> Path:
 def test_scaling_by_controls_is_refused_where_controls_are_scored(bbbc013, tmp_path, method):
     with pytest.raises(LeakError, match=f"method {method['name']}.*would use the labels of test wells"):
         open_study(study(tmp_path, {"kind": "bbbc013", "root": str(bbbc013)}, method))
+
+
+def test_leaving_out_flagged_fields_is_refused_where_controls_are_scored(bbbc013, tmp_path):
+    """A field is spared by the others of its treatment, and there the treatment is the label."""
+    name = study(tmp_path, {"kind": "bbbc013", "root": str(bbbc013)})
+    raw = yaml.safe_load(Path(name).read_text())
+    for flagged in ("leave_out", "keep", "off"):
+        Path(name).write_text(yaml.safe_dump(raw | {"quality": {"flagged": flagged}}))
+        if flagged == "leave_out":
+            with pytest.raises(LeakError, match="the treatment is the label"):
+                open_study(name)
+        else:
+            assert len(open_study(name).assay.fields) == 96
 
 
 def test_the_plate_opens_with_its_dose_series_outside_the_scored_wells(bbbc013, tmp_path):
@@ -110,37 +124,11 @@ def test_profiles_without_images_run_the_classical_arm_alone(tmp_path, monkeypat
         assert result.exit_code == 2 and words in result.output + result.stderr
 
 
-def _field(rng: np.random.Generator) -> np.ndarray:
-    plane = np.zeros((96, 96))
-    for y, x in rng.integers(6, 90, (20, 2)):
-        cv2.circle(plane, (int(x), int(y)), 4, float(rng.normal(800, 80)), -1)
-    return np.clip(cv2.GaussianBlur(plane, (0, 0), 0.8) + rng.normal(300, 10, plane.shape), 0, 4095).astype(np.uint16)
-
-
 @pytest.fixture
 def plate(tmp_path, monkeypatch) -> Path:
-    """Two plates, four compounds of two labels, four fields a well; file f<i>.tif is row i."""
-    rng = np.random.default_rng(0)
-    rows = ["Plate,Well,Drug,Dose,MoA,File"]
-    for i in range(32):
-        drug = i // 4 % 4
-        rows.append(f"P{i // 16},A{drug:02d},drug {drug},1,{'xy'[drug % 2]},f{i}.tif")
-        tifffile.imwrite(tmp_path / f"f{i}.tif", _field(rng))
-    (tmp_path / "plan.csv").write_text("\n".join(rows))
+    draw_plate(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def opened_plate(folder: Path, flagged: str = "keep", lone: str = "refuse", **quality: object):
-    text = {
-        "name": "mine", "methods": [COUNT], "quality": {"flagged": flagged, "deviations": 6.0, **quality},
-        "assay": {"kind": "table", "csv": "plan.csv", "channels": {"DNA": {"file": "{File}"}},
-                  "single_compound_labels": lone,
-                  "columns": {"plate": "Plate", "well": "Well", "compound": "Drug", "concentration": "Dose",
-                              "label": "MoA"}},
-    }
-    (folder / "mine.yaml").write_text(yaml.safe_dump(text))
-    return open_study(str(folder / "mine.yaml"), jobs=1)
 
 
 def spoil(folder: Path, i: int) -> None:
