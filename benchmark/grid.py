@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.classical import Features, Measurements, profile_features
+from benchmark.classical import Features, profile_features
 from benchmark.errors import LeakError, MorphobenchError
 from benchmark.evaluation.grid import summarise_grid
 from benchmark.evaluation.reproducibility import reproducibility
@@ -20,7 +20,7 @@ from benchmark.methods.runs import REVISION
 from benchmark.methods.summary import profile_words
 from benchmark.opened import Opened
 from benchmark.prepare import pixels_seen
-from benchmark.profiles.settings import Correction
+from benchmark.profiles.settings import Correction, ProfileSettings
 from benchmark.splits import Split, study_split
 from benchmark.tables import BATCH, CONTROL, GRID_PARTS, LABEL
 
@@ -61,7 +61,7 @@ class Grid:
     rows: list[dict[str, str]]
 
 
-def run_grid(opened: Opened, measurements: Measurements) -> Grid | None:
+def run_grid(opened: Opened) -> Grid | None:
     """Run what is missing of the study's grid, and summarise it; None where the study has none."""
     grid = opened.study.grid
     if grid is None:
@@ -74,10 +74,8 @@ def run_grid(opened: Opened, measurements: Measurements) -> Grid | None:
     splits, infeasible = _splits(opened, plan.schemes)
     for scheme, split in splits.items():
         unscored += [f"{scheme}: {u}" for u in split.unscored]
-    for name, how, profile in grid.tables():
-        if how not in plan.normalise or name in plan.without:
-            continue
-        found = profile_features(opened, profile, measurements, f"grid.profiles.{name}")
+    for name, how, profile in tables_of(grid, plan):
+        found = profile_features(opened, profile, f"grid.profiles.{name}")
         if not profile.fold_wise:
             replicates.append({"profile": name, "normalise": how} | _reproducibility(opened, found))
         for scheme, split in splits.items():
@@ -102,9 +100,7 @@ def run_grid(opened: Opened, measurements: Measurements) -> Grid | None:
 def _rows(opened: Opened, grid: GridSettings, plan: Applicable) -> list[dict[str, str]]:
     """What each row of the grid is, and what of it is transductive."""
     rows = []
-    for name, how, profile in grid.tables():
-        if how not in plan.normalise or name in plan.without:
-            continue
+    for name, how, profile in tables_of(grid, plan):
         for correction in plan.corrections:
             whole = profile.model_copy(update={"correction": correction})
             lit = pixels_seen(opened, profile.source)
@@ -177,6 +173,12 @@ def _splits(opened: Opened, schemes: Sequence[Any]) -> tuple[dict[Any, Split], l
         except MorphobenchError as error:  # too few compounds, cell lines or batches, or nothing left to tell
             why.append(f"scheme {scheme}: {error.fault.what}")
     return found, why
+
+
+def tables_of(grid: GridSettings, plan: Applicable) -> list[tuple[str, str, ProfileSettings]]:
+    """The tables of profiles that are made: `GridSettings.tables` without what the assay cannot give."""
+    return [(name, how, profile) for name, how, profile in grid.tables()
+            if how in plan.normalise and name not in plan.without]
 
 
 def _split(opened: Opened, scheme: Any) -> Split:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from benchmark.classical import PLAIN, Features, Measurements, classical_features
+from benchmark.classical import PLAIN, Features, classical_features
 from benchmark.cluster import available_cores
 from benchmark.errors import MorphobenchError
 from benchmark.files import read_json, write_json
@@ -31,6 +31,7 @@ from benchmark.methods.tabular import TabularFold, run_tabular_fold
 from benchmark.opened import Opened
 from benchmark.prepare import crops_of, network_features, pixels_seen
 from benchmark.splits import Fold
+from benchmark.tables import FIELD_KEY
 from benchmark.tasks import run_serially
 
 ROLES = {"cell_count": "count", "baseline": "baseline", "profile": "classical", "cnn_frozen": "frozen",
@@ -51,13 +52,12 @@ class FinishedRun:
         return self.method.title or self.method.name
 
 
-def run_baseline(opened: Opened, measurements: Measurements | None = None) -> list[FinishedRun]:
+def run_baseline(opened: Opened) -> list[FinishedRun]:
     """CellProfiler over the assay, then every classical method of the study."""
-    measurements = measurements or Measurements(opened)
     done = []
     for method in opened.study.methods:
         if isinstance(method, CLASSICAL):
-            done.append(_run_tabular(opened, method, classical_features(opened, method, measurements)))
+            done.append(_run_tabular(opened, method, classical_features(opened, method)))
     return done
 
 
@@ -168,10 +168,11 @@ def _description(opened: Opened, method: MethodSettings) -> dict[str, Any]:
 
 def _left_out(opened: Opened) -> list[str]:
     """What quality control compared test fields with, where it left any out; it looked at no label."""
-    if not len(opened.dropped):
+    if opened.study.quality.flagged != "leave_out" or opened.quality.empty:
         return []
-    return [f"{len(opened.dropped)} fields left out by quality control, each compared with its plate and the other "
-            "wells of its treatment"]
+    n = len(opened.quality.drop_duplicates(FIELD_KEY))
+    return [f"{n} fields left out by quality control, each compared with its plate and the other wells of its "
+            "treatment"]
 
 
 def _role(method: MethodSettings) -> str:

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from benchmark.cellprofiler.settings import CellProfilerSettings
 from benchmark.files import read_json, write_json
-from benchmark.images.settings import IlluminationSettings
+from benchmark.images.settings import IlluminationSettings, QualitySettings
 from benchmark.methods.settings import MethodSettings
 from benchmark.opened import Opened, open_study
 from benchmark.reporting import make_report
@@ -30,11 +30,11 @@ def method(kind: str, **more: object) -> MethodSettings:
 
 def pretend(scoring: str = "treatments", cellprofiler: str = "study") -> Opened:
     """What `_description` reads of an opened study, of an assay with images."""
-    study = SimpleNamespace(illumination=IlluminationSettings(),
+    study = SimpleNamespace(illumination=IlluminationSettings(), quality=QualitySettings(),
                             cellprofiler=CellProfilerSettings(illumination=cellprofiler),
                             whole_field=CellProfilerSettings(illumination=cellprofiler))
     return SimpleNamespace(study=study, assay=SimpleNamespace(channels=("DNA",), scoring=scoring), lock_hash="lock",
-                           dropped=pd.DataFrame())
+                           quality=pd.DataFrame())
 
 
 @pytest.fixture

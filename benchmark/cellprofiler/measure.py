@@ -18,7 +18,7 @@ import psutil
 import pyarrow.parquet as pq
 
 from benchmark.assays.fieldtable import Assay
-from benchmark.cellprofiler.find import CellProfiler
+from benchmark.cellprofiler.find import OWN, CellProfiler
 from benchmark.cellprofiler.illumination import function_channels, function_planes, with_loaded_functions
 from benchmark.cellprofiler.inputs import with_load_data
 from benchmark.cellprofiler.land import (
@@ -92,9 +92,9 @@ class Measured:
     def failed(self) -> pd.DataFrame:
         """Fields that could not be measured: their keys (FIELD_KEY) and ``reason``, in the order of the shards.
 
-        They are rows of neither table. A shard with such fields is run again where one of them was out of time and
-        would have more now; else delete its folder to try once more. Logs of those that CellProfiler failed on lie
-        there.
+        They are rows of neither table, and stay out of both arms (`benchmark.settle`). A shard with such fields is run
+        again where one of them was out of time and would have more now; else delete its folder to try once more. Logs
+        of those that CellProfiler failed on lie there.
         """
         rows = [row for shard in self.shards for row in read_json(shard / RECORD).get(FAILED, [])]
         return pd.DataFrame(rows, columns=[*FIELD_KEY, "reason"])
@@ -169,6 +169,24 @@ def make_plan(assay: Assay, hashes: Mapping[str, str], settings: CellProfilerSet
         planes = function_planes(illumination, functions, assay.fields[PLATE].astype(str))
     shards = plan_shards(assay, images, hashes, pipeline, cellprofiler, settings.shard_fields, planes)
     return Plan(pipeline, images, functions, shards)
+
+
+def is_measured(plan: Plan, folder: Path) -> bool:
+    """Whether all shards of a plan are there; whether fields of theirs would be tried again is not asked."""
+    return all((folder / s.key / RECORD).exists() for s in plan.shards)
+
+
+def measured_by(folder: Path) -> list[CellProfiler]:
+    """What measured the shards in a folder, by their records: each version once, that of the newest shard first.
+
+    To plan with (`make_plan`), not to run: the commands may be another machine's.
+    """
+    found: dict[str, CellProfiler] = {}
+    for path in sorted(folder.glob(f"[!.]*/{RECORD}"), key=lambda p: p.stat().st_mtime_ns, reverse=True):
+        record = read_json(path)
+        command, version = tuple(map(str, record["command"])), str(record["cellprofiler"])
+        found.setdefault(version, CellProfiler(command, version, OWN if command == (OWN,) else "records of its shards"))
+    return list(found.values())
 
 
 def measure(assay: Assay, hashes: Mapping[str, str], settings: CellProfilerSettings, cellprofiler: CellProfiler,

@@ -35,9 +35,10 @@ class CellProfilerSettings(Settings):
         least. A field that is out of time alone fails, and is measured once more when it would have more time.
     attempts : int
         How often a shard that CellProfiler fails on is tried; then it is halved, until the fields that fail alone are
-        found. Those are left out of the measurements and listed with their reason.
+        found. Those are left out of both arms, cells or not, and listed with their reason.
     failed_fields : float
-        Largest share of fields that may fail; beyond it the study stops, since then the pipeline is at fault.
+        Largest share of fields that may fail; beyond it the study stops, since then the pipeline is at fault. Of
+        several pipelines, the largest of their shares holds for the fields that any of them failed on.
     backend : str
         ``cellprofiler``, or ``cp_measure``: masks by scikit-image, measured by cp_measure under CellProfiler's column
         names, where CellProfiler cannot be installed. The two differ (radial distribution above all).
