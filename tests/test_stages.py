@@ -87,3 +87,12 @@ def test_a_page_is_drawn_again_when_anything_it_says_changes(opened, tmp_path):
         assert made.fresh and not make_report(changed, finished, reports=tmp_path / "reports").fresh
     assert "plate Z" in made.page.read_text()
     assert not (tmp_path / "reports" / "s" / "dose.csv").exists()
+
+
+def test_a_record_names_every_version_that_folds_were_run_with():
+    from benchmark.methods.runs import joined_versions, versions
+
+    old = {**versions(), "scikit-learn": "1.0"}
+    assert joined_versions([{"versions": versions()}] * 2) == versions()
+    assert joined_versions([{"versions": old}, {"versions": versions()}])["scikit-learn"] == (
+        f"1.0, {versions()['scikit-learn']}")
