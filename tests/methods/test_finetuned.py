@@ -18,6 +18,7 @@ from benchmark.errors import MorphobenchError
 from benchmark.methods import finetuned
 from benchmark.methods.finetuned import FinetunedFold, run_finetuned_fold
 from benchmark.methods.settings import FinetunedMethod
+from benchmark.networks.device import gpu_peak
 from benchmark.networks.source import ArrayCrops
 from benchmark.splits import Fold, make_split
 
@@ -172,9 +173,9 @@ def test_the_peak_of_the_gpu_is_that_of_the_fold_alone(monkeypatch):
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: held.update(peak=0))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: held["peak"])
     facts: dict[str, object] = {}
-    with finetuned._gpu_peak(torch.device("cuda"), facts):
+    with gpu_peak(torch.device("cuda"), facts):
         held["peak"] = max(held["peak"], 300 * 2**20)
     assert facts == {"peak_gpu_mib": 300}
-    with finetuned._gpu_peak(torch.device("cpu"), facts):
+    with gpu_peak(torch.device("cpu"), facts):
         pass
     assert facts == {"peak_gpu_mib": 300}

@@ -10,10 +10,14 @@ import pytest
 import torch
 
 from benchmark.errors import MorphobenchError
+from benchmark.networks.device import resolve_device
 from benchmark.networks.features import field_means
+from benchmark.networks.predict import probabilities
+from benchmark.networks.schedule import one_cycle
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
 from benchmark.networks.source import ArrayCrops
-from benchmark.networks.train import class_weights, fine_tune, one_cycle, probabilities, resolve_device
+from benchmark.networks.step import class_weights
+from benchmark.networks.train import fine_tune
 
 CPU = torch.device("cpu")
 
