@@ -86,6 +86,8 @@ def run_finetuned_fold(task: FinetunedFold) -> str:
                             validation=held_out, checkpoint=checkpoint)
         test, found = _predict(task, crops, source, fields, labels, trained, device, task.fold.test)
         response, _ = _predict(task, crops, source, fields, labels, trained, device, task.fold.response)
+    for clock, before in zip(("seconds", "cpu_seconds"), trained.before, strict=True):
+        facts[clock] = round(facts[clock] + before, 3)  # what a stopped fold cost before counts as well
     facts |= {"losses": trained.losses, "train_accuracies": trained.accuracies, "images": trained.images,
               "train": len(train), "weights": trained.backbone.source, "weights_sha256": trained.backbone.sha256,
               "crops_in": place(source), **trained.facts, **found}

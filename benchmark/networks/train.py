@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -47,6 +48,8 @@ class Trained:
         Whether a CPU computed in bfloat16, and predicts so.
     facts : dict
         What else was decided on the way, to be noted with the fold.
+    before : (float, float)
+        Wall and CPU seconds of training before it was stopped and went on; 0 where it never was.
     """
 
     backbone: Backbone
@@ -56,6 +59,7 @@ class Trained:
     snapshots: tuple[dict[str, Tensor], ...] = ()
     bfloat16: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
+    before: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass
@@ -135,6 +139,11 @@ def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
 
+def _clocks() -> tuple[float, float]:
+    """Wall and CPU seconds of this process."""
+    return time.perf_counter(), time.process_time()
+
+
 class _Training:
     """The state of one call of `fine_tune`."""
 
@@ -158,6 +167,7 @@ class _Training:
         self.stepper = Stepper(backbone, make_optimizer(backbone.model, settings, device), self.weights.to(device),
                                settings, bfloat16)
         self.averaged = averaged_model(backbone.model, settings)
+        self.before, self.started = (0.0, 0.0), _clocks()
         if saved:
             self._restore(saved)
 
@@ -174,7 +184,7 @@ class _Training:
             on_epoch(state.epoch - 1, loss)
         self._finish()
         return Trained(self.backbone, tuple(state.losses), tuple(state.accuracies), state.epoch * len(self.rows),
-                       tuple(state.snapshots), self.stepper.bfloat16, self._facts())
+                       tuple(state.snapshots), self.stepper.bfloat16, self._facts(), self.before)
 
     def _epoch(self, epoch: int) -> tuple[float, float]:
         """One pass over the training crops: mean loss, and share that were right."""
@@ -266,12 +276,15 @@ class _Training:
         averaged = None if self.averaged is None else self.averaged.state_dict()
         return {**vars(self.state), "model": self.backbone.model.state_dict(), "averaged": averaged,
                 "optimizer": self.stepper.optimizer.state_dict(), "pieces": self.stepper.pieces,
-                "bfloat16": self.stepper.bfloat16}
+                "bfloat16": self.stepper.bfloat16, "seconds": [b + now - then for b, now, then in zip(
+                    self.before, _clocks(), self.started, strict=True)]}
 
     def _restore(self, saved: dict[str, Any]) -> None:
         self.backbone.model.load_state_dict(saved["model"])
         self.stepper.optimizer.load_state_dict(saved["optimizer"])
         self.stepper.pieces = saved["pieces"]
+        wall, cpu = saved["seconds"]
+        self.before = (wall, cpu)
         if self.averaged is not None:
             self.averaged.load_state_dict(saved["averaged"])
         self.state = replace(self.state, **{name: saved[name] for name in vars(self.state)})

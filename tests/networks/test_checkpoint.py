@@ -62,6 +62,7 @@ def test_a_stopped_training_comes_to_the_same_to_the_bit(tmp_path, settings):
     seen: list[int] = []
     resumed = fine_tune(crops(), ROWS, ROWS % 3, 3, TINY, s, CPU, 0, lambda e, _: seen.append(e), HELD_OUT, checkpoint)
     assert seen == list(range(2 if len(unbroken.losses) > 2 else 0, len(unbroken.losses)))
+    assert (resumed.before[0] > 0) == (len(unbroken.losses) > 2) and unbroken.before == (0, 0)
     assert resumed.losses == unbroken.losses and resumed.facts == unbroken.facts
     assert np.array_equal(said(resumed, s), said(unbroken, s))
     for name, tensor in unbroken.backbone.model.state_dict().items():
