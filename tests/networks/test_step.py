@@ -135,3 +135,17 @@ def test_auto_takes_what_was_faster_and_notes_it(monkeypatch):
         found.append(fine_tune(ArrayCrops(pixels), np.arange(4), np.arange(4) % 2, 2, tiny,
                                TrainingSettings(epochs=1, batch=4, bfloat16="auto"), CPU, 0))
     assert [t.bfloat16 for t in found] == [t.facts["bfloat16"] for t in found] == [True, False]
+
+
+def test_a_compiled_network_is_trained_through_and_the_plain_one_is_kept(monkeypatch):
+    """Without the compiler behind it, which takes minutes: that weights are shared and names stay is ours."""
+    tiny = NetworkSettings(backbone="test_efficientnet", weights="none")
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32)).astype(np.uint8)
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: compiled(model, backend="eager"))
+    both = [TrainingSettings(epochs=1, batch=4, compile=c, graphs=c) for c in (False, True)]
+    plain, through = (fine_tune(ArrayCrops(pixels), np.arange(8), np.arange(8) % 2, 2, tiny, s, CPU, 0) for s in both)
+    assert through.losses == pytest.approx(plain.losses, rel=1e-5)
+    state = through.backbone.model.state_dict()
+    assert state.keys() == plain.backbone.model.state_dict().keys()
+    assert torch.allclose(state["classifier.weight"], plain.backbone.model.state_dict()["classifier.weight"], atol=1e-5)
