@@ -189,8 +189,8 @@ def network_features(opened: Opened, method: FrozenMethod) -> tuple[Path, Path, 
 
     def build() -> pd.DataFrame:
         from benchmark.crops.reader import open_crops
+        from benchmark.networks.device import resolve_device
         from benchmark.networks.features import frozen_features
-        from benchmark.networks.train import resolve_device
 
         source = open_crops(cache, crops)
         table, backbone = frozen_features(source, opened.assay, method.network, method.channels,

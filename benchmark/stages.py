@@ -111,10 +111,12 @@ def _run_tabular(opened: Opened, method: MethodSettings, found: Features) -> Fin
 
 def _run_finetuned(opened: Opened, method: FinetunedMethod) -> FinishedRun:
     from benchmark.methods.finetuned import FinetunedFold, run_finetuned_fold
+    from benchmark.networks.held import forget
+    from benchmark.networks.learn import start_of
     from benchmark.networks.weights import weights_identity
 
     cache, crops = crops_of(opened, method)
-    inputs = {"crops": crops, "weights": weights_identity(method.network)}
+    inputs = {"crops": crops, "weights": weights_identity(start_of(method.network, method.training))}
     run = open_run(opened.folder, method, opened.split, _with_permutation(opened, method, inputs))
 
     def task(fold: Fold, seed: int) -> FinetunedFold:
@@ -122,7 +124,9 @@ def _run_finetuned(opened: Opened, method: FinetunedMethod) -> FinishedRun:
         return FinetunedFold(cache, crops, opened.assay, method, fold, seed, labels, opened.device, opened.threads,
                              run.fold_path(fold, seed))
 
-    return _finish(opened, method, run, run_finetuned_fold, task, {})
+    done = _finish(opened, method, run, run_finetuned_fold, task, {})
+    forget()  # folds that ran in this process shared the crops
+    return done
 
 
 def _finish(
@@ -198,7 +202,7 @@ def _on_gpu(opened: Opened, method: MethodSettings) -> bool:
     """Folds share one GPU, one after the other; tabular methods stay on the CPU."""
     if not isinstance(method, FinetunedMethod):
         return False
-    from benchmark.networks.train import resolve_device
+    from benchmark.networks.device import resolve_device
 
     return resolve_device(opened.device).type == "cuda"
 

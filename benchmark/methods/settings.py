@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from benchmark.crops.settings import CropSettings
+from benchmark.networks.presets import resolved
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
 from benchmark.profiles.settings import ProfileSettings
 from benchmark.settings import Settings
@@ -100,12 +101,21 @@ class FrozenMethod(_Method):
 
 
 class FinetunedMethod(_Method):
-    """The pretrained network fine-tuned on a fold's training crops."""
+    """The pretrained network fine-tuned on a fold's training crops.
+
+    ``training`` holds every setting as it is used: what the study does not give comes from the preset.
+    """
 
     kind: Literal["cnn_finetuned"]
     network: NetworkSettings = NetworkSettings()
     crops: CropSettings = CropSettings()
     training: TrainingSettings = TrainingSettings()
+
+    @field_validator("training")
+    @classmethod
+    def _resolved(cls, value: TrainingSettings, info: ValidationInfo) -> TrainingSettings:
+        network = info.data.get("network")  # absent where it is itself at fault, and said to be
+        return value if network is None else resolved(value, network.backbone)
 
 
 MethodSettings = Annotated[

@@ -78,15 +78,37 @@ def summary(method: MethodSettings, wells_permuted: bool = False, imaged: bool =
         text = (f"pooled features of {method.network.backbone} as pretrained, channels {method.channels}, "
                 f"crops {method.crops.summary}, averaged over each field")
     else:
-        t = method.training
-        views = "" if t.augmentation == "standard" else f", augmentation {t.augmentation}"
-        text = (f"{method.network.backbone} fine-tuned in all layers on the training wells' crops "
-                f"({method.crops.summary}; {t.epochs} epochs, batch {t.batch}, peak rate {t.learning_rate:g}{views})")
+        text = training_words(method)
     if isinstance(method, CNN) and method.network.normalisation == "none":
         text += "; values 0 to 255 as they are, without ImageNet scaling"
     text += _decision(method, wells_permuted)
     over = "between the wells of each compound" if wells_permuted else "between compounds"
     return text + (f"; labels permuted {over}" if method.labels == "permuted" else "")
+
+
+def training_words(method: FinetunedMethod) -> str:
+    """How a network is trained and predicted with, in a sentence."""
+    t = method.training
+    how = {"full": "fine-tuned in all layers", "scratch": "trained from random weights",
+           "head": "fine-tuned in its head",
+           "frozen": "as pretrained under a new classifier layer, which alone is trained"}
+    learnt = how.get(t.learn) or f"fine-tuned from {t.learn.removeprefix('from:')} on"
+    rate = "peak rate" if t.schedule == "cosine" else "rate"
+    said = [method.crops.summary, f"{t.epochs} epochs, batch {t.batch}, {rate} {t.learning_rate:g}"]
+    if t.preset != "modern":
+        said.append(f"preset {t.preset}")
+    said += [words for words, there in (
+        (f"optimiser {t.optimizer.upper()}", t.optimizer != "adamw"),
+        (f"augmentation {t.augmentation}", t.augmentation != "standard"),
+        (f"layer decay {t.layer_decay:g}", t.layer_decay < 1),
+        (t.mix, t.mix != "none"),
+        (f"weights averaged ({t.average.upper()})", t.average != "none"),
+        ("stopped early by held-out training compounds", t.early_stopping > 0),
+        (f"{t.snapshots} snapshots averaged", t.snapshots > 1),
+        ("8 views averaged", t.tta),
+        (f"{t.mc_dropout} passes with dropout averaged", t.mc_dropout > 0),
+    ) if there]
+    return f"{method.network.backbone} {learnt} on the training wells' crops ({'; '.join(said)})"
 
 
 def _decision(method: MethodSettings, wells_permuted: bool) -> str:

@@ -58,7 +58,8 @@ class Backbone:
     sha256: str
 
 
-def load_backbone(settings: NetworkSettings, channels: int, classes: int, seed: int = 0) -> Backbone:
+def load_backbone(settings: NetworkSettings, channels: int, classes: int, seed: int = 0,
+                  dropout: float = 0.0) -> Backbone:
     """Create a timm backbone for ``channels`` input planes with really loaded weights.
 
     With other than 3 channels the first convolution is adapted by `benchmark.networks.channels.colour_shares`,
@@ -70,6 +71,8 @@ def load_backbone(settings: NetworkSettings, channels: int, classes: int, seed: 
         Outputs of the new classifier; 0 leaves it out, and the model returns pooled features.
     seed : int
         For the classifier's random start.
+    dropout : float
+        Share of the features before the classifier that are left out in training.
 
     Raises
     ------
@@ -80,9 +83,9 @@ def load_backbone(settings: NetworkSettings, channels: int, classes: int, seed: 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if settings.weights == "auto" and settings.backbone != EMBEDDED:
-            model, source = _downloaded(name, channels, classes), f"timm {name}"
+            model, source = _downloaded(name, channels, classes, dropout), f"timm {name}"
         else:
-            model = _create(name, channels, classes)
+            model = _create(name, channels, classes, dropout)
             source = "random"
             if settings.weights != "none":
                 path = _weights_file(settings)
@@ -92,14 +95,15 @@ def load_backbone(settings: NetworkSettings, channels: int, classes: int, seed: 
     return Backbone(model.to(memory_format=torch.channels_last), mean, std, source, _state_hash(model))
 
 
-def _create(name: str, channels: int, classes: int, pretrained: bool = False) -> nn.Module:
+def _create(name: str, channels: int, classes: int, dropout: float, pretrained: bool = False) -> nn.Module:
     if not timm.is_model(name):
         close = ", ".join(timm.list_models(f"*{name.split('.')[0][:8]}*")[:6]) or "see timm.list_models()"
         raise MorphobenchError(f"timm has no backbone {name!r}", "network.backbone", f"Close names: {close}.")
-    return timm.create_model(name, pretrained=pretrained, in_chans=channels, num_classes=classes)
+    options: dict[str, Any] = {"drop_rate": dropout} if dropout else {}  # else what the network's maker set
+    return timm.create_model(name, pretrained=pretrained, in_chans=channels, num_classes=classes, **options)
 
 
-def _downloaded(name: str, channels: int, classes: int) -> nn.Module:
+def _downloaded(name: str, channels: int, classes: int, dropout: float) -> nn.Module:
     """timm's own download: cached, checked by the hub's hash. Failing to reach it is not our crash."""
     remedy = (
         f"On a machine with a network run `python -c \"import timm; timm.create_model('{name}', pretrained=True)"
@@ -107,14 +111,14 @@ def _downloaded(name: str, channels: int, classes: int) -> nn.Module:
         f"folder; or use the backbone {EMBEDDED}, whose weights are installed."
     )
     try:
-        model = _create(name, COLOURS, classes, pretrained=True)
+        model = _create(name, COLOURS, classes, dropout, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise MorphobenchError(f"the weights of {name} could not be downloaded ({lines[0]})", "network.weights",
                                remedy) from error
     if channels == COLOURS:
         return model
-    adapted = _create(name, channels, classes)  # timm would adapt the file by a rule of its own
+    adapted = _create(name, channels, classes, dropout)  # timm would adapt the file by a rule of its own
     adapted.load_state_dict(_adapted(adapted, model.state_dict()))
     return adapted
 

@@ -20,9 +20,9 @@ from skimage import data
 from skimage.transform import resize
 
 from benchmark.errors import MorphobenchError
+from benchmark.networks.predict import run_model
 from benchmark.networks.settings import NetworkSettings
 from benchmark.networks.source import ArrayCrops
-from benchmark.networks.train import run_model
 from benchmark.networks.weights import load_backbone, weights_identity
 
 SMALL = "test_efficientnet"  # timm's own tiny network, for tests
