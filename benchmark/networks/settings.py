@@ -91,7 +91,9 @@ class TrainingSettings(Settings):
         epochs) on, the rate being held from there (Izmailov et al. 2018). Batch normalisation is recalibrated then.
     recalibrate : bool
         After training, the statistics that batch normalisation uses for prediction are computed anew over training
-        crops. Else they are a moving average that after few steps still holds ImageNet's.
+        crops as they are. Else they are a moving average over augmented ones, that after few steps still holds
+        ImageNet's. With 660 fields of BBBC021, by held-out compounds, two splits and two seeds, 6 epochs: accuracy
+        0.80 rather than 0.75 (better in all four); with 3 epochs no clear difference.
     early_stopping : int
         Epochs without a smaller loss on held-out training compounds after which training ends, and the best epoch is
         kept; 0 is off. These compounds are then not trained on.
@@ -133,7 +135,7 @@ class TrainingSettings(Settings):
     average: Literal["none", "ema", "swa"] = "none"
     average_from: float = Field(0.75, gt=0, lt=1)
     ema_decay: float = Field(0.999, gt=0, lt=1)
-    recalibrate: bool = False
+    recalibrate: bool = True
     early_stopping: int = Field(0, ge=0)
     snapshots: int = Field(1, ge=1)
     tta: bool = False
