@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from benchmark.crops.settings import CropSettings
-from benchmark.networks.settings import NetworkSettings, TrainingSettings
+from benchmark.networks.settings import MCNN, MIL, NetworkSettings, TrainingSettings
 from benchmark.profiles.settings import ProfileSettings
 from benchmark.settings import Settings
 
@@ -97,6 +97,13 @@ class FrozenMethod(_Method):
     crops: CropSettings = CropSettings(size=224)
     channels: Literal["together", "separately"] = "separately"
     classifier: ClassifierSettings = ClassifierSettings(candidates=("logistic_regression",))
+
+    @model_validator(mode="after")
+    def _pretrained(self) -> FrozenMethod:
+        if self.network.backbone in (MCNN, MIL):
+            raise ValueError(f"{self.network.backbone} has no frozen features: its layers are learnt. Use "
+                             "kind: cnn_finetuned, or another backbone")
+        return self
 
 
 class FinetunedMethod(_Method):

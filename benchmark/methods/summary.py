@@ -71,12 +71,14 @@ def summary(method: MethodSettings, wells_permuted: bool = False, imaged: bool =
     elif isinstance(method, ProfileMethod):
         text = profile_words(method.profile, imaged)
     elif isinstance(method, FrozenMethod):
-        text = (f"pooled features of {method.network.backbone} as pretrained, channels {method.channels}, "
+        start = "with random weights" if method.network.scratch else "as pretrained"
+        text = (f"pooled features of {method.network.backbone} {start}, channels {method.channels}, "
                 f"crops {method.crops.summary}, averaged over each field")
     else:
         t = method.training
         views = "" if t.augmentation == "standard" else f", augmentation {t.augmentation}"
-        text = (f"{method.network.backbone} fine-tuned in all layers on the training wells' crops "
+        learnt = "trained from scratch" if method.network.scratch else "fine-tuned in all layers"
+        text = (f"{method.network.summary} {learnt} on the training wells' crops "
                 f"({method.crops.summary}; {t.epochs} epochs, batch {t.batch}, peak rate {t.learning_rate:g}{views})")
     if isinstance(method, CNN) and method.network.normalisation == "none":
         text += "; values 0 to 255 as they are, without ImageNet scaling"
