@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from benchmark.crops.settings import CropSettings
 from benchmark.networks.presets import resolved
-from benchmark.networks.settings import NetworkSettings, TrainingSettings
+from benchmark.networks.settings import MCNN, MIL, NetworkSettings, TrainingSettings
 from benchmark.profiles.settings import ProfileSettings
 from benchmark.settings import Settings
 
@@ -99,6 +99,13 @@ class FrozenMethod(_Method):
     channels: Literal["together", "separately"] = "separately"
     classifier: ClassifierSettings = ClassifierSettings(candidates=("logistic_regression",))
 
+    @model_validator(mode="after")
+    def _pretrained(self) -> FrozenMethod:
+        if self.network.backbone in (MCNN, MIL):
+            raise ValueError(f"{self.network.backbone} has no frozen features: its layers are learnt. Use "
+                             "kind: cnn_finetuned, or another backbone")
+        return self
+
 
 class FinetunedMethod(_Method):
     """The pretrained network fine-tuned on a fold's training crops.
@@ -110,6 +117,13 @@ class FinetunedMethod(_Method):
     network: NetworkSettings = NetworkSettings()
     crops: CropSettings = CropSettings()
     training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="after")
+    def _drops_out(self) -> FinetunedMethod:
+        if self.network.backbone in (MCNN, MIL) and (self.training.dropout or self.training.mc_dropout):
+            raise ValueError(f"{self.network.backbone} has no dropout before its classifier: leave training.dropout and "
+                             "training.mc_dropout out")
+        return self
 
     @field_validator("training")
     @classmethod

@@ -75,7 +75,8 @@ def summary(method: MethodSettings, wells_permuted: bool = False, imaged: bool =
         cut = method.decision == "nearest" or method.profile.correction != "none"
         text = profile_words(method.profile, imaged, cut)
     elif isinstance(method, FrozenMethod):
-        text = (f"pooled features of {method.network.backbone} as pretrained, channels {method.channels}, "
+        start = "with random weights" if method.network.scratch else "as pretrained"
+        text = (f"pooled features of {method.network.backbone} {start}, channels {method.channels}, "
                 f"crops {method.crops.summary}, averaged over each field")
     else:
         text = training_words(method)
@@ -108,7 +109,9 @@ def training_words(method: FinetunedMethod) -> str:
         ("8 views averaged", t.tta),
         (f"{t.mc_dropout} passes with dropout averaged", t.mc_dropout > 0),
     ) if there]
-    return f"{method.network.backbone} {learnt} on the training wells' crops ({'; '.join(said)})"
+    if method.network.scratch:
+        learnt = how["scratch"]
+    return f"{method.network.summary} {learnt} on the training wells' crops ({'; '.join(said)})"
 
 
 def _decision(method: MethodSettings, wells_permuted: bool) -> str:

@@ -82,6 +82,8 @@ def learnt(model: nn.Module, learn: str) -> set[str]:
     if learn == "frozen":
         return classifier
     if learn == "head":
+        if not hasattr(model, "feature_info"):
+            raise MorphobenchError("this network has no stages to stop at", "training.learn", "Use scratch or full.")
         last = model.feature_info[-1]["module"]  # type: ignore[index]
         within = [i for i, name in enumerate(everything) if name.startswith(f"{last}.")]
         return classifier | set(everything[within[-1] + 1 :] if within else ())

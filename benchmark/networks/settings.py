@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from benchmark.settings import Settings
 
 Normalisation = Literal["weights", "none"]
+Pooling = Literal["noisy_and", "attention", "mean"]
+#: Backbones that are ours and not timm's.
+MCNN, MIL = "mcnn", "mil"
 Augmentation = Literal["standard", "kensert2019", "none"]
 Preset = Literal["modern", "kensert-2018-07", "kensert-2018-08"]
 
@@ -21,11 +24,14 @@ class NetworkSettings(Settings):
     backbone : str
         A timm model name. ``tf_efficientnet_lite0`` needs no download. Short names of the paper's networks,
         ``resnet50``, ``inception_v3``, ``inception_resnet_v2``, mean timm's ``resnet50.tv_in1k``,
-        ``inception_v3.tf_in1k``, ``inception_resnet_v2.tf_in1k``.
+        ``inception_v3.tf_in1k``, ``inception_resnet_v2.tf_in1k``. Or one of ours: ``mcnn``, the multi-scale CNN of
+        Godinez et al. 2017 (`benchmark.networks.mcnn`), and ``mil``, multiple-instance learning
+        (`benchmark.networks.mil`).
     weights : str
         ``auto``: the weights inside the installed package for ``tf_efficientnet_lite0``, else timm's download.
         ``none``: random, on purpose (never chosen silently). Otherwise a file (``.safetensors``, or a state
         dict ``.pth``/``.pt``/``.bin`` read with weights only) or a folder that holds one named after the backbone.
+        For ``mil`` they are the weights of ``instances``. ``mcnn`` is trained from scratch and takes none.
     normalisation : str
         ``weights``: crops in 0…1 less the mean and over the standard deviation that the weights were trained with.
         ``none``: the network is given the raw values 0…255 (16-bit crops scaled to that range), as the code of
@@ -34,11 +40,54 @@ class NetworkSettings(Settings):
         ResNet50 knows, 128 times for the Inceptions and the embedded network. While fine-tuning, batch normalisation
         takes that scale out again after the first layer, and its running statistics follow; with frozen weights it
         does not, and the features are of little use.
+    instances : str
+        For ``mil``: the timm network (or short name) whose feature map's positions are the instances.
+    pooling : str
+        For ``mil``: how instances become one prediction, see `benchmark.networks.pooling`.
     """
 
     backbone: str = "tf_efficientnet_lite0"
     weights: str = "auto"
     normalisation: Normalisation = "weights"
+    instances: str = "tf_efficientnet_lite0"
+    pooling: Pooling = "noisy_and"
+
+    @model_validator(mode="after")
+    def _sane(self) -> NetworkSettings:
+        if self.backbone != MIL and self.model_fields_set & {"instances", "pooling"}:
+            raise ValueError(f"instances and pooling are for backbone: {MIL}; leave them out")
+        if self.backbone == MCNN and self.weights not in ("auto", "none"):
+            raise ValueError(f"{MCNN} is trained from scratch, no weights of it are known here; leave weights out")
+        if self.instances in (MCNN, MIL):
+            raise ValueError(f"instances is a network of timm, and {self.instances} is none")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # So records hold no idle settings, and keys of runs made before there was `mil` stay theirs.
+        values: dict[str, Any] = handler(self)
+        idle = () if self.backbone == MIL else ("instances", "pooling")
+        return {k: v for k, v in values.items() if k not in idle}
+
+    @property
+    def scratch(self) -> bool:
+        """Whether all layers start from random numbers."""
+        return self.backbone == MCNN or self.weights == "none"
+
+    @property
+    def timm_name(self) -> str:
+        """The timm network that is used, by its name as the study gives it."""
+        return self.instances if self.backbone == MIL else self.backbone
+
+    @property
+    def summary(self) -> str:
+        """The network in a few words, for records."""
+        if self.backbone == MCNN:
+            return "the multi-scale CNN of Godinez et al. 2017"
+        if self.backbone == MIL:
+            pooling = {"noisy_and": "noisy-AND", "attention": "gated attention", "mean": "mean"}[self.pooling]
+            return f"{self.instances}, {pooling} pooling over the positions of its feature map,"
+        return self.backbone
 
 
 class TrainingSettings(Settings):
