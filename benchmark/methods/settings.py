@@ -121,8 +121,8 @@ class FinetunedMethod(_Method):
     @model_validator(mode="after")
     def _drops_out(self) -> FinetunedMethod:
         if self.network.backbone in (MCNN, MIL) and (self.training.dropout or self.training.mc_dropout):
-            raise ValueError(f"{self.network.backbone} has no dropout before its classifier: leave training.dropout and "
-                             "training.mc_dropout out")
+            raise ValueError(f"{self.network.backbone} has no dropout before its classifier: leave training.dropout "
+                             "and training.mc_dropout out")
         return self
 
     @field_validator("training")

@@ -12,10 +12,11 @@ from benchmark.errors import MorphobenchError
 from benchmark.methods.settings import FinetunedMethod, FrozenMethod
 from benchmark.methods.summary import summary
 from benchmark.networks.mcnn import MultiScaleCNN
+from benchmark.networks.predict import probabilities, run_model
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
 from benchmark.networks.source import ArrayCrops
 from benchmark.networks.timm_models import create
-from benchmark.networks.train import fine_tune, probabilities, run_model
+from benchmark.networks.train import fine_tune
 from benchmark.networks.weights import far_from_weights, load_backbone, weights_identity
 
 CPU = torch.device("cpu")
@@ -151,7 +152,7 @@ def test_settings_of_pooling_are_for_mil_alone_and_change_no_other_key():
 def test_records_say_what_was_trained_and_from_what():
     texts = [summary(FinetunedMethod(name="a", kind="cnn_finetuned", network=NetworkSettings(**n)))
              for n in ({"backbone": "mcnn"}, {"backbone": "mil", "pooling": "attention"}, {"weights": "none"}, {})]
-    assert "multi-scale CNN of Godinez et al. 2017 trained from scratch" in texts[0]
+    assert "multi-scale CNN of Godinez et al. 2017 trained from random weights" in texts[0]
     assert "gated attention pooling" in texts[1] and "fine-tuned in all layers" in texts[1]
     assert "trained from scratch" in texts[2] and "fine-tuned in all layers" in texts[3]
 
