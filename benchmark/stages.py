@@ -86,7 +86,7 @@ def _with_permutation(opened: Opened, method: MethodSettings, inputs: dict[str, 
     """``inputs`` of a run's key, with how its labels were permuted where they were."""
     if method.labels == "true":
         return inputs
-    return inputs | {"permuted": "wells of each compound" if opened.assay.scoring == "controls" else "least associated"}
+    return inputs | {"permuted": "wells of each compound" if opened.assay.scoring == "controls" else "typical"}
 
 
 def _run_tabular(opened: Opened, method: MethodSettings, found: Features) -> FinishedRun:
