@@ -18,7 +18,8 @@ from benchmark.networks.saliency import Attribution, Method, SaliencySettings, a
 
 #: How far down from the classifier weights are randomised.
 DEPTHS = ("classifier", "upper half", "all")
-#: Mean rank correlation with the maps of a wholly randomised network from which a method fails.
+RANDOMISED = {"classifier": "only the classifier", "upper half": "the upper half of the layers", "all": "all layers"}
+#: Mean rank correlation with the maps of a randomised network from which a method fails.
 ALIKE = 0.5
 
 
@@ -119,6 +120,7 @@ def sanity_check(model: nn.Module, inputs: Tensor, target: Tensor, trained: dict
         ``crops`` (how many these are), of magnitudes, and ``spearman_signed``, of the maps with their sign.
     """
     rows = []
+    settings = settings.model_copy(update={"most_steps": settings.steps})  # near enough for ranks of pixels
     for depth in DEPTHS:
         other = randomised(model, depth, inputs, seed)
         for method, attribution in trained.items():
@@ -137,16 +139,26 @@ def _mean(values: list[float]) -> float:
 
 
 def verdicts(table: pd.DataFrame) -> dict[str, str]:
-    """For each method of `sanity_check` a sentence; it begins with "Passes", "Fails" or "Not judged"."""
-    last = table[table["depth"] == DEPTHS[-1]].set_index("method")
+    """For each method of `sanity_check` a sentence or two; it begins with "Passes", "Fails" or "Not judged".
+
+    A method fails where its maps keep a mean rank correlation of `ALIKE` at any depth: maps that stay the same without
+    the trained classifier, say, cannot show what a label rests on.
+    """
     out = {}
-    for method, row in last.iterrows():
-        said = f"rank correlation {row['spearman']:.2f} with the maps of a network of random weights"
-        if math.isnan(row["spearman"]):
+    for method, rows in table.groupby("method", sort=False):
+        judged = rows[rows["spearman"].notna()]
+        alike = judged[judged["spearman"] >= ALIKE]
+        if judged.empty:
             out[str(method)] = "Not judged: one of the networks gives this method an empty map for every crop."
-        elif row["spearman"] >= ALIKE:
-            out[str(method)] = (f"Fails: {said}. Its maps show the crop's own structure more than what the network has "
-                                "learnt, so they are no evidence of what it looks at.")
+        elif alike.empty:
+            out[str(method)] = (f"Passes: with random weights its maps are others (rank correlation at most "
+                                f"{judged['spearman'].max():.2f}).")
         else:
-            out[str(method)] = f"Passes: {said} (below {ALIKE})."
+            last = alike.iloc[-1]  # the deepest, which says most
+            out[str(method)] = (f"Fails: with {RANDOMISED[last['depth']]} randomised its maps stay alike (rank "
+                                f"correlation {last['spearman']:.2f}). Where they are strong follows the crop's "
+                                "own structure more than what was learnt, so they are no evidence of what a label rests on.")
+            if last["spearman_signed"] < ALIKE:
+                out[str(method)] += (" Only their sign, for or against, hangs on the weights (with it, the correlation "
+                                     f"is {last['spearman_signed']:.2f}).")
     return out

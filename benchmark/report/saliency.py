@@ -11,6 +11,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from scipy.ndimage import gaussian_filter
 
 from benchmark.crops.regions import REGIONS
@@ -26,7 +28,7 @@ TITLES = {
 }
 #: For the class: orange. Against it: blue. Told apart with every common colour blindness.
 FOR, AGAINST = np.array([1.0, 0.55, 0.0]), np.array([0.15, 0.55, 1.0])
-WRONG = "#c2540a"
+WRONG = AREA = "#c2540a"
 #: Most channels that are shown one by one; more are shown as one colour picture.
 MOST_GREY = 5
 #: Part of a picture's side by which maps are smoothed for the eye.
@@ -64,7 +66,7 @@ def overlay(grey: np.ndarray, values: np.ndarray) -> np.ndarray:
     strength = np.clip(np.abs(smooth) / top, 0, 1) if top > 0 else np.zeros_like(smooth)
     colour = np.where((smooth > 0)[..., None], FOR, AGAINST)
     alpha = 0.75 * strength[..., None]
-    return (1 - alpha) * (0.85 * grey[..., None]) + alpha * colour * (0.45 + 0.55 * grey[..., None])
+    return (1 - alpha) * (0.85 * grey[..., None]) + alpha * colour * (0.6 + 0.4 * grey[..., None])
 
 
 def maps_figure(explanation: Explanation) -> Figure:
@@ -116,12 +118,12 @@ def filters_figure(explanation: Explanation) -> Figure:
     panels = figure.subplots(len(rows), n, squeeze=False)
     figure.subplots_adjust(left=names / (names + side * n), right=1, bottom=0,
                            top=1 - 0.28 / (0.3 + side * len(rows)), wspace=0.05, hspace=0.05)
-    for row, (name, pictures) in zip(panels, rows, strict=True):
+    for i, (row, (name, pictures)) in enumerate(zip(panels, rows, strict=True)):
         for axes, picture, number in zip(row, pictures, explanation.filters, strict=True):
-            limits = np.stack([np.percentile(picture, 1, axis=(1, 2)), np.percentile(picture, 99, axis=(1, 2))], axis=1)
+            limits = np.tile(np.percentile(picture, [1, 99]), (len(picture), 1))  # one range: channels compare
             axes.imshow(composite(picture, explanation.channels, limits), interpolation="nearest")
             _bare(axes)
-            if row is panels[0]:
+            if i == 0:
                 axes.set_title(f"filter {number}", fontsize=9, loc="center", fontweight="normal")
         row[0].text(-0.08, 0.5, name, transform=row[0].transAxes, ha="right", va="center", fontsize=9)
     return figure
@@ -153,7 +155,7 @@ def shares_figure(explanation: Explanation) -> Figure:
     table = shares_table(explanation)
     regions = list(dict.fromkeys(table["region"]))
     methods = list(dict.fromkeys(table["method"]))
-    figure = Figure(figsize=(1.6 + 2.1 * len(regions), 1.0 + 0.42 * len(methods)), layout="constrained")
+    figure = Figure(figsize=(2.4 + 2.0 * len(regions), 1.2 + 0.44 * len(methods)), layout="constrained")
     panels = figure.subplots(1, len(regions), squeeze=False, sharex=True, sharey=True)[0]
     blue = sns.color_palette("colorblind").as_hex()[0]
     for axes, region in zip(panels, regions, strict=True):
@@ -166,14 +168,17 @@ def shares_figure(explanation: Explanation) -> Figure:
                       alpha=0.6)
             axes.text(1.02, y, f"× {row['enrichment']:.2f}", transform=axes.get_yaxis_transform(), va="center",
                       fontsize=8, color="#222222")
-            axes.plot([100 * row["area"]] * 2, [y - 0.42, y + 0.42], color="#c2540a", linewidth=2)
+            axes.plot([100 * row["area"]] * 2, [y - 0.42, y + 0.42], color=AREA, linewidth=2)
         axes.set_title(region, fontsize=10, loc="left")
         axes.set(xlim=(0, 100), ylim=(len(methods) - 0.45, -0.55))
         axes.set_xlabel("% of attribution", fontsize=9)
         axes.tick_params(labelsize=8)
         axes.grid(visible=False, axis="y")
-    panels[0].set_yticks(range(len(methods)), [TITLES.get(m, m).replace("\n", " ") for m in methods], fontsize=9)
+    panels[0].set_yticks(range(len(methods)), [_named(explanation, m) for m in methods], fontsize=9)
     sns.despine(figure, left=True)
+    keys = [Patch(color=blue, alpha=0.55, label="share of attribution (points: crops)"),
+            Line2D([], [], color=AREA, linewidth=2, label="share of area")]
+    figure.legend(handles=keys, loc="outside lower center", ncols=2, fontsize=8.5, frameon=False)
     return figure
 
 
@@ -185,15 +190,15 @@ def sanity_figure(explanation: Explanation) -> Figure:
     panels = figure.subplots(1, 2, sharey=True)
     for axes, measure, title in zip(panels, ("spearman", "ssim"), ("Spearman", "SSIM"), strict=True):
         values = table.pivot(index="method", columns="depth", values=measure).loc[methods, depths]
-        sns.heatmap(values.to_numpy(float), ax=axes, cmap="Greys", vmin=0, vmax=1.4, cbar=False, linewidths=1.2,
-                    linecolor="white", annot=values.map(lambda v: "–" if pd.isna(v) else f"{v:.2f}").to_numpy(),
-                    fmt="", annot_kws={"fontsize": 9, "color": "#111111"}, mask=np.zeros(values.shape, bool))
+        sns.heatmap(values.to_numpy(float), ax=axes, cmap="Greys", vmin=0, vmax=1.8, cbar=False, linewidths=1.2,
+                    linecolor="white", annot=True, fmt=".2f", annot_kws={"fontsize": 9, "color": "#111111"})
+        for y, x in zip(*np.nonzero(values.isna().to_numpy()), strict=True):
+            axes.text(x + 0.5, y + 0.5, "–", ha="center", va="center", fontsize=9, color="#111111")
         axes.set_xticks(np.arange(len(depths)) + 0.5, depths, fontsize=8.5)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("layers randomised", fontsize=9)
         axes.tick_params(length=0)
-    names = [TITLES.get(m, m).replace("\n", " ") + {"Fails": "  ✗", "Passe": "  ✓"}.get(
-        explanation.verdicts.get(m, "")[:5], "") for m in methods]
+    names = [_named(explanation, m) for m in methods]
     panels[0].set_yticks(np.arange(len(methods)) + 0.5, names, fontsize=9, rotation=0)
     panels[0].set_ylabel("")
     return figure
@@ -232,12 +237,15 @@ def draw_explanation(explanation: Explanation, folder: Path, stem: str, simulate
     if len(shares_table(explanation)):
         add("shares", "Where attribution falls",
             "Bars: mean share of the absolute attribution that falls on a region; points: crops; orange lines: the "
-            "region's share of the area. At the right: share over area; × 1 is what a map without any preference has.",
+            "region's share of the area. At the right: share over area; × 1 is what a map without any preference has. "
+            "A method that fails the sanity check says little here: its maps follow the picture, bright nuclei first. "
+            "Grad-CAM and occlusion are often coarser than a cell, and then come near × 1 whatever the network looks "
+            "at.",
             shares_figure)  # fmt: skip
     if len(explanation.filters):
         add("filters", "What filters answer to",
             "Pictures that drive filters of the last feature map as far as they go, from the same noise, in the "
-            "channels' colours, each channel of each picture stretched over its own range. Filters: those that "
+            "channels' colours, each picture stretched over its own range. Filters: those that "
             "contribute most to the predicted labels of the crops shown, labels taking turns.",
             filters_figure)  # fmt: skip
     if len(explanation.sanity):
@@ -272,6 +280,12 @@ def _gap_words(explanation: Explanation) -> str:
     whole = int((explanation.gaps <= tolerance).sum())
     return (f"Integrated gradients add up to the score within {100 * tolerance:g} % for {whole} of "
             f"{len(explanation.gaps)} crops (largest gap {100 * float(np.max(explanation.gaps)):.1f} %). ")
+
+
+def _named(explanation: Explanation, method: str) -> str:
+    """A method's name, with a cross and words where it fails the sanity check: its shares are not to be trusted."""
+    name = TITLES.get(method, method).replace("\n", " ")
+    return f"{name}\n✗ fails the sanity check" if explanation.verdicts.get(method, "").startswith("Fails") else name
 
 
 def _lower(sentence: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from lookers import Looker, convolutions
@@ -67,9 +68,24 @@ def test_maps_of_a_network_that_looks_at_one_corner_change_with_its_weights(monk
     table = sanity_check(model, inputs, target, trained, SETTINGS, 0)
     assert list(table["depth"].unique()) == list(DEPTHS) and len(table) == 6
     said = verdicts(table)
-    assert said["occlusion"].startswith("Fails: rank correlation 1.00")  # its map is the crop itself
+    assert said["occlusion"].startswith("Fails: with all layers randomised")  # its map is the crop itself
+    assert "correlation 1.00" in said["occlusion"] and "Only their sign" not in said["occlusion"]
     last = table[(table["method"] == "grad_cam") & (table["depth"] == "all")].iloc[0]
     assert last["spearman"] < 0.9 and said["grad_cam"].split(":")[0] in ("Passes", "Fails")
+
+
+def test_a_method_that_stays_alike_at_any_depth_fails_and_words_say_where():
+    """Numbers as guided backpropagation, integrated gradients and Grad-CAM had them on cells."""
+    figures = {"guided": ((1.0, 0.83, 0.2), (1.0, 0.94, 0.1)), "integrated": ((0.7, 0.65, 0.64), (-0.1, 0.0, 0.0)),
+               "cam": ((0.15, -0.1, -0.1), (0.15, -0.1, -0.1)), "some": ((0.1, math.nan, math.nan), (0.1, 0.1, 0.1))}
+    table = pd.DataFrame([{"method": m, "depth": d, "spearman": a, "spearman_signed": b}
+                          for m, (x, y) in figures.items() for d, a, b in zip(DEPTHS, x, y, strict=True)])
+    said = verdicts(table)
+    assert said["guided"].startswith("Fails: with the upper half of the layers randomised") and "0.83" in said["guided"]
+    assert "all layers" in said["integrated"] and "Only their sign" in said["integrated"]
+    assert "Only their sign" not in said["guided"]
+    assert said["cam"] == "Passes: with random weights its maps are others (rank correlation at most 0.15)."
+    assert said["some"].startswith("Passes")
 
 
 def test_an_empty_map_is_not_judged():
