@@ -157,7 +157,8 @@ def verdicts(table: pd.DataFrame) -> dict[str, str]:
             last = alike.iloc[-1]  # the deepest, which says most
             out[str(method)] = (f"Fails: with {RANDOMISED[last['depth']]} randomised its maps stay alike (rank "
                                 f"correlation {last['spearman']:.2f}). Where they are strong follows the crop's "
-                                "own structure more than what was learnt, so they are no evidence of what a label rests on.")
+                                "own structure more than what was learnt, so they are no evidence of what a label "
+                                "rests on.")
             if last["spearman_signed"] < ALIKE:
                 out[str(method)] += (" Only their sign, for or against, hangs on the weights (with it, the correlation "
                                      f"is {last['spearman_signed']:.2f}).")
