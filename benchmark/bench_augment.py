@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from benchmark.errors import MorphobenchError
-from benchmark.networks.augment import KENSERT_FACTORS, KENSERT_VARIANCE, augment
+from benchmark.networks.augment import KENSERT_FACTORS, KENSERT_VARIANCE, augment, draw
 from benchmark.networks.settings import TrainingSettings
 from benchmark.networks.source import CropSource
 from benchmark.ratio import Ratio, best_of
@@ -56,7 +56,7 @@ def augmented_batches(crops: CropSource, count: int, folder: Path, most: int = 5
 
     def ours() -> None:
         for batch in batches:
-            augment(torch.from_numpy(crops.batch(batch)), settings, generator)
+            augment(torch.from_numpy(crops.batch(batch)), draw(settings, len(batch), 3, generator), generator)
 
     def rival() -> None:
         for batch in batches:

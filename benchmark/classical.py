@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from benchmark.methods.foldtable import Source, normalised
 from benchmark.methods.runs import REVISION
 from benchmark.methods.settings import BaselineMethod, CellCountMethod, ProfileMethod
 from benchmark.opened import Opened
-from benchmark.prepare import count_column, kept_fields, measure_assay, need_images
+from benchmark.prepare import block_of, field_counts, kept_fields, measure_assay, need_images, object_roles_of
 from benchmark.profiles.aggregate import make_well_profiles
 from benchmark.profiles.baselines import batch_profiles, intensity_profiles, position_profiles
 from benchmark.profiles.settings import REFERRING, ProfileSettings
@@ -64,36 +63,7 @@ class Features:
     selected: bool
 
 
-class Measurements:
-    """What CellProfiler measures of a study: each of its pipelines runs when it is first asked for, once."""
-
-    def __init__(self, opened: Opened) -> None:
-        self.opened = opened
-
-    @cached_property
-    def cells(self) -> Measured:
-        """By the study's main pipeline."""
-        return measure_assay(self.opened)
-
-    @cached_property
-    def whole_field(self) -> Measured:
-        """By the pipeline that measures whole fields."""
-        return measure_assay(self.opened, "whole_field")
-
-    @property
-    def lost(self) -> pd.DataFrame:
-        """Fields that CellProfiler could not measure, by whichever pipeline has run: field key and ``reason``."""
-        ran = [m for name in ("cells", "whole_field") if (m := self.__dict__.get(name)) is not None]
-        return pd.concat([m.failed for m in ran], ignore_index=True) if ran else pd.DataFrame()
-
-    def of(self, profile: ProfileSettings) -> Measured:
-        """By the pipeline that a profile takes its features from."""
-        return self.whole_field if profile.source == "whole_field" else self.cells
-
-
-def classical_features(
-    opened: Opened, method: CellCountMethod | BaselineMethod | ProfileMethod, measurements: Measurements
-) -> Features:
+def classical_features(opened: Opened, method: CellCountMethod | BaselineMethod | ProfileMethod) -> Features:
     """Features of a classical method.
 
     Raises
@@ -102,20 +72,18 @@ def classical_features(
         The method does not suit the assay: fields, cells or images are wanted where there are none.
     """
     if isinstance(method, ProfileMethod):
-        return profile_features(opened, method.profile, measurements, f"method {method.name}")
+        return profile_features(opened, method.profile, f"method {method.name}")
     if isinstance(method, BaselineMethod):
         return _baseline_features(opened, method)
-    return _count_features(opened, method, measurements)
+    return _count_features(opened, method)
 
 
-def profile_features(
-    opened: Opened, profile: ProfileSettings, measurements: Measurements, where: str
-) -> Features:
+def profile_features(opened: Opened, profile: ProfileSettings, where: str) -> Features:
     """Profiles of all wells (or fields); ``where`` is how messages name what asks for them."""
     if opened.assay.features is not None and (profile.unit != "well" or profile.source == "whole_field"):
         raise MorphobenchError("profiles without images have no fields", where,
                                "Set its unit to well and its source to cells.")
-    inputs, facts, cells = _cells(opened, profile, measurements)
+    inputs, facts, cells = _cells(opened, profile)
     if profile.aggregate in REFERRING and not profile.fold_wise:  # made once, by a draw of reference cells
         inputs = inputs | {"seed": opened.study.seeds[0]}
     # The correction is a fold's matter: profiles with and without it are one and the same table.
@@ -133,19 +101,19 @@ def profile_features(
 
     table, absent = feature_files(opened, f"profiles-{key}", profile.unit, build, controls=True)
     left_out = opened.dropped
-    place = _cells_on_disk(opened, measurements, inputs) if profile.fold_wise else None
+    place = _cells_on_disk(opened, inputs) if profile.fold_wise else None
     return Features(Source(table, profile, place, left_out if place is not None else None), absent, profile.unit,
                     inputs, facts, True)
 
 
 def _cells(
-    opened: Opened, profile: ProfileSettings, measurements: Measurements
+    opened: Opened, profile: ProfileSettings
 ) -> tuple[dict[str, Any], dict[str, Any], Callable[[], SingleCells]]:
     """What profiles come from: hashes, facts, and the cells (or fields) themselves, without those left out."""
     if opened.assay.features is not None:
         features = opened.assay.features
         return {"profiles": opened.assay.features_hash}, {}, lambda: SingleCells.of_frame(features)
-    measured = measurements.of(profile)
+    measured = measure_assay(opened, block_of(profile))
     inputs, facts = measured_inputs(measured)
 
     def cells() -> SingleCells:
@@ -176,10 +144,10 @@ def _with_cells(wells: pd.DataFrame, cells: SingleCells) -> pd.DataFrame:
     return wells[rows].sort_values(WELL_KEY).reset_index(drop=True)
 
 
-def _cells_on_disk(opened: Opened, measurements: Measurements, inputs: dict[str, Any]) -> Path:
+def _cells_on_disk(opened: Opened, inputs: dict[str, Any]) -> Path:
     """Where workers find the cells: the folder of what was measured, or a file of a profile table's rows."""
     if opened.assay.features is None:
-        return measurements.cells.cells_folder
+        return measure_assay(opened).cells_folder
     path = opened.folder / "cells" / f"{digest(inputs)}.parquet"
     if not path.exists():
         write_parquet(path, opened.assay.features)
@@ -203,7 +171,7 @@ def _baseline_features(opened: Opened, method: BaselineMethod) -> Features:
     return Features(Source(table, PLAIN), absent, "well", {}, {}, False)
 
 
-def _count_features(opened: Opened, method: CellCountMethod, measurements: Measurements) -> Features:
+def _count_features(opened: Opened, method: CellCountMethod) -> Features:
     """Cell counts of every well or field."""
     if opened.assay.features is not None:
         if method.unit != "well":
@@ -214,11 +182,12 @@ def _count_features(opened: Opened, method: CellCountMethod, measurements: Measu
         facts: dict[str, Any] = {}
         images = lambda: _rows_a_well(table, method.name)  # noqa: E731
     else:
-        measured = measurements.cells
+        measured = measure_assay(opened)
         inputs, facts = measured_inputs(measured)
-        counted = count_column(opened, measured)
-        inputs = inputs | {"counted": counted}
-        images = lambda: kept_fields(measured.images(), opened).rename(columns={counted: COUNT})  # noqa: E731
+        roles = object_roles_of(opened)
+        inputs = inputs | {"counted": [roles.cells, roles.nuclei]}
+        images = lambda: kept_fields(field_counts(opened, measured), opened).rename(  # noqa: E731
+            columns={"cells": COUNT})
     key = digest([REVISION["cell_count"], inputs, opened.assay_hash, {"cell_count": method.unit}])
     table_path, absent = feature_files(opened, f"profiles-{key}", method.unit,
                                        lambda: cell_counts(images(), opened.assay, method.unit))

@@ -82,18 +82,15 @@ def report(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -
     is used as it is.
     """
     with _said_clearly():
-        from benchmark.classical import Measurements
         from benchmark.grid import run_grid
         from benchmark.opened import open_study
-        from benchmark.prepare import settled
         from benchmark.reporting import make_report
+        from benchmark.settle import settled
         from benchmark.stages import run_baseline, run_cnn
 
         opened = settled(open_study(study, jobs, device))
-        measurements = Measurements(opened)
-        done = {f.method.name: f for f in [*run_baseline(opened, measurements), *run_cnn(opened)]}
-        grid = run_grid(opened, measurements)
-        made = make_report(opened, [done[m.name] for m in opened.study.methods], grid, measurements.lost)
+        done = {f.method.name: f for f in [*run_baseline(opened), *run_cnn(opened)]}
+        made = make_report(opened, [done[m.name] for m in opened.study.methods], run_grid(opened))
         _headline(opened.assay.simulated)
         out.print(made.text, markup=False, highlight=False)
         state = "" if made.fresh else " (nothing had changed since it was made)"
@@ -104,17 +101,15 @@ def report(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -
 def baseline(study: StudyName = "demo", jobs: Jobs = 0) -> None:
     """Run CellProfiler on the study's images and classify its profiles, fold by fold."""
     with _said_clearly():
-        from benchmark.classical import Measurements
         from benchmark.grid import run_grid
         from benchmark.opened import open_study
-        from benchmark.prepare import settled
         from benchmark.report.grid import grid_text
+        from benchmark.settle import settled
         from benchmark.stages import run_baseline
 
         opened = settled(open_study(study, jobs))
-        measurements = Measurements(opened)
-        _finished(run_baseline(opened, measurements), "CellProfiler", opened)
-        grid = run_grid(opened, measurements)
+        _finished(run_baseline(opened), "CellProfiler", opened)
+        grid = run_grid(opened)
         if grid is not None:
             out.print(grid_text(grid.table, grid.skipped, grid.unscored), markup=False, highlight=False)
 
@@ -124,10 +119,12 @@ def cnn(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -> N
     """Cache the study's crops and run its networks (fine-tuned and frozen), fold by fold."""
     with _said_clearly():
         from benchmark.opened import open_study
-        from benchmark.prepare import settled
+        from benchmark.settle import settled_for_networks
         from benchmark.stages import run_cnn
 
-        opened = settled(open_study(study, jobs, device))
+        opened, unknown = settled_for_networks(open_study(study, jobs, device))
+        if unknown:
+            out.print(unknown, markup=False, highlight=False)
         _finished(run_cnn(opened), "network", opened)
 
 

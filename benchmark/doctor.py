@@ -14,7 +14,7 @@ import psutil
 from benchmark import preflight
 from benchmark.cluster import available_cores
 from benchmark.errors import MorphobenchError
-from benchmark.stages import versions
+from benchmark.methods.runs import versions
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ def _compiler() -> Finding:
 
 def _weights() -> Finding:
     from benchmark.networks.settings import NetworkSettings
-    from benchmark.networks.weights import EMBEDDED, weights_identity
+    from benchmark.networks.statefile import EMBEDDED
+    from benchmark.networks.weights import weights_identity
 
     try:
         sha = weights_identity(NetworkSettings())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +21,8 @@ from benchmark.errors import MorphobenchError
 
 #: The project's folder: pipelines and the environments that make builds lie here, wherever a command is started.
 PROJECT = Path(__file__).resolve().parent.parent
+
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 @contextmanager
@@ -39,6 +44,46 @@ def whole(path: Path) -> Iterator[Path]:
         if tmp.is_file():
             tmp.unlink()
         raise
+
+
+def replace_folder(new: Path, old: Path, aside: Path) -> None:
+    """Put a finished folder in the place of another of the same file system; the other is kept elsewhere.
+
+    Where the system can swap the two at one stroke (Linux on its local file systems), whoever looks or is killed at any
+    moment finds one of them in place, whole. Elsewhere there is a moment at which none is there, and the old one,
+    whole, under ``aside``.
+
+    Parameters
+    ----------
+    new : Path
+        The finished folder; afterwards it is gone, or the old one.
+    old : Path
+        Its place, which is taken.
+    aside : Path
+        Where the old one is put if the two cannot be swapped; nothing is there.
+    """
+    if _swapped(new, old):
+        return
+    old.rename(aside)
+    try:
+        new.rename(old)
+    except OSError:
+        aside.rename(old)
+        raise
+
+
+def _swapped(one: Path, other: Path) -> bool:
+    """Swap two paths at one stroke; False where the system or the file system cannot."""
+    swap = getattr(_LIBC, "renameat2", None)
+    if swap is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of linux/fs.h
+    if swap(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):  # the last: a container that knows it not
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.classical import Features, Measurements, profile_features
+from benchmark.classical import Features, profile_features
 from benchmark.errors import LeakError, MorphobenchError
 from benchmark.evaluation.grid import summarise_grid
 from benchmark.evaluation.reproducibility import reproducibility
@@ -17,15 +17,17 @@ from benchmark.files import digest, read_json, safe_name, write_json
 from benchmark.methods.grid_settings import GridSettings
 from benchmark.methods.gridfold import GridFold, run_grid_fold
 from benchmark.methods.runs import REVISION
+from benchmark.methods.summary import profile_words
 from benchmark.opened import Opened
-from benchmark.profiles.settings import Correction
+from benchmark.prepare import pixels_seen
+from benchmark.profiles.settings import Correction, ProfileSettings
 from benchmark.splits import Split, study_split
 from benchmark.tables import BATCH, CONTROL, GRID_PARTS, LABEL
 
 #: Raised when the grid's code changes what it predicts.
-GRID_REVISION = 1
+GRID_REVISION = 2
 #: The same of reproducibility.
-REPRODUCIBILITY = 1
+REPRODUCIBILITY = 2
 #: What the page reads of a grid's table, for one in which nothing applies.
 COLUMNS = ["scheme", *GRID_PARTS, "unit", "n", "correct", "accuracy", "low", "high", "chance"]
 
@@ -46,6 +48,9 @@ class Grid:
         ``profile, normalise, correction, scheme, fold`` and what the correction was fitted on.
     reproducibility : DataFrame
         One row a table of profiles: `benchmark.evaluation.reproducibility.reproducibility`.
+    rows : list of dict
+        ``profile, normalise, correction``, how the three are made in ``words``, and what they estimate from test wells
+        without labels, in words (``transductive``, '' where nothing is).
     """
 
     table: pd.DataFrame
@@ -53,9 +58,10 @@ class Grid:
     unscored: tuple[str, ...]
     facts: list[dict[str, Any]]
     reproducibility: pd.DataFrame
+    rows: list[dict[str, str]]
 
 
-def run_grid(opened: Opened, measurements: Measurements) -> Grid | None:
+def run_grid(opened: Opened) -> Grid | None:
     """Run what is missing of the study's grid, and summarise it; None where the study has none."""
     grid = opened.study.grid
     if grid is None:
@@ -68,10 +74,8 @@ def run_grid(opened: Opened, measurements: Measurements) -> Grid | None:
     splits, infeasible = _splits(opened, plan.schemes)
     for scheme, split in splits.items():
         unscored += [f"{scheme}: {u}" for u in split.unscored]
-    for name, how, profile in grid.tables():
-        if how not in plan.normalise or name in plan.without:
-            continue
-        found = profile_features(opened, profile, measurements, f"grid.profiles.{name}")
+    for name, how, profile in tables_of(grid, plan):
+        found = profile_features(opened, profile, f"grid.profiles.{name}")
         if not profile.fold_wise:
             replicates.append({"profile": name, "normalise": how} | _reproducibility(opened, found))
         for scheme, split in splits.items():
@@ -90,17 +94,31 @@ def run_grid(opened: Opened, measurements: Measurements) -> Grid | None:
                 pass
             facts["detail"] = f"{len(missing)} folds of {len(grid.tables())} tables of profiles"
     return Grid(_summary(tasks, unit), (*plan.skipped, *infeasible), tuple(dict.fromkeys(unscored)), _facts(tasks),
-                pd.DataFrame(replicates))
+                pd.DataFrame(replicates), _rows(opened, grid, plan))
+
+
+def _rows(opened: Opened, grid: GridSettings, plan: Applicable) -> list[dict[str, str]]:
+    """What each row of the grid is, and what of it is transductive."""
+    rows = []
+    for name, how, profile in tables_of(grid, plan):
+        for correction in plan.corrections:
+            whole = profile.model_copy(update={"correction": correction})
+            lit = pixels_seen(opened, profile.source)
+            rows.append({"profile": name, "normalise": how, "correction": correction,
+                         "words": profile_words(whole, bool(opened.assay.channels), cut=True),
+                         "transductive": "; ".join(t for t in (lit, whole.transductive) if t)})
+    return rows
 
 
 def _reproducibility(opened: Opened, found: Features) -> dict[str, Any]:
     """Whether replicates look alike in a table of profiles, computed once."""
-    path = found.source.table.with_name(f"{found.source.table.stem}-reproducibility-{REPRODUCIBILITY}.json")
+    seed = opened.study.seeds[0]
+    path = found.source.table.with_name(f"{found.source.table.stem}-reproducibility-{REPRODUCIBILITY}-{seed}.json")
     if not path.exists():
         table = pd.read_parquet(found.source.table)
         if opened.assay.scoring == "controls":  # no control serves as one there
             table = table[table[LABEL] != ""].assign(**{CONTROL: ""})
-        write_json(path, reproducibility(table, opened.study.seeds[0]))
+        write_json(path, reproducibility(table, seed))
     return dict(read_json(path))
 
 
@@ -155,6 +173,12 @@ def _splits(opened: Opened, schemes: Sequence[Any]) -> tuple[dict[Any, Split], l
         except MorphobenchError as error:  # too few compounds, cell lines or batches, or nothing left to tell
             why.append(f"scheme {scheme}: {error.fault.what}")
     return found, why
+
+
+def tables_of(grid: GridSettings, plan: Applicable) -> list[tuple[str, str, ProfileSettings]]:
+    """The tables of profiles that are made: `GridSettings.tables` without what the assay cannot give."""
+    return [(name, how, profile) for name, how, profile in grid.tables()
+            if how in plan.normalise and name not in plan.without]
 
 
 def _split(opened: Opened, scheme: Any) -> Split:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -26,13 +26,17 @@ from benchmark.errors import LeakError, MorphobenchError
 from benchmark.files import digest, write_json
 from benchmark.images.flags import COLUMNS
 from benchmark.methods.settings import uses_controls
-from benchmark.quality_stage import Sound, flagged_fields, sound_assay, without_flagged
+from benchmark.quality_stage import Sound, flagged_fields, sound_assay, without_flagged, without_lost
 from benchmark.splits import Split, study_split
 from benchmark.study import Study, load_study, study_base
 from benchmark.tables import FIELD_KEY
 from benchmark.tasks import RunTasks
 
+if TYPE_CHECKING:
+    from benchmark.cellprofiler.measure import Measured
+
 RUNS = Path("runs")
+LOST = [*FIELD_KEY, "reason"]
 DEMO_STAGE, QUALITY_STAGE = "demo assay", "quality of images"
 REPORTS = Path("reports")
 
@@ -44,7 +48,8 @@ class Opened:
     Attributes
     ----------
     assay : Assay
-        What both arms see: without bad images, and without what quality control leaves out.
+        What both arms see: without bad images, without fields that CellProfiler could not measure, and without what
+        quality control leaves out.
     hashes : mapping
         Relative image path to SHA-256 of its content; of all of ``whole``.
     assay_hash : str
@@ -63,12 +68,17 @@ class Opened:
         Names of the stage records that this study's results rest on; `runs/<study>/stages` may hold others, of
         settings it had before.
     whole : Assay
-        The assay before quality control, without bad images only: what is measured, and what illumination is
-        averaged over, so that a change of quality control changes neither. ``assay`` itself where nothing is left out.
+        The assay without bad images only, before anything else is left out: what is measured, and what illumination
+        is averaged over, so that a change of quality control changes neither. ``assay`` itself where nothing is left
+        out.
     whole_hash : str
         Its hash.
     quality : DataFrame
         Flags of its fields, see `benchmark.images.flags.flag_fields`.
+    lost : DataFrame
+        Fields of ``whole`` that CellProfiler could not measure: `FIELD_KEY` and ``reason``. They have no flags.
+    measured : dict
+        What CellProfiler measured of ``whole``, as `benchmark.prepare.measure_assay` keeps it for the next that asks.
     """
 
     study: Study
@@ -85,6 +95,8 @@ class Opened:
     whole: Assay = field(default=None, repr=False)  # type: ignore[assignment]
     whole_hash: str = ""
     quality: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS), repr=False, compare=False)
+    lost: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LOST), repr=False, compare=False)
+    measured: dict[str, Measured] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.whole is None:
@@ -177,23 +189,37 @@ def open_study(name: str, jobs: int = 0, device: str = "auto", runs: Path = RUNS
     return opened
 
 
-def with_cell_flags(opened: Opened, counts: pd.DataFrame) -> Opened:
-    """The study after quality control has seen the number of cells of each field, too.
+def after_measuring(opened: Opened, lost: pd.DataFrame, most: float, counts: pd.DataFrame | None = None) -> Opened:
+    """The study once CellProfiler has run: without the fields it could not measure, and with cell counts looked at.
 
-    Folds are made anew where a field is left out for it: no method may have run before, of either arm.
+    Folds are made anew where a field is left out for either: no method may have run before, of either arm. Where none
+    is, the assay, its hash and its folds stay what they were.
 
     Parameters
     ----------
-    counts : DataFrame
-        `FIELD_KEY` and ``cells``, of all fields of ``opened.whole``; fields that are not in it have none.
+    lost : DataFrame
+        Fields of ``opened.whole`` that could not be measured: `FIELD_KEY` and ``reason``.
+    most : float
+        Largest share of the fields that may be lost.
+    counts : DataFrame, optional
+        `FIELD_KEY` and ``cells``, of the others.
+
+    Raises
+    ------
+    MorphobenchError
+        More fields are lost than that, or quality control leaves out too many; or as
+        `benchmark.quality_stage.without_fields`.
     """
     settings = opened.study.quality
-    if not settings.cell_count:
+    if not settings.cell_count or settings.flagged == "off":
+        counts = None
+    if lost.empty and counts is None:
         return opened
     whole = Sound(opened.whole, opened.hashes, opened.whole_hash)
-    flags = flagged_fields(whole, settings, opened.folder / "checked", opened.run_tasks, counts)
-    used, split = _settled(opened.study, whole, flags, opened.folder)
-    return replace(opened, assay=used.assay, assay_hash=used.assay_hash, split=split, quality=flags)
+    flags = flagged_fields(whole, settings, opened.folder / "checked", opened.run_tasks, counts, lost)
+    rest = without_lost(whole, lost, most, _lone(opened.study))
+    used, split = _settled(opened.study, rest, flags, opened.folder)
+    return replace(opened, assay=used.assay, assay_hash=used.assay_hash, split=split, quality=flags, lost=lost)
 
 
 def _pixel_flags(study: Study, whole: Sound, folder: Path, run_tasks: RunTasks) -> tuple[pd.DataFrame, str]:
@@ -207,9 +233,9 @@ def _pixel_flags(study: Study, whole: Sound, folder: Path, run_tasks: RunTasks) 
     return flags, key
 
 
-def _settled(study: Study, whole: Sound, flags: pd.DataFrame, folder: Path) -> tuple[Sound, Split]:
+def _settled(study: Study, sound: Sound, flags: pd.DataFrame, folder: Path) -> tuple[Sound, Split]:
     """The assay that both arms see, and its folds."""
-    used = without_flagged(whole, flags, _lone(study)) if study.quality.flagged == "leave_out" else whole
+    used = without_flagged(sound, flags, _lone(study)) if study.quality.flagged == "leave_out" else sound
     path = folder / "splits" / f"{digest([used.assay_hash, study.split])}.json"
     return used, study_split(path, used.assay, used.assay_hash, study.split, used.hashes)
 
@@ -220,15 +246,19 @@ def _lone(study: Study) -> str:
 
 
 def _refuse_test_labels(study: Study, assay: Assay) -> None:
-    """Where controls are what is scored, no method may look at which test wells are negative controls.
+    """Where controls are what is scored, nothing may look at which test wells are negative controls.
 
     Raises
     ------
     LeakError
-        A method would scale or normalise by the plate's negative controls.
+        A method would scale or normalise by the plate's negative controls, or quality control would leave out fields.
     """
     if assay.scoring == "treatments":
         return
+    if study.quality.flagged == "leave_out":
+        raise LeakError("a field is spared by comparison with the other fields of its treatment, and in this assay the "
+                        "treatment is the label: which test wells are scored would hang on their labels",
+                        "quality.flagged: leave_out", "Set it to keep (fields are listed and used) or off.")
     for method in study.methods:
         setting = uses_controls(method)
         if setting:

@@ -1,4 +1,5 @@
-"""Which fields a study goes on without, and why: images that cannot be used, and fields that quality control flags.
+"""Which fields a study goes on without, and why: images that cannot be used, fields that CellProfiler cannot measure,
+and fields that quality control flags.
 
 A field goes for both arms or for none, before folds are made. What goes with it, a well, a treatment, a plate's
 controls, is said by name.
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from benchmark.assays.fieldtable import Assay, lone_labels, row_name
@@ -128,8 +130,13 @@ def _checked(assay: Assay, its_hash: str, folder: Path, n: int, absent: Mapping[
 
 
 def flagged_fields(sound: Sound, settings: QualitySettings, checked: Path, run_tasks: RunTasks = run_serially,
-                   counts: pd.DataFrame | None = None) -> pd.DataFrame:
+                   counts: pd.DataFrame | None = None, lost: pd.DataFrame | None = None) -> pd.DataFrame:
     """Quality flags of an assay, see `benchmark.images.flags.flag_fields`; images are measured once.
+
+    Parameters
+    ----------
+    lost : DataFrame, optional
+        `FIELD_KEY` of fields that are out already: not flagged, and nothing is compared with them.
 
     Returns
     -------
@@ -139,7 +146,52 @@ def flagged_fields(sound: Sound, settings: QualitySettings, checked: Path, run_t
     if settings.flagged == "off" or not sound.assay.channels:
         return pd.DataFrame(columns=COLUMNS)
     measures = measure_quality(sound.assay, sound.assay_hash, checked, run_tasks)
-    return flag_fields(measures, sound.assay.fields, sound.assay.channels, settings, counts)
+    fields = sound.assay.fields
+    if lost is not None:
+        fields = fields[~_among(fields, lost)]
+    return flag_fields(measures, fields, sound.assay.channels, settings, counts)
+
+
+def _among(fields: pd.DataFrame, some: pd.DataFrame) -> np.ndarray:
+    """Which rows of a field table are among some fields, by their keys."""
+    return pd.MultiIndex.from_frame(fields[FIELD_KEY]).isin(pd.MultiIndex.from_frame(some[FIELD_KEY]))
+
+
+def without_lost(sound: Sound, lost: pd.DataFrame, most: float, lone: str = "refuse") -> Sound:
+    """The assay without the fields that CellProfiler could not measure; the very same where there are none.
+
+    Parameters
+    ----------
+    lost : DataFrame
+        `FIELD_KEY`, as in the field table, and ``reason``.
+    most : float
+        Largest share of the fields that may go so.
+
+    Raises
+    ------
+    FaultsError
+        More are lost; all are listed.
+    """
+    if lost.empty:
+        return sound
+    n = len(sound.assay.fields)
+    words = [f"could not be measured by CellProfiler: {reason}" for reason in lost["reason"]]
+    if len(lost) > most * n:
+        faults = [Fault(said, row_name(row)) for said, (_, row) in zip(words, lost.iterrows(), strict=True)]
+        raise FaultsError(faults, f"{len(lost)} of {n} fields of {sound.assay.name} could not be measured, more than "
+                                  f"failed_fields allows ({most:.0%}):")
+    why = dict(zip(lost[FIELD_KEY].itertuples(index=False, name=None), words, strict=True))
+    return _without(sound, {key: f"left out: {said}" for key, said in why.items()}, lone)
+
+
+def _without(sound: Sound, why: Mapping[tuple[object, ...], str], lone: str) -> Sound:
+    """The assay without the fields of some keys; the very same where it has none of them."""
+    keys = sound.assay.fields[FIELD_KEY].itertuples(index=False, name=None)
+    gone = {i: why[key] for i, key in enumerate(keys) if key in why}
+    if not gone:
+        return sound
+    assay = without_fields(sound.assay, gone, lone)
+    return Sound(assay, sound.hashes, assay_hash(assay, dict(sound.hashes)))
 
 
 def without_flagged(sound: Sound, flags: pd.DataFrame, lone: str = "refuse") -> Sound:
@@ -152,15 +204,13 @@ def without_flagged(sound: Sound, flags: pd.DataFrame, lone: str = "refuse") -> 
     """
     if flags.empty:
         return sound
-    reasons = {tuple(key): "; ".join(rows["reason"]) for key, rows in flags.groupby(FIELD_KEY, sort=False)}
-    keys = sound.assay.fields[FIELD_KEY].itertuples(index=False, name=None)
-    gone = {i: f"left out by quality control: {reasons[key]}" for i, key in enumerate(keys) if key in reasons}
-    n = len(sound.assay.fields)
-    if len(gone) > MOST_BAD * n:
-        raise MorphobenchError(f"quality control would leave out {len(gone)} of {n} fields", "quality",
+    why = {tuple(key): f"left out by quality control: {'; '.join(rows['reason'])}"
+           for key, rows in flags.groupby(FIELD_KEY, sort=False)}
+    n, gone = len(sound.assay.fields), int(_among(sound.assay.fields, flags).sum())
+    if gone > MOST_BAD * n:
+        raise MorphobenchError(f"quality control would leave out {gone} of {n} fields", "quality",
                                "Raise quality.deviations, or set quality.flagged to keep.")
-    assay = without_fields(sound.assay, gone, lone)
-    return Sound(assay, sound.hashes, assay_hash(assay, dict(sound.hashes)))
+    return _without(sound, why, lone)
 
 
 def without_fields(assay: Assay, gone: Mapping[int, str], lone: str = "refuse") -> Assay:

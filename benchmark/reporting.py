@@ -21,10 +21,10 @@ from benchmark.report.text import accuracy_text
 from benchmark.samples import render_samples
 from benchmark.splits import HELD_OUT, audit, rows_of
 from benchmark.stages import FinishedRun
-from benchmark.tables import COMPOUND, LABEL, PLATE, SITE, TREATMENT_KEY, WELL, WELL_KEY
+from benchmark.tables import COMPOUND, FIELD_KEY, LABEL, PLATE, SITE, TREATMENT_KEY, WELL, WELL_KEY
 
 #: Raised when the page changes, so that pages made by older code are drawn again.
-PAGE = 4
+PAGE = 5
 #: Tables beside a page that not every study has.
 OPTIONAL = frozenset({"dose", "dose-wells", "grid", "grid-corrections", "reproducibility", "fields"})
 
@@ -38,8 +38,8 @@ class Report:
     fresh: bool
 
 
-def make_report(opened: Opened, finished: list[FinishedRun], grid: Grid | None = None,
-                lost: pd.DataFrame | None = None, reports: Path = REPORTS) -> Report:
+def make_report(opened: Opened, finished: list[FinishedRun], grid: Grid | None = None, reports: Path = REPORTS
+                ) -> Report:
     """Compare finished runs and render ``reports/<study>/index.html``; nothing is drawn twice.
 
     The folds are audited once more, against the assay as it is on disk now.
@@ -48,8 +48,6 @@ def make_report(opened: Opened, finished: list[FinishedRun], grid: Grid | None =
     ----------
     grid : Grid, optional
         The study's grid, if it has one.
-    lost : DataFrame, optional
-        Fields that CellProfiler could not measure: field key and ``reason``.
 
     Raises
     ------
@@ -58,7 +56,7 @@ def make_report(opened: Opened, finished: list[FinishedRun], grid: Grid | None =
     """
     audit(opened.split, opened.assay, opened.assay_hash, opened.hashes)
     folder = reports / opened.study.name
-    fields = _field_rows(opened, lost)
+    fields = _field_rows(opened)
     key = _key(opened, finished, grid, fields)
     stamp = folder / "report.json"
     page = folder / "index.html"
@@ -87,7 +85,7 @@ def make_report(opened: Opened, finished: list[FinishedRun], grid: Grid | None =
     pictures = render_samples(opened, folder / "figures")
     section = None
     if grid is not None:
-        section = grid_section(grid.table, grid.skipped, grid.unscored, grid.facts, grid.reproducibility,
+        section = grid_section(grid.table, grid.skipped, grid.unscored, grid.facts, grid.reproducibility, grid.rows,
                                literature(opened.study.assay.kind, bool(opened.assay.channels)))
     render(_study_facts(opened), runs, comparison, pictures, folder, section, fields)
     text = accuracy_text(comparison)
@@ -97,21 +95,23 @@ def make_report(opened: Opened, finished: list[FinishedRun], grid: Grid | None =
     return Report(page, text, True)
 
 
-def _field_rows(opened: Opened, lost: pd.DataFrame | None) -> list[dict[str, str]]:
+def _field_rows(opened: Opened) -> list[dict[str, str]]:
     """Fields that quality control flagged, and those that CellProfiler could not measure, for the page."""
     rows = []
-    kept = {"leave_out": "left out of both arms"}.get(opened.study.quality.flagged, "flagged, and used")
-    for table, state in ((opened.quality, kept), (lost, "not measured by CellProfiler")):
-        if table is not None:
-            rows += [{"plate": str(r[PLATE]), "well": str(r[WELL]), "site": str(r[SITE]), "state": state,
-                      "reason": str(r["reason"])} for _, r in table.iterrows()]
+    gone = set(opened.dropped.itertuples(index=False, name=None))
+    for table, lost in ((opened.quality, False), (opened.lost, True)):
+        for _, row in table.iterrows():
+            out = "left out of both arms" if tuple(row[FIELD_KEY]) in gone else "flagged, and used"
+            rows.append({"plate": str(row[PLATE]), "well": str(row[WELL]), "site": str(row[SITE]),
+                         "state": f"{out}: not measured by CellProfiler" if lost else out,
+                         "reason": str(row["reason"])})
     return rows
 
 
 def _key(opened: Opened, finished: list[FinishedRun], grid: Grid | None, fields: list[dict[str, str]]) -> str:
     """What a page shows: all that is said of the study but how long its stages took, every run, and the grid."""
     shown = [grid.table.to_csv(), grid.skipped, grid.unscored, grid.facts,
-             grid.reproducibility.to_csv()] if grid is not None else []
+             grid.reproducibility.to_csv(), grid.rows] if grid is not None else []
     facts = {k: v for k, v in _study_facts(opened).items() if k != "stages"}
     return digest([PAGE, __version__, facts, shown, fields,
                    [[f.title, f.record["run"], sha256_file(f.folder.record_path)] for f in finished]])

@@ -95,8 +95,8 @@ def draw_flagged(opened: Opened, path: Path) -> Path:
     for _, row in rows.iterrows():
         name = _row_title(opened, f"{row[PLATE]}, well {row[WELL]}, site {row[SITE]}")
         drawn.append((read_field(opened.whole, row), f"{name}\n{row['reason']}"))
-    flagged = pd.MultiIndex.from_frame(opened.quality[FIELD_KEY])
-    sound = fields[~pd.MultiIndex.from_frame(fields[FIELD_KEY]).isin(flagged)]
+    unusual = pd.MultiIndex.from_frame(pd.concat([opened.quality[FIELD_KEY], opened.lost[FIELD_KEY]]))
+    sound = fields[~pd.MultiIndex.from_frame(fields[FIELD_KEY]).isin(unusual)]
     usual = sound.iloc[:: max(1, len(sound) // USUAL_SHOWN)].head(USUAL_SHOWN)
     return render_flagged(drawn, [read_field(opened.whole, row) for _, row in usual.iterrows()],
                           opened.whole.channels, path)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from benchmark import __version__
-from benchmark.classical import PLAIN, Features, Measurements, classical_features
+from benchmark.classical import PLAIN, Features, classical_features
 from benchmark.cluster import available_cores
 from benchmark.errors import MorphobenchError
 from benchmark.files import read_json, write_json
 from benchmark.methods.classifier import summarise_choices
 from benchmark.methods.foldtable import Source
 from benchmark.methods.labels import Permuted, permute_labels, permute_wells
-from benchmark.methods.runs import RunFolder, fold_facts, open_run
+from benchmark.methods.runs import RunFolder, fold_facts, joined_versions, open_run
 from benchmark.methods.settings import (
     CLASSICAL,
     CNN,
@@ -31,12 +29,11 @@ from benchmark.methods.settings import (
 from benchmark.methods.summary import summary
 from benchmark.methods.tabular import TabularFold, run_tabular_fold
 from benchmark.opened import Opened
-from benchmark.prepare import crops_of, network_features
+from benchmark.prepare import crops_of, network_features, pixels_seen
 from benchmark.splits import Fold
+from benchmark.tables import FIELD_KEY
 from benchmark.tasks import run_serially
 
-PACKAGES = ("torch", "torchvision", "timm", "scikit-learn", "pycytominer", "copairs", "harmonypy", "pandas", "numpy",
-            "h5py")
 ROLES = {"cell_count": "count", "baseline": "baseline", "profile": "classical", "cnn_frozen": "frozen",
          "cnn_finetuned": "finetuned"}
 
@@ -55,13 +52,12 @@ class FinishedRun:
         return self.method.title or self.method.name
 
 
-def run_baseline(opened: Opened, measurements: Measurements | None = None) -> list[FinishedRun]:
+def run_baseline(opened: Opened) -> list[FinishedRun]:
     """CellProfiler over the assay, then every classical method of the study."""
-    measurements = measurements or Measurements(opened)
     done = []
     for method in opened.study.methods:
         if isinstance(method, CLASSICAL):
-            done.append(_run_tabular(opened, method, classical_features(opened, method, measurements)))
+            done.append(_run_tabular(opened, method, classical_features(opened, method)))
     return done
 
 
@@ -87,9 +83,10 @@ def _permuted(opened: Opened, method: MethodSettings, seed: int) -> Permuted | N
 
 
 def _with_permutation(opened: Opened, method: MethodSettings, inputs: dict[str, Any]) -> dict[str, Any]:
-    """``inputs`` of a run's key, with how its labels were permuted where that is not between compounds."""
-    wells = method.labels == "permuted" and opened.assay.scoring == "controls"
-    return inputs | ({"permuted": "wells of each compound"} if wells else {})
+    """``inputs`` of a run's key, with how its labels were permuted where they were."""
+    if method.labels == "true":
+        return inputs
+    return inputs | {"permuted": "wells of each compound" if opened.assay.scoring == "controls" else "least associated"}
 
 
 def _run_tabular(opened: Opened, method: MethodSettings, found: Features) -> FinishedRun:
@@ -114,10 +111,12 @@ def _run_tabular(opened: Opened, method: MethodSettings, found: Features) -> Fin
 
 def _run_finetuned(opened: Opened, method: FinetunedMethod) -> FinishedRun:
     from benchmark.methods.finetuned import FinetunedFold, run_finetuned_fold
+    from benchmark.networks.held import forget
+    from benchmark.networks.learn import start_of
     from benchmark.networks.weights import weights_identity
 
     cache, crops = crops_of(opened, method)
-    inputs = {"crops": crops, "weights": weights_identity(method.network)}
+    inputs = {"crops": crops, "weights": weights_identity(start_of(method.network, method.training))}
     run = open_run(opened.folder, method, opened.split, _with_permutation(opened, method, inputs))
 
     def task(fold: Fold, seed: int) -> FinetunedFold:
@@ -125,7 +124,9 @@ def _run_finetuned(opened: Opened, method: FinetunedMethod) -> FinishedRun:
         return FinetunedFold(cache, crops, opened.assay, method, fold, seed, labels, opened.device, opened.threads,
                              run.fold_path(fold, seed))
 
-    return _finish(opened, method, run, run_finetuned_fold, task, {})
+    done = _finish(opened, method, run, run_finetuned_fold, task, {})
+    forget()  # folds that ran in this process shared the crops
+    return done
 
 
 def _finish(
@@ -171,10 +172,11 @@ def _description(opened: Opened, method: MethodSettings) -> dict[str, Any]:
 
 def _left_out(opened: Opened) -> list[str]:
     """What quality control compared test fields with, where it left any out; it looked at no label."""
-    if not len(opened.dropped):
+    if opened.study.quality.flagged != "leave_out" or opened.quality.empty:
         return []
-    return [f"{len(opened.dropped)} fields left out by quality control, each compared with its plate and the other "
-            "wells of its treatment"]
+    n = len(opened.quality.drop_duplicates(FIELD_KEY))
+    return [f"{n} fields left out by quality control, each compared with its plate and the other wells of its "
+            "treatment"]
 
 
 def _role(method: MethodSettings) -> str:
@@ -188,21 +190,19 @@ def _corrected(opened: Opened, method: MethodSettings) -> str | None:
     """What the study's illumination correction estimated, where the method's pixels went through it."""
     if isinstance(method, BaselineMethod):
         return None
-    whole = isinstance(method, ProfileMethod) and method.profile.source == "whole_field"
-    measured = (opened.study.whole_field if whole else opened.study.cellprofiler).illumination == "study"
-    if isinstance(method, CNN):
-        # Cell crops are cut where CellProfiler found nuclei in what it was given.
-        corrected = method.crops.uses_illumination or (method.crops.kind == "cells" and measured)
-    else:
-        corrected = measured
-    return opened.study.illumination.transductive if corrected and opened.assay.channels else None
+    source = method.profile.source if isinstance(method, ProfileMethod) else "cells"
+    # Cell crops are cut where CellProfiler found nuclei in what it was given.
+    if isinstance(method, CNN) and method.crops.kind == "tiles" and not method.crops.uses_illumination:
+        return None
+    crops_see = isinstance(method, CNN) and method.crops.uses_illumination and bool(opened.assay.channels)
+    return opened.study.illumination.transductive if crops_see else pixels_seen(opened, source)
 
 
 def _on_gpu(opened: Opened, method: MethodSettings) -> bool:
     """Folds share one GPU, one after the other; tabular methods stay on the CPU."""
     if not isinstance(method, FinetunedMethod):
         return False
-    from benchmark.networks.train import resolve_device
+    from benchmark.networks.device import resolve_device
 
     return resolve_device(opened.device).type == "cuda"
 
@@ -220,7 +220,7 @@ def _record(opened: Opened, method: MethodSettings, run: RunFolder) -> dict[str,
         "peak_mib": max(f["peak_mib"] for f in folds),
         "device": ", ".join(sorted({f["device"] for f in folds})),
         "machine": f"{platform.system()} {platform.machine()}, {available_cores()} cores",
-        "versions": versions(),
+        "versions": joined_versions(folds),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "run": run.path.name,
     }
@@ -235,15 +235,3 @@ def _record(opened: Opened, method: MethodSettings, run: RunFolder) -> dict[str,
         record["without_crops"] = sum(f["without_crops"] for f in folds)
         record["final_losses"] = [round(f["losses"][-1], 4) for f in folds]
     return record
-
-
-def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
-    """Versions of Python, morphobench and the packages that make the numbers."""
-    found = {"python": platform.python_version(), "morphobench": __version__}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-

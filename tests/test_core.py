@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmark import files
 from benchmark.cluster import Cluster
 from benchmark.errors import MorphobenchError
-from benchmark.files import digest, inside, read_json, safe_name, whole, write_json
+from benchmark.files import digest, inside, read_json, replace_folder, safe_name, whole, write_json
 from benchmark.tables import check_predictions
 
 
@@ -26,6 +29,44 @@ def test_a_file_is_whole_or_not_there(tmp_path):
     path.write_text("{")
     with pytest.raises(MorphobenchError, match=r"a\.json"):
         read_json(path)
+
+
+def two_folders(parent):
+    for name in ("old", "new"):
+        (parent / name).mkdir(parents=True)
+        (parent / name / "file").write_text(name)
+    return parent / "old", parent / "new"
+
+
+@pytest.mark.parametrize("swap", [True, False])
+def test_a_folder_is_replaced_by_another(tmp_path, monkeypatch, swap):
+    if not swap:
+        monkeypatch.setattr(files, "_LIBC", None)
+    old, new = two_folders(tmp_path)
+    replace_folder(new, old, tmp_path / "aside")
+    assert (old / "file").read_text() == "new"
+    with pytest.raises(FileNotFoundError):
+        replace_folder(tmp_path / "none", old, tmp_path / "other")
+    assert (old / "file").read_text() == "new"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="folders are swapped at one stroke on Linux alone")
+def test_a_folder_that_is_replaced_is_there_at_every_moment(tmp_path):
+    old, new = two_folders(tmp_path)
+    missing, stop = [], threading.Event()
+
+    def watch():
+        while not stop.is_set():
+            if not old.exists():
+                missing.append(1)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(2000):
+        replace_folder(new, old, tmp_path / "aside")
+    stop.set()
+    watcher.join()
+    assert not missing and (old / "file").read_text() == "old"
 
 
 @given(st.text(max_size=60))

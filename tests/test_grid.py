@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from benchmark.classical import Measurements, profile_features
+from benchmark.classical import profile_features
 from benchmark.errors import LeakError
 from benchmark.grid import run_grid
 from benchmark.methods.grid_settings import GridSettings
@@ -56,7 +56,7 @@ def grid_of(folder: Path, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(Opened, "run_tasks", property(lambda _: run_serially))
     opened = open_study("study.yaml", jobs=1)
-    return run_grid(opened, Measurements(opened)), opened
+    return run_grid(opened), opened
 
 
 def test_every_combination_is_scored_on_its_schemes_folds(tmp_path, monkeypatch):
@@ -142,7 +142,7 @@ def test_profiles_set_against_controls_hang_on_the_seed(tmp_path, monkeypatch):
     other = replace(opened, study=opened.study.model_copy(update={"seeds": (2,)}))
     for name, differ in (("KS", True), ("mean", False)):
         profile = opened.study.grid.profiles[name]
-        found = [profile_features(o, profile, Measurements(o), name) for o in (opened, other)]
+        found = [profile_features(o, profile, name) for o in (opened, other)]
         assert (found[0].source.table != found[1].source.table) is differ
         assert (found[0].inputs != found[1].inputs) is differ
 

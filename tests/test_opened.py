@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import tifffile
 import yaml
+from drawn_plate import draw_plate, opened_plate
 from fake_bbbc import write_bbbc021, write_plate
 from PIL import Image
 from typer.testing import CliRunner
@@ -18,11 +19,12 @@ from typer.testing import CliRunner
 from benchmark.assays.lock import LOCK_NAME, lock_hash
 from benchmark.cli import app
 from benchmark.errors import FaultsError, LeakError, MorphobenchError
-from benchmark.opened import open_study, with_cell_flags
+from benchmark.opened import LOST, after_measuring, open_study
 from benchmark.samples import draw_flagged, flagged_heading, worst_flagged
 from benchmark.tables import COMPOUND, FIELD_KEY
 
 COUNT = {"name": "cell_count", "kind": "cell_count"}
+NONE_LOST = pd.DataFrame(columns=LOST)
 
 
 def study(folder: Path, assay: dict[str, object], *methods: dict[str, object]) -> str:
@@ -49,6 +51,19 @@ def bbbc013(tmp_path, monkeypatch, data_folder) -> Path:
 def test_scaling_by_controls_is_refused_where_controls_are_scored(bbbc013, tmp_path, method):
     with pytest.raises(LeakError, match=f"method {method['name']}.*would use the labels of test wells"):
         open_study(study(tmp_path, {"kind": "bbbc013", "root": str(bbbc013)}, method))
+
+
+def test_leaving_out_flagged_fields_is_refused_where_controls_are_scored(bbbc013, tmp_path):
+    """A field is spared by the others of its treatment, and there the treatment is the label."""
+    name = study(tmp_path, {"kind": "bbbc013", "root": str(bbbc013)})
+    raw = yaml.safe_load(Path(name).read_text())
+    for flagged in ("leave_out", "keep", "off"):
+        Path(name).write_text(yaml.safe_dump(raw | {"quality": {"flagged": flagged}}))
+        if flagged == "leave_out":
+            with pytest.raises(LeakError, match="the treatment is the label"):
+                open_study(name)
+        else:
+            assert len(open_study(name).assay.fields) == 96
 
 
 def test_the_plate_opens_with_its_dose_series_outside_the_scored_wells(bbbc013, tmp_path):
@@ -109,37 +124,11 @@ def test_profiles_without_images_run_the_classical_arm_alone(tmp_path, monkeypat
         assert result.exit_code == 2 and words in result.output + result.stderr
 
 
-def _field(rng: np.random.Generator) -> np.ndarray:
-    plane = np.zeros((96, 96))
-    for y, x in rng.integers(6, 90, (20, 2)):
-        cv2.circle(plane, (int(x), int(y)), 4, float(rng.normal(800, 80)), -1)
-    return np.clip(cv2.GaussianBlur(plane, (0, 0), 0.8) + rng.normal(300, 10, plane.shape), 0, 4095).astype(np.uint16)
-
-
 @pytest.fixture
 def plate(tmp_path, monkeypatch) -> Path:
-    """Two plates, four compounds of two labels, four fields a well; file f<i>.tif is row i."""
-    rng = np.random.default_rng(0)
-    rows = ["Plate,Well,Drug,Dose,MoA,File"]
-    for i in range(32):
-        drug = i // 4 % 4
-        rows.append(f"P{i // 16},A{drug:02d},drug {drug},1,{'xy'[drug % 2]},f{i}.tif")
-        tifffile.imwrite(tmp_path / f"f{i}.tif", _field(rng))
-    (tmp_path / "plan.csv").write_text("\n".join(rows))
+    draw_plate(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def opened_plate(folder: Path, flagged: str = "keep", lone: str = "refuse", **quality: object):
-    text = {
-        "name": "mine", "methods": [COUNT], "quality": {"flagged": flagged, "deviations": 6.0, **quality},
-        "assay": {"kind": "table", "csv": "plan.csv", "channels": {"DNA": {"file": "{File}"}},
-                  "single_compound_labels": lone,
-                  "columns": {"plate": "Plate", "well": "Well", "compound": "Drug", "concentration": "Dose",
-                              "label": "MoA"}},
-    }
-    (folder / "mine.yaml").write_text(yaml.safe_dump(text))
-    return open_study(str(folder / "mine.yaml"), jobs=1)
 
 
 def spoil(folder: Path, i: int) -> None:
@@ -249,20 +238,20 @@ def test_cell_counts_come_in_after_measuring(plate):
     opened = opened_plate(plate, "leave_out")
     counts = opened.whole.fields[FIELD_KEY].assign(cells=[60] * 32)
     counts.loc[7, "cells"] = 3
-    after = with_cell_flags(opened, counts)
+    after = after_measuring(opened, NONE_LOST, 0.2, counts)
     assert after.dropped.to_numpy().tolist() == counts.loc[[7], FIELD_KEY].to_numpy().tolist()
     assert after.assay_hash == after.split.assay_hash != opened.assay_hash and after.whole_hash == opened.assay_hash
     assert "few cells: 3, plate 60" in str(after.assay.left_out[0])
-    kept = with_cell_flags(opened_plate(plate, "keep"), counts)
+    kept = after_measuring(opened_plate(plate, "keep"), NONE_LOST, 0.2, counts)
     assert kept.quality["measure"].tolist() == ["cells"] and kept.assay_hash == opened.assay_hash
     same = opened_plate(plate, "leave_out", cell_count=False)
-    assert with_cell_flags(same, counts) is same
+    assert after_measuring(same, NONE_LOST, 0.2, counts) is same
     off = opened_plate(plate, "off")
-    assert with_cell_flags(off, counts).quality.empty
+    assert after_measuring(off, NONE_LOST, 0.2, counts).quality.empty
     toxic = opened.whole.fields[COMPOUND] == "drug 2"
     counts.loc[toxic, "cells"] = 2
     counts.loc[7, "cells"] = 55
-    assert with_cell_flags(opened, counts).dropped.empty
+    assert after_measuring(opened, NONE_LOST, 0.2, counts).dropped.empty
 
 
 def test_quality_control_never_leaves_out_a_large_part(plate):
@@ -271,7 +260,7 @@ def test_quality_control_never_leaves_out_a_large_part(plate):
     counts = opened.whole.fields[FIELD_KEY].assign(cells=60)
     counts.loc[rng.choice(32, 8, replace=False), "cells"] = 0
     with pytest.raises(MorphobenchError, match="would leave out 8 of 32 fields"):
-        with_cell_flags(opened, counts)
+        after_measuring(opened, NONE_LOST, 0.2, counts)
 
 
 def test_the_worst_flagged_fields_are_shown_with_all_their_reasons():

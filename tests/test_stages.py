@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from benchmark.cellprofiler.settings import CellProfilerSettings
 from benchmark.files import read_json, write_json
-from benchmark.images.settings import IlluminationSettings
+from benchmark.images.settings import IlluminationSettings, QualitySettings
 from benchmark.methods.settings import MethodSettings
 from benchmark.opened import Opened, open_study
 from benchmark.reporting import make_report
@@ -30,11 +30,11 @@ def method(kind: str, **more: object) -> MethodSettings:
 
 def pretend(scoring: str = "treatments", cellprofiler: str = "study") -> Opened:
     """What `_description` reads of an opened study, of an assay with images."""
-    study = SimpleNamespace(illumination=IlluminationSettings(),
+    study = SimpleNamespace(illumination=IlluminationSettings(), quality=QualitySettings(),
                             cellprofiler=CellProfilerSettings(illumination=cellprofiler),
                             whole_field=CellProfilerSettings(illumination=cellprofiler))
     return SimpleNamespace(study=study, assay=SimpleNamespace(channels=("DNA",), scoring=scoring), lock_hash="lock",
-                           dropped=pd.DataFrame())
+                           quality=pd.DataFrame())
 
 
 @pytest.fixture
@@ -87,3 +87,12 @@ def test_a_page_is_drawn_again_when_anything_it_says_changes(opened, tmp_path):
         assert made.fresh and not make_report(changed, finished, reports=tmp_path / "reports").fresh
     assert "plate Z" in made.page.read_text()
     assert not (tmp_path / "reports" / "s" / "dose.csv").exists()
+
+
+def test_a_record_names_every_version_that_folds_were_run_with():
+    from benchmark.methods.runs import joined_versions, versions
+
+    old = {**versions(), "scikit-learn": "1.0"}
+    assert joined_versions([{"versions": versions()}] * 2) == versions()
+    assert joined_versions([{"versions": old}, {"versions": versions()}])["scikit-learn"] == (
+        f"1.0, {versions()['scikit-learn']}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,6 +127,16 @@ def _differing(table: pd.DataFrame, key: Sequence[str], column: str) -> list[tup
     return found
 
 
+def _spellings(table: pd.DataFrame, column: str) -> list[list[str]]:
+    """Values of a column that differ in capitals, blanks, hyphens or underscores alone: one thing under two names."""
+    values = sorted({str(v) for v in table[column].unique()})
+    plain = [re.sub(r"[\s_\-‐-―]+", " ", unicodedata.normalize("NFKC", v).casefold()).strip() for v in values]
+    groups: dict[str, list[str]] = {}
+    for value, key in zip(values, plain, strict=True):
+        groups.setdefault(key, []).append(value)
+    return [names for names in groups.values() if len(names) > 1]
+
+
 def field_table_faults(
     table: pd.DataFrame, channels: Sequence[str], scoring: Scoring = "treatments", unlabelled: bool = False
 ) -> list[Fault]:
@@ -180,6 +191,11 @@ def field_table_faults(
             faults.append(Fault(f"the well's rows disagree on {what}: {values}", f"plate {key}"))
     for key, values in _differing(table, [PLATE], BATCH):
         faults.append(Fault(f"the plate lies in several batches: {values}", f"plate {key}"))
+    for column in (COMPOUND, LABEL, BATCH, CELL_LINE, PLATE):
+        # Under two names one compound would be tested by a model that was trained on it.
+        faults += [Fault(f"{column} is spelt in {len(names)} ways: {', '.join(map(repr, names))}",
+                         remedy="Spell it in one way, or name things that really differ apart.")
+                   for names in _spellings(table, column)]
     labels_of = [COMPOUND] if scoring == "treatments" else TREATMENT_KEY
     for key, values in _differing(table[table[LABEL] != ""], labels_of, LABEL):
         faults.append(Fault(f"the compound has several labels: {values}", f"compound {key}",

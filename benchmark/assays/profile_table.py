@@ -174,13 +174,14 @@ def _join(
     Raises
     ------
     FaultsError
-        Features have wells that are not known at all.
+        Features have wells that are not known at all, or two wells have the very same features.
     """
     total = _index(features).nunique()
     dropped = _index(features).isin(_index(aside))
     if dropped.any():
         notes = [*notes, Fault(f"{_index(features[dropped]).nunique()} wells of {path.name} left out: {why}")]
         features = features[~dropped]
+    _refuse_copies(name, path, features)
     known, have = _index(wells), _index(features)
     strange = have[~have.isin(known)].unique()
     if len(strange):
@@ -196,6 +197,24 @@ def _join(
         notes = [*notes, Fault(f"{int(lacking.sum())} wells of the metadata left out: {path.name} has no profile of "
                                f"them ({examples}{', …' if lacking.sum() > 5 else ''})")]
     return wells[~lacking].assign(**{SITE: 1}), features.reset_index(drop=True), notes
+
+
+def _refuse_copies(name: str, path: Path, features: pd.DataFrame) -> None:
+    """Refuse two wells with the very same rows of features: a copy, or a join gone wrong, and each other's answer.
+
+    The counterpart of one image under two wells. A single feature, or rows that lack all values, say nothing.
+    """
+    values = features.drop(columns=[c for c in features if str(c).startswith("Metadata_")])
+    if values.shape[1] < 2:
+        return
+    rows = pd.util.hash_pandas_object(values, index=False).to_numpy()
+    wells = pd.DataFrame({"plate": features[WELL_KEY[0]].to_numpy(), "well": features[WELL_KEY[1]].to_numpy(),
+                          "rows": rows}).groupby(["plate", "well"], sort=False)["rows"].agg(["sum", "size", "max"])
+    for _, same in wells[wells.duplicated(keep=False)].groupby(["sum", "size", "max"], sort=False):
+        names = ", ".join(f"{p} {w}" for p, w in same.index[:5])
+        raise FaultsError([Fault(f"{len(same)} wells have the very same features: {names}", path.name,
+                                 "Give each well its own, or take the copies out.")],
+                          f"The profiles of {name} hold one well under several names:")
 
 
 def _key_columns(given: Sequence[str | None], header: Sequence[str], path: Path) -> tuple[str, str]:

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from benchmark.cellprofiler.execute import DONE, LOG, OUT
-from benchmark.cellprofiler.pipeline import csv_prefix, module_names, object_names, saved_masks
-from benchmark.cellprofiler.shards import NUMBER, Shard
+from benchmark.cellprofiler.pipeline import csv_prefix, loaded_images, module_names, object_names, saved_masks
+from benchmark.cellprofiler.shards import NUMBER, Shard, staged_name
 from benchmark.errors import MorphobenchError
 
 #: Modules that write Image.csv or come after it leave no trace in it.
@@ -197,17 +197,23 @@ def _check_objects(images: pd.DataFrame, shard: Shard, out: Path, prefix: str, f
 
 
 def _check_masks(shard: Shard, out: Path, pipeline: str, fail: Fail) -> dict[str, list[Path]]:
-    """One mask a field for every object whose masks the pipeline saves."""
-    masks = {}
+    """One mask a field for every object whose masks the pipeline saves, and none for two."""
+    masks: dict[str, list[Path]] = {}
+    loaded = loaded_images(pipeline)
     for name, end in saved_masks(pipeline).items():
         # The stem is that of a staged image, f00012_OrigDNA; which image gives it is the pipeline's choice.
-        paths = [sorted(out.glob(f"f{i:05d}_*{end}")) for i in range(len(shard.fields))]
+        stems = [[Path(staged_name(i, image)).stem for image in dict.fromkeys([*loaded, *(p.image for p in f.planes)])]
+                 for i, f in enumerate(shard.fields)]
+        paths = [[path for stem in of_field if (path := out / f"{stem}{end}").is_file()] for of_field in stems]
         lacking = [i for i, found in enumerate(paths) if len(found) != 1]
         if lacking:
             raise fail(f"{shard.fields[lacking[0]].name}: {len(paths[lacking[0]])} masks of {name} were saved, not one",
                        "SaveImages must name files from a loaded image and write to the default output folder.",
                        PipelineFault if len(lacking) == len(paths) else MorphobenchError)
         masks[name] = [found[0] for found in paths]
+        if others := [other for other, taken in masks.items() if other != name and taken == masks[name]]:
+            raise fail(f"masks of {name} and {others[0]} are saved under the same names",
+                       "Give each SaveImages a text of its own to append to the image name.", PipelineFault)
     return masks
 
 

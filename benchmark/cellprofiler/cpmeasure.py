@@ -26,6 +26,7 @@ from skimage.segmentation import relabel_sequential
 
 from benchmark.cellprofiler.pipeline import Module
 from benchmark.cellprofiler.segment import Objects, named
+from benchmark.cellprofiler.steps import step
 from benchmark.errors import MorphobenchError
 
 REMEDY = "Run .venv/bin/pip install '.[cp-measure]', or install CellProfiler (`make setup`)."
@@ -83,6 +84,13 @@ def measure_objects(modules: tuple[Module, ...], images: Mapping[str, np.ndarray
     dict
         Object → table with ``ObjectNumber``, ``Parent_<object>``, ``Location_Center_X/Y`` in pixels and features under
         CellProfiler's names (float64; NaN where an object has no pixel), sorted by name.
+
+    Raises
+    ------
+    MorphobenchError
+        A module names an image or objects that are not there, or has a setting that is no number.
+    FieldFault
+        A module failed at these pixels or masks.
     """
     place = _Field(images, objects, levels)
     tables = {}
@@ -90,7 +98,8 @@ def measure_objects(modules: tuple[Module, ...], images: Mapping[str, np.ndarray
         # Objects of one pixel or one value, and those without any, divide by nothing: they get missing values.
         warnings.simplefilter("ignore", RuntimeWarning)
         for module in (m for m in modules if m.enabled and m.name in MEASURES):
-            MEASURES[module.name](module, place)
+            with step(module.name):
+                MEASURES[module.name](module, place)
         for name, kind in objects.items():
             numbers = np.arange(1, kind.count + 1)
             centres = np.array(ndimage.center_of_mass(kind.labels > 0, kind.labels, numbers)).reshape(-1, 2)
@@ -124,16 +133,17 @@ def _intensity(module: Module, place: _Field) -> None:
 def _distribution(module: Module, place: _Field) -> None:
     core = library("bulk").get_core_measurements(sanitize=False)
     zernikes = module.get("Calculate intensity Zernikes?", "None")
-    bins = list(zip(module.all("Scale the bins?"), module.all("Number of bins"), module.all("Maximum radius"),
-                    strict=True))
+    bins = list(zip(module.all("Scale the bins?"), module.as_numbers("Number of bins", int),
+                    module.as_numbers("Maximum radius", int), strict=True))
+    moment = module.as_number("Maximum zernike moment", 9)
     for name, labels, numbers, image, pixels in place.each(",".join(module.all("Select objects to measure")),
                                                            module.get("Select images to measure")):
         for scaled, count, radius in bins:
             # Centres are always the objects' own: cp_measure knows no others.
-            values = core["radial_distribution"](labels, pixels, scaled == "Yes", int(count), int(radius))
+            values = core["radial_distribution"](labels, pixels, scaled == "Yes", count, radius)
             place.put(name, numbers, _of_image(values, image))
         if zernikes != "None":
-            values = core["radial_zernikes"](labels, pixels, int(module.get("Maximum zernike moment", "9")))
+            values = core["radial_zernikes"](labels, pixels, moment)
             place.put(name, numbers, _of_image({f: v for f, v in values.items()
                                                 if "Phase" not in f or "phase" in zernikes}, image))
 
@@ -142,11 +152,12 @@ def _texture(module: Module, place: _Field) -> None:
     core = library("bulk").get_core_measurements(sanitize=False)
     if module.get("Measure whole images or objects?", "Objects") == "Images":
         return
-    levels = int(module.get("Enter how many gray levels to measure the texture at", "256"))
+    levels = module.as_number("Enter how many gray levels to measure the texture at", 256)
+    scales = module.as_numbers("Texture scale to measure", int)
     for name, labels, numbers, image, pixels in place.each(module.get("Select objects to measure"),
                                                            module.get("Select images to measure")):
-        for scale in module.all("Texture scale to measure"):
-            values = core["texture"](labels, pixels, int(scale), levels)
+        for scale in scales:
+            values = core["texture"](labels, pixels, scale, levels)
             place.put(name, numbers, _of_image({f"Texture_{f}": v for f, v in values.items()}, image))
 
 
@@ -157,17 +168,17 @@ def _granularity(module: Module, place: _Field) -> None:
     for name, labels, numbers, image, pixels in place.each(module.get("Select objects to measure"),
                                                            module.get("Select images to measure")):
         values = core["granularity"](labels, pixels,
-                                     float(module.get("Subsampling factor for granularity measurements", "0.25")),
-                                     float(module.get("Subsampling factor for background reduction", "0.25")),
-                                     int(module.get("Radius of structuring element", "10")),
-                                     int(module.get("Range of the granular spectrum", "16")))
+                                     module.as_number("Subsampling factor for granularity measurements", 0.25),
+                                     module.as_number("Subsampling factor for background reduction", 0.25),
+                                     module.as_number("Radius of structuring element", 10),
+                                     module.as_number("Range of the granular spectrum", 16))
         place.put(name, numbers, _of_image(values, image))
 
 
 def _colocalization(module: Module, place: _Field) -> None:
     functions = library("core.measurecolocalization")
     everything = module.get("Run all metrics?") == "Yes"
-    share = float(module.get("Set threshold as percentage of maximum intensity for the images", "15"))
+    share = module.as_number("Set threshold as percentage of maximum intensity for the images", 15.0)
     metrics: list[tuple[Callable[..., dict[str, list[float]]], str, dict[str, object]]] = [
         (functions.get_correlation_pearson, "Calculate correlation and slope metrics?", {}),
         (functions.get_correlation_manders_fold, "Calculate the Manders coefficients?", {"thr": share}),
@@ -195,7 +206,7 @@ def _neighbors(module: Module, place: _Field) -> None:
     for _, labels, numbers, _, _ in place.each(name):
         if len(numbers) > 1:
             values = function(labels, labels, module.get("Method to determine neighbors"),
-                              int(module.get("Neighbor distance", "5")))
+                              module.as_number("Neighbor distance", 5))
             place.put(name, numbers, values)
 
 
@@ -210,16 +221,16 @@ def _math(module: Module, place: _Field) -> None:
         values.append(table[feature])
         owners.append(owner)
     # The settings of factor and power carry the same text for both operands.
-    factors = [float(v) for v in module.all("Multiply the above operand by")]
-    powers = [float(v) for v in module.all("Raise the power of above operand by")]
+    factors = module.as_numbers("Multiply the above operand by", float)
+    powers = module.as_numbers("Raise the power of above operand by", float)
     first, second = ((v * f) ** p for v, f, p in zip(values, factors, powers, strict=True))
     if module.get("Operation") not in _ARITHMETIC or len(first) != len(second):
         return
     result = _ARITHMETIC[module.get("Operation")](first, second)
     result = np.log10(result) if module.get("Take log10 of result?") == "Yes" else result
-    result = result * float(module.get("Multiply the result by", "1"))
-    result = result ** float(module.get("Raise the power of result by", "1"))
-    result = result + float(module.get("Add to the result", "0"))
+    result = result * module.as_number("Multiply the result by", 1.0)
+    result = result ** module.as_number("Raise the power of result by", 1.0)
+    result = result + module.as_number("Add to the result", 0.0)
     for owner in dict.fromkeys(owners):
         place.put(owner, np.arange(1, len(result) + 1), {f"Math_{module.get('Name the output measurement')}": result})
 

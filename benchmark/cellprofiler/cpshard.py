@@ -7,8 +7,8 @@ the masks (`benchmark.cellprofiler.segment`), its Measure modules say what is me
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -22,6 +22,7 @@ from benchmark.cellprofiler.ingest import OBJECT_NUMBER, cell_table, image_table
 from benchmark.cellprofiler.pipeline import Module, parse, saved_masks
 from benchmark.cellprofiler.segment import PRIMARY, SECONDARY, TERTIARY, Objects, named, segment
 from benchmark.cellprofiler.shards import NUMBER, Shard, StagedField
+from benchmark.cellprofiler.steps import FieldFault, step
 from benchmark.errors import Fault, MorphobenchError
 from benchmark.images.quality import power_slope
 from benchmark.images.reading import read_plane
@@ -48,6 +49,8 @@ class OwnShard:
         Indices, in the shard, of the fields that were measured.
     failed : dict
         Index of each other field → why.
+    odd : tuple of int
+        Indices of those among them that could be read and were failed on.
     objects_left_out : list of str
         Objects that do not pair off with the cells.
     modules_left_out : list of str
@@ -59,8 +62,18 @@ class OwnShard:
     masks: dict[str, list[np.ndarray]]
     fields: tuple[int, ...]
     failed: dict[int, Fault]
+    odd: tuple[int, ...]
     objects_left_out: list[str]
     modules_left_out: list[str]
+
+
+@dataclass(frozen=True)
+class _Field:
+    """What was measured of one field: its row of the table of images, its objects' tables, and its saved masks."""
+
+    row: Mapping[str, object]
+    tables: dict[str, pd.DataFrame]
+    masks: dict[str, np.ndarray]
 
 
 def backend() -> CellProfiler:
@@ -100,8 +113,8 @@ def measure_shard(shard: Shard, pipeline: str,
     Raises
     ------
     MorphobenchError
-        cp_measure is not installed, or the pipeline needs what this backend cannot do. A field that cannot be read is
-        no error: it is in ``failed``.
+        cp_measure is not installed, or the pipeline needs what this backend cannot do. A field that cannot be read, or
+        at which a module fails with whatever a library raises, is no error: it is in ``failed``.
     """
     modules = parse(pipeline)
     left_out = sorted({m.name for m in modules if m.enabled and m.name not in _RUN})
@@ -109,35 +122,54 @@ def measure_shard(shard: Shard, pipeline: str,
         raise MorphobenchError(f"the backend cp_measure needs a pipeline with {PRIMARY}", "cellprofiler.pipeline",
                                "Measure whole fields with CellProfiler (cellprofiler.backend).")
     saved = saved_masks(pipeline)
-    rows: list[dict[str, object]] = []
-    tables: dict[str, list[pd.DataFrame]] = {}
-    masks: dict[str, list[np.ndarray]] = {name: [] for name in saved}
+    found: dict[int, _Field] = {}
     failed: dict[int, Fault] = {}
-    fields: list[int] = []
+    odd: list[int] = []
     for index, staged in enumerate(shard.fields):
         try:
             loaded, levels = read_images(staged)
         except MorphobenchError as error:
             failed[index] = error.fault
             continue
-        images = corrected(modules, loaded, _functions(staged))
-        objects, thresholds = segment(modules, images, given[index] if given else None)
-        number = len(fields)
-        fields.append(index)
-        for name, table in measure_objects(modules, images, objects, levels).items():
-            tables.setdefault(name, []).append(table.assign(**{NUMBER: number, "ImageNumber": number + 1}))
-        rows.append({"ImageNumber": number + 1, **{f"Count_{n}": o.count for n, o in sorted(objects.items())},
-                     **image_quality(modules, loaded),
-                     **{f"Threshold_FinalThreshold_{n}": t for n, t in sorted(thresholds.items())}})
-        for name in saved:
-            masks[name].append(_mask(named(objects, name), staged))
-    measured = Shard(shard.key, tuple(shard.fields[i] for i in fields))
+        try:
+            found[index] = _measured(modules, saved, loaded, levels, _functions(staged),
+                                     given[index] if given else None)
+        except FieldFault as error:
+            failed[index] = replace(error.fault, where=staged.name)
+            odd.append(index)
+    fields = tuple(found)
+    masks = {name: [field.masks[name] for field in found.values()] for name in saved}
     if not fields:
         empty = pd.DataFrame(columns=FIELD_KEY)
-        return OwnShard(empty.assign(**{OBJECT_NUMBER: np.empty(0, np.int32)}), empty, masks, (), failed, [], left_out)
-    output = Output(pd.DataFrame(rows), {n: _joined(t) for n, t in sorted(tables.items())}, {})
+        return OwnShard(empty.assign(**{OBJECT_NUMBER: np.empty(0, np.int32)}), empty, masks, (), failed, tuple(odd),
+                        [], left_out)
+    measured = Shard(shard.key, tuple(shard.fields[i] for i in fields))
+    output = _output(list(found.values()))
     cells, apart = cell_table(output, measured)
-    return OwnShard(cells, image_table(output, measured), masks, tuple(fields), failed, apart, left_out)
+    return OwnShard(cells, image_table(output, measured), masks, fields, failed, tuple(odd), apart, left_out)
+
+
+def _measured(modules: tuple[Module, ...], saved: Collection[str], loaded: Mapping[str, np.ndarray], levels: int,
+              functions: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray] | None) -> _Field:
+    """Measure one field; FieldFault where it is to blame for a failure."""
+    images = corrected(modules, loaded, functions)
+    objects, thresholds = segment(modules, images, given)
+    tables = measure_objects(modules, images, objects, levels)
+    with step("MeasureImageQuality"):
+        quality = image_quality(modules, loaded)
+    row = {**{f"Count_{n}": o.count for n, o in sorted(objects.items())}, **quality,
+           **{f"Threshold_FinalThreshold_{n}": t for n, t in sorted(thresholds.items())}}
+    return _Field(row, tables, {name: _mask(named(objects, name)) for name in saved})
+
+
+def _output(found: Sequence[_Field]) -> Output:
+    """Fields as CellProfiler's tables have them, numbered in their order."""
+    rows = [{"ImageNumber": number + 1, **field.row} for number, field in enumerate(found)]
+    tables: dict[str, list[pd.DataFrame]] = {}
+    for number, field in enumerate(found):
+        for name, table in field.tables.items():
+            tables.setdefault(name, []).append(table.assign(**{NUMBER: number, "ImageNumber": number + 1}))
+    return Output(pd.DataFrame(rows), {name: _joined(parts) for name, parts in sorted(tables.items())}, {})
 
 
 def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
@@ -145,9 +177,9 @@ def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
 
 
-def _mask(objects: Objects, staged: StagedField) -> np.ndarray:
+def _mask(objects: Objects) -> np.ndarray:
     if objects.count > np.iinfo(np.uint16).max:
-        raise MorphobenchError(f"{objects.count} objects are more than a mask of 16 bits holds", staged.name)
+        raise FieldFault(f"{objects.count} objects are more than a mask of 16 bits holds")
     return objects.labels.astype(np.uint16)
 
 
@@ -201,7 +233,9 @@ def corrected(modules: tuple[Module, ...], loaded: Mapping[str, np.ndarray],
     Raises
     ------
     MorphobenchError
-        A function is subtracted, or its size is not that of the plane.
+        A function is subtracted, or a setting is no number.
+    FieldFault
+        A function's size is not that of the plane.
     """
     made = dict(loaded)
     for module in (m for m in modules if m.enabled):
@@ -212,17 +246,21 @@ def corrected(modules: tuple[Module, ...], loaded: Mapping[str, np.ndarray],
                     module.all("Name the output image"), strict=True):
                 made[name] = named(made, source)
                 if function in functions:
-                    if how != "Divide" or functions[function].shape != made[source].shape:
-                        raise MorphobenchError(f"{APPLY} cannot apply {function} of {functions[function].shape} to "
-                                               f"{source} of {made[source].shape} by {how}", "cellprofiler.pipeline",
-                                               "Choose Divide, and fields of one size a plate.")
+                    if how != "Divide":
+                        raise MorphobenchError(f"{APPLY} cannot apply {function} to {source} by {how}",
+                                               "cellprofiler.pipeline", "Choose Divide.")
+                    if functions[function].shape != made[source].shape:
+                        raise FieldFault(f"{source} is of the shape {made[source].shape}, its illumination function "
+                                         f"{function} of {functions[function].shape}",
+                                         remedy="All fields of a plate must have one size, that of its function.")
                     made[name] = _clipped(made[source] / functions[function].astype(np.float32), module,
                                           "Set output image values {} equal to {}?")
         elif module.name == "ImageMath" and module.get("Operation") == "None":
-            pixels = named(made, module.get("Select the image")) * np.float32(module.get("Multiply the image by", "1"))
-            pixels = pixels ** np.float32(module.get("Raise the power of the result by", "1"))
-            pixels = pixels * np.float32(module.get("Multiply the result by", "1"))
-            pixels = pixels + np.float32(module.get("Add to result", "0"))
+            pixels = named(made, module.get("Select the image")) * np.float32(
+                module.as_number("Multiply the image by", 1.0))
+            pixels = pixels ** np.float32(module.as_number("Raise the power of the result by", 1.0))
+            pixels = pixels * np.float32(module.as_number("Multiply the result by", 1.0))
+            pixels = pixels + np.float32(module.as_number("Add to result", 0.0))
             made[module.get("Name the output image")] = _clipped(pixels, module, "Set values {} equal to {}?")
     return {name: pixels.astype(np.float64) for name, pixels in made.items()}
 

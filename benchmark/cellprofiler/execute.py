@@ -39,6 +39,10 @@ class Execution:
     cpu_seconds: float
 
 
+class OutOfTimeError(MorphobenchError):
+    """A run had not ended when its time was over: another of the same length would not end either."""
+
+
 def execute(cellprofiler: CellProfiler, folder: Path, timeout_seconds: float, log_name: str = "") -> Execution:
     """Run the pipeline staged in ``folder`` over its load_data.csv.
 
@@ -50,8 +54,8 @@ def execute(cellprofiler: CellProfiler, folder: Path, timeout_seconds: float, lo
     ------
     CannotRunError
         CellProfiler cannot be started.
-    MorphobenchError
-        It ran out of time.
+    OutOfTimeError
+        It was still running when its time was over.
     """
     out = folder / OUT
     out.mkdir(exist_ok=True)
@@ -69,7 +73,7 @@ def execute(cellprofiler: CellProfiler, folder: Path, timeout_seconds: float, lo
         try:
             status = child.wait(timeout=timeout_seconds)
         except subprocess.TimeoutExpired:
-            raise MorphobenchError(
+            raise OutOfTimeError(
                 f"CellProfiler was still running after {timeout_seconds / 60:.3g} minutes and was ended",
                 log_name or str(folder / LOG),
                 "Raise cellprofiler.timeout_minutes or lower cellprofiler.shard_fields.") from None

@@ -12,6 +12,8 @@ from pathlib import Path
 from benchmark.errors import MorphobenchError
 from benchmark.files import PROJECT, read_json, write_json
 
+#: Command and origin of what measures in CellProfiler's place (`benchmark.cellprofiler.cpshard`).
+OWN = "cp_measure"
 VENV = PROJECT / ".venv-cellprofiler"
 #: Last file of an installation; without it the installation is not whole.
 STAMP = "morphobench-installed.json"

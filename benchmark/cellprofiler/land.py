@@ -19,19 +19,24 @@ from benchmark.cellprofiler.check import PipelineFault
 from benchmark.cellprofiler.execute import DONE, LOG, children_cpu
 from benchmark.cellprofiler.find import CellProfiler
 from benchmark.cellprofiler.ingest import OBJECT_NUMBER, cell_table, image_table
-from benchmark.cellprofiler.retry import Result, failed_log, run_with_retries
+from benchmark.cellprofiler.retry import Result, failed_log, none_measured, run_seconds, run_with_retries
 from benchmark.cellprofiler.shards import Shard
 from benchmark.errors import Fault, FaultsError, MorphobenchError
-from benchmark.files import digest, write_json, write_parquet
+from benchmark.files import digest, read_json, replace_folder, write_json, write_parquet
 from benchmark.tables import FIELD_KEY
 
 #: What a shard's folder holds, beside logs.
 CELLS, IMAGES, RECORD, MASKS = "cells.parquet", "images.parquet", "record.json", "masks"
+#: Keys that a record has only where fields failed: all that failed (plate, well, site, reason); how many of them could
+#: be read; those that were out of time (plate, well, site, seconds that the field alone had).
+FAILED, FAILED_ALONE, OUT_OF_TIME = "failed", "failed_alone", "out_of_time"
+#: Where, in a running shard's folder, the one that it replaces is put aside if the two cannot be swapped.
+ASIDE = "replaced"
 
 
 @dataclass(frozen=True)
 class Task:
-    """All that a worker process needs to measure one shard."""
+    """All that a worker process needs to measure one shard; ``tolerated`` fields of the whole study may fail."""
 
     shard: Shard
     pipeline: str
@@ -39,6 +44,17 @@ class Task:
     folder: Path
     timeout_seconds: float
     attempts: int
+    tolerated: int
+
+
+def finished(place: Path, timeout_seconds: float) -> bool:
+    """Whether a shard is measured: it has landed, and none of its fields was out of time in less than it would have
+    now."""
+    if not (place / RECORD).exists():
+        return False
+    record = read_json(place / RECORD)
+    seconds = run_seconds(timeout_seconds, 1, len(record["fields"]))
+    return all(seconds <= had for *_, had in record.get(OUT_OF_TIME, []))
 
 
 def mask_name(number: int, object_name: str) -> str:
@@ -49,8 +65,8 @@ def mask_name(number: int, object_name: str) -> str:
 def run_shard(task: Task) -> tuple[Fault, ...]:
     """Measure one shard in this process; what is wrong with more than single fields is returned.
 
-    The shard is made in a temporary folder beside its place and renamed whole. After a failure its log,
-    pipeline and table of images stay in ``failed-<key>``.
+    The shard is made in a temporary folder beside its place and renamed whole. One that is there and not `finished`
+    stays until then. After a failure its log, pipeline and table of images stay in ``failed-<key>``.
     """
     final, failed = task.folder / task.shard.key, task.folder / f"failed-{task.shard.key}"
     work = task.folder / f".running-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -69,8 +85,11 @@ def run_shard(task: Task) -> tuple[Fault, ...]:
         try:
             landing.rename(final)
         except OSError:
-            if not (final / RECORD).exists():  # else another run landed the same shard meanwhile
+            if not (final / RECORD).exists():
                 raise
+            if not finished(final, task.timeout_seconds):  # else another run landed the same shard meanwhile
+                (work / ASIDE).mkdir()
+                replace_folder(landing, final, work / ASIDE / final.name)
         return ()
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -82,6 +101,8 @@ def _measure_own(task: Task, landing: Path) -> None:
 
     start, before = time.monotonic(), time.process_time()
     own = measure_shard(task.shard, task.pipeline)
+    if not own.fields:
+        none_measured([own.failed[i] for i in own.odd], task.tolerated, task.cellprofiler.version)
     (landing / MASKS).mkdir(parents=True)
     for name, labels in own.masks.items():
         for number, mask in zip(own.fields, labels, strict=True):
@@ -103,10 +124,7 @@ def _measure_own(task: Task, landing: Path) -> None:
         "exit_status": 0,
         "done": "Complete",
     }
-    if own.failed:
-        fields = task.shard.fields
-        record["failed"] = [[fields[i].plate, fields[i].well, fields[i].site, str(fault)]
-                            for i, fault in own.failed.items()]
+    record |= _failures(task.shard, own.failed, len(own.odd), {})
     write_json(landing / RECORD, record)
 
 
@@ -117,7 +135,7 @@ def _measure_shard(task: Task, work: Path, landing: Path, failed: Path) -> None:
         return
     start, before = time.monotonic(), children_cpu()
     found = run_with_retries(task.shard, task.pipeline, task.cellprofiler, work, task.timeout_seconds, task.attempts,
-                             str(failed / LOG))
+                             str(failed / LOG), task.tolerated)
     output = found.output()
     images = pd.DataFrame(columns=FIELD_KEY)
     cells = images.assign(**{OBJECT_NUMBER: np.empty(0, np.int32)})
@@ -130,7 +148,7 @@ def _measure_shard(task: Task, work: Path, landing: Path, failed: Path) -> None:
     write_parquet(landing / CELLS, cells)
     write_parquet(landing / IMAGES, images)
     _land_logs(found, landing)
-    record = {
+    record: dict[str, object] = {
         "cellprofiler": task.cellprofiler.version,
         "command": list(task.cellprofiler.command),
         "pipeline_digest": digest(task.pipeline),
@@ -144,10 +162,17 @@ def _measure_shard(task: Task, work: Path, landing: Path, failed: Path) -> None:
     }
     if found.started > 1:
         record["started"] = found.started
-    if found.failed:
-        record["failed"] = [[f.plate, f.well, f.site, str(fault)] for i, fault in found.failed.items()
-                            for f in (task.shard.fields[i],)]
+    record |= _failures(task.shard, found.failed, len(found.logs), found.out_of_time)
     write_json(landing / RECORD, record)
+
+
+def _failures(shard: Shard, failed: Mapping[int, Fault], alone: int,
+              out_of_time: Mapping[int, float]) -> dict[str, object]:
+    """What a record says of fields that failed: nothing where there are none."""
+    keys = [[f.plate, f.well, f.site] for f in shard.fields]
+    entries = {FAILED: [[*keys[i], str(fault)] for i, fault in failed.items()], FAILED_ALONE: alone,
+               OUT_OF_TIME: [[*keys[i], seconds] for i, seconds in out_of_time.items()]}
+    return {name: value for name, value in entries.items() if value}
 
 
 def _land_logs(found: Result, landing: Path) -> None:

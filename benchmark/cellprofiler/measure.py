@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import socket
@@ -17,10 +18,22 @@ import psutil
 import pyarrow.parquet as pq
 
 from benchmark.assays.fieldtable import Assay
-from benchmark.cellprofiler.find import CellProfiler
+from benchmark.cellprofiler.find import OWN, CellProfiler
 from benchmark.cellprofiler.illumination import function_channels, function_planes, with_loaded_functions
 from benchmark.cellprofiler.inputs import with_load_data
-from benchmark.cellprofiler.land import CELLS, IMAGES, MASKS, RECORD, Task, mask_name, run_shard
+from benchmark.cellprofiler.land import (
+    ASIDE,
+    CELLS,
+    FAILED,
+    FAILED_ALONE,
+    IMAGES,
+    MASKS,
+    RECORD,
+    Task,
+    finished,
+    mask_name,
+    run_shard,
+)
 from benchmark.cellprofiler.pipeline import read_pipeline, with_settings
 from benchmark.cellprofiler.settings import CellProfilerSettings
 from benchmark.cellprofiler.shards import Plane, Shard, image_channels, plan_shards
@@ -33,6 +46,8 @@ if TYPE_CHECKING:
     from benchmark.images.illumination import Illumination
     from benchmark.singlecells import SingleCells
 
+#: So many fields that fail, and not one that is measured, are no matter of single fields, whatever the study lets fail.
+_TELLING = 50
 _TEMPORARY = re.compile(r"\.running-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}")
 
 
@@ -77,10 +92,11 @@ class Measured:
     def failed(self) -> pd.DataFrame:
         """Fields that could not be measured: their keys (FIELD_KEY) and ``reason``, in the order of the shards.
 
-        They are rows of neither table. A shard with such fields is not run again: delete its folder to try once more.
-        Logs of those that CellProfiler failed on lie there.
+        They are rows of neither table, and stay out of both arms (`benchmark.settle`). A shard with such fields is run
+        again where one of them was out of time and would have more now; else delete its folder to try once more. Logs
+        of those that CellProfiler failed on lie there.
         """
-        rows = [row for shard in self.shards for row in read_json(shard / RECORD).get("failed", [])]
+        rows = [row for shard in self.shards for row in read_json(shard / RECORD).get(FAILED, [])]
         return pd.DataFrame(rows, columns=[*FIELD_KEY, "reason"])
 
     @property
@@ -155,9 +171,28 @@ def make_plan(assay: Assay, hashes: Mapping[str, str], settings: CellProfilerSet
     return Plan(pipeline, images, functions, shards)
 
 
+def is_measured(plan: Plan, folder: Path) -> bool:
+    """Whether all shards of a plan are there; whether fields of theirs would be tried again is not asked."""
+    return all((folder / s.key / RECORD).exists() for s in plan.shards)
+
+
+def measured_by(folder: Path) -> list[CellProfiler]:
+    """What measured the shards in a folder, by their records: each version once, that of the newest shard first.
+
+    To plan with (`make_plan`), not to run: the commands may be another machine's.
+    """
+    found: dict[str, CellProfiler] = {}
+    for path in sorted(folder.glob(f"[!.]*/{RECORD}"), key=lambda p: p.stat().st_mtime_ns, reverse=True):
+        record = read_json(path)
+        command, version = tuple(map(str, record["command"])), str(record["cellprofiler"])
+        found.setdefault(version, CellProfiler(command, version, OWN if command == (OWN,) else "records of its shards"))
+    return list(found.values())
+
+
 def measure(assay: Assay, hashes: Mapping[str, str], settings: CellProfilerSettings, cellprofiler: CellProfiler,
             folder: Path, run_tasks: RunTasks, illumination: Illumination | None = None) -> Measured:
-    """Measure every field of an assay; shards that are finished are not run again.
+    """Measure every field of an assay; shards that are finished (`benchmark.cellprofiler.land.finished`) are not run
+    again.
 
     Parameters
     ----------
@@ -199,10 +234,11 @@ def measure(assay: Assay, hashes: Mapping[str, str], settings: CellProfilerSetti
     if not saved.exists():
         with whole(saved) as tmp:
             tmp.write_bytes(pipeline.encode("utf-8"))
-    tasks = [Task(s, pipeline, cellprofiler, folder, settings.timeout_minutes * 60, settings.attempts) for s in shards
-             if not (folder / s.key / RECORD).exists()]
+    seconds, tolerated = settings.timeout_minutes * 60, _tolerated(len(assay.fields), settings.failed_fields)
+    tasks = [Task(s, pipeline, cellprofiler, folder, seconds, settings.attempts, tolerated) for s in shards
+             if not finished(folder / s.key, seconds)]
     try:
-        faults = _first(run_tasks(run_shard, tasks, "CellProfiler (shards)"))
+        faults = _first(run_tasks(run_shard, tasks, "CellProfiler (shards)"), folder, shards)
         if faults:
             raise FaultsError(faults, f"CellProfiler cannot measure {assay.name} with this pipeline:")
         failed = _few_failed(assay, folder, shards, settings.failed_fields)
@@ -235,23 +271,48 @@ def measure(assay: Assay, hashes: Mapping[str, str], settings: CellProfilerSetti
     })
 
 
-def _first(outcomes: Iterator[tuple[Fault, ...]]) -> tuple[Fault, ...]:
-    """Wait for all shards, or for the first that has faults: then the others are ended."""
+def _tolerated(total: int, most: float) -> int:
+    """How many of so many fields may fail for the share ``most``: never all."""
+    return min(int(most * total + 1e-9), total - 1)  # 0.29 × 100 is 28.999…
+
+
+def _first(outcomes: Iterator[tuple[Fault, ...]], folder: Path, shards: Sequence[Shard]) -> tuple[Fault, ...]:
+    """Wait for all shards, or for the first that has faults, or until `_all_fail`: then the others are ended."""
     try:
-        return next(filter(None, outcomes), ())
+        none_yet = True
+        for faults in outcomes:
+            if none_yet and not faults:
+                none_yet, faults = _all_fail(folder, shards)
+            if faults:
+                return faults
+        return ()
     finally:
         if isinstance(outcomes, Generator):
             outcomes.close()
 
 
+def _all_fail(folder: Path, shards: Sequence[Shard]) -> tuple[bool, tuple[Fault, ...]]:
+    """Whether no shard has a field that was measured; and the faults, where enough failed to tell the pipeline's."""
+    places = (folder / s.key / RECORD for s in shards)
+    records = [read_json(place) for place in places if place.exists()]
+    if any(len(r.get(FAILED, [])) < len(r["fields"]) for r in records):
+        return False, ()
+    # Fields that could not be read say nothing of the pipeline.
+    telling = sum(r.get(FAILED_ALONE, 0) for r in records) >= _TELLING
+    return True, _faults([row for r in records for row in r[FAILED]]) if telling else ()
+
+
+def _faults(failed: Sequence[Sequence[Any]]) -> tuple[Fault, ...]:
+    return tuple(Fault(reason, f"plate {plate}, well {well}, site {site}") for plate, well, site, reason in failed)
+
+
 def _few_failed(assay: Assay, folder: Path, shards: Sequence[Shard], most: float) -> list[list[Any]]:
     """The fields that failed ([plate, well, site, reason]); an error where they are more than the share ``most``."""
-    failed = [row for s in shards for row in read_json(folder / s.key / RECORD).get("failed", [])]
+    failed = [row for s in shards for row in read_json(folder / s.key / RECORD).get(FAILED, [])]
     total = len(assay.fields)
-    if failed and (len(failed) > most * total or len(failed) == total):
-        faults = [Fault(reason, f"plate {plate}, well {well}, site {site}") for plate, well, site, reason in failed]
-        raise FaultsError(faults, f"{len(failed)} of {total} fields of {assay.name} could not be measured, more than "
-                                  f"cellprofiler.failed_fields allows ({most:.0%}):")
+    if len(failed) > _tolerated(total, most):
+        raise FaultsError(_faults(failed), f"{len(failed)} of {total} fields of {assay.name} could not be measured, "
+                                           f"more than cellprofiler.failed_fields allows ({most:.0%}):")
     return failed
 
 
@@ -261,13 +322,16 @@ def _forget_empty(folder: Path, shards: Sequence[Shard]) -> None:
     for place in (folder / s.key for s in shards):
         if (place / RECORD).exists():
             record = read_json(place / RECORD)
-            if len(record.get("failed", [])) == len(record["fields"]):
+            if len(record.get(FAILED, [])) == len(record["fields"]):
                 shutil.rmtree(place)
 
 
 def _remove_dead(folder: Path) -> None:
-    """Remove what killed runs on this machine left half made."""
+    """Remove what killed runs on this machine left half made; a shard that one had put aside goes back."""
     for path in folder.glob(".running-*"):
         match = _TEMPORARY.fullmatch(path.name)
         if match and match["host"] == socket.gethostname() and not psutil.pid_exists(int(match["pid"])):
+            for old in path.glob(f"{ASIDE}/*"):
+                with contextlib.suppress(OSError):  # its place is taken: the new one is there
+                    old.rename(folder / old.name)
             shutil.rmtree(path, ignore_errors=True)

@@ -13,9 +13,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from benchmark.errors import MorphobenchError
 
+N = TypeVar("N", int, float)
+_CORRECT = "Correct it in CellProfiler or in cellprofiler.settings."
 Value = str | int | float | bool
 Overrides = Mapping[str, Mapping[str, Value]]
 
@@ -61,6 +64,29 @@ class Module:
     def all(self, text: str) -> list[str]:
         """Values of all settings called ``text``."""
         return [s.value for s in self.settings if s.text == text]
+
+    def as_number(self, text: str, default: N) -> N:
+        """`get` as a number, whole where the default is; MorphobenchError where the value is none."""
+        return self._converted(text, self.get(text, str(default)), type(default))
+
+    def as_numbers(self, text: str, kind: type[N]) -> list[N]:
+        """`all` as numbers; MorphobenchError where a value is none."""
+        return [self._converted(text, value, kind) for value in self.all(text)]
+
+    def as_pair(self, text: str, default: tuple[float, float]) -> tuple[float, float]:
+        """`get` of two numbers with a comma between; MorphobenchError where the value is none."""
+        parts = self.get(text, ",".join(map(str, default))).split(",")
+        if len(parts) != 2:
+            raise MorphobenchError(f"{self.get(text)!r} are not two numbers", f"module {self.name}, setting {text!r}",
+                                   _CORRECT)
+        return self._converted(text, parts[0], float), self._converted(text, parts[1], float)
+
+    def _converted(self, text: str, value: str, kind: type[N]) -> N:
+        try:
+            return kind(value)
+        except ValueError:
+            what = f"{value!r} is no {'whole ' if kind is int else ''}number"
+            raise MorphobenchError(what, f"module {self.name}, setting {text!r}", _CORRECT) from None
 
 
 def unescape(value: str) -> str:

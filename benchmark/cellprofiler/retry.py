@@ -3,8 +3,9 @@
 One bad field makes CellProfiler drop all fields of its run (CELLPROFILER.md, "How it fails"), and which one it was
 cannot be told from its exit. So a shard is tried again, then halved, and its halves in turn, until the fields that
 fail alone are known; they are left out, and what the other runs wrote is put together as if one run had written it.
-A field that cannot be staged is left out at once. What no choice of fields can mend (`check.PipelineFault`,
-`CannotRunError`) is never tried again, and a shard whose every field fails alone is no matter of single fields.
+A run that was out of time is not tried again, but halved at once. A field that cannot be staged is left out at once.
+What no choice of fields can mend (`check.PipelineFault`, `CannotRunError`) is never tried again, and a shard whose
+every field fails alone is no matter of single fields where they are more than the study lets fail.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TypeVar
 import pandas as pd
 
 from benchmark.cellprofiler.check import Output, PipelineFault, check_run
-from benchmark.cellprofiler.execute import LOG, OUT, CannotRunError, Execution, execute
+from benchmark.cellprofiler.execute import LOG, OUT, CannotRunError, Execution, OutOfTimeError, execute
 from benchmark.cellprofiler.find import CellProfiler
 from benchmark.cellprofiler.shards import NUMBER, Shard, stage
 from benchmark.errors import Fault, FaultsError, MorphobenchError
@@ -71,6 +72,8 @@ class Result:
         Index of each other field → why, sorted by index.
     logs : dict
         Index of each field that CellProfiler failed on → log of the last run that it was alone in.
+    out_of_time : dict
+        Index of each field whose last run was out of time → seconds that it had.
     started : int
         How often CellProfiler was started.
     """
@@ -80,6 +83,7 @@ class Result:
     runs: tuple[Run, ...]
     failed: dict[int, Fault]
     logs: dict[int, Path]
+    out_of_time: dict[int, float]
     started: int
 
     def output(self) -> Output | None:
@@ -92,7 +96,8 @@ def halve(items: Sequence[int], attempt: Callable[[Sequence[int]], T],
     """Find the items with which an attempt fails when they are alone.
 
     All together are tried ``attempts`` times, then halves, quarters and so on once each, and single items
-    ``attempts`` times. One bad item among *n* takes about 2 log₂ *n* attempts.
+    ``attempts`` times; what is out of time (`OutOfTimeError`) is not tried again. One bad item among *n* takes about
+    2 log₂ *n* attempts.
 
     Parameters
     ----------
@@ -122,6 +127,9 @@ def halve(items: Sequence[int], attempt: Callable[[Sequence[int]], T],
                 return [attempt(part)], {}
             except FINAL:
                 raise
+            except OutOfTimeError as error:
+                fault = error.fault
+                break
             except MorphobenchError as error:
                 fault = error.fault
         if len(part) == 1:
@@ -131,6 +139,28 @@ def halve(items: Sequence[int], attempt: Callable[[Sequence[int]], T],
         return halves[0][0] + halves[1][0], halves[0][1] | halves[1][1]
 
     return tried(items, attempts)
+
+
+def run_seconds(timeout_seconds: float, fields: int, of: int) -> float:
+    """Time that a run over some fields of a shard has.
+
+    A part has twice its share of the time, so that a pipeline that hangs is not waited for at full length as often as
+    there are fields; but time enough to start and to measure a field (`SHORTEST`), however small the share.
+
+    Parameters
+    ----------
+    timeout_seconds : float
+        Of a run over the whole shard.
+    fields, of : int
+        Fields of the run, and of the whole shard.
+    """
+    return min(timeout_seconds, max(SHORTEST, timeout_seconds * 2 * fields / of))
+
+
+def timeout_beyond(seconds: float, of: int) -> float:
+    """The largest timeout (seconds) of a shard of so many fields with which a field alone has no more than ``seconds``
+    (`run_seconds`)."""
+    return seconds if seconds < SHORTEST else max(seconds, seconds * of / 2)
 
 
 @dataclass
@@ -146,10 +176,14 @@ class _Attempts:
     started: int = 0
     unreadable: dict[int, Fault] = field(default_factory=dict)
     logs: dict[int, Path] = field(default_factory=dict)
+    out_of_time: dict[int, float] = field(default_factory=dict)
+    slow: dict[tuple[int, ...], OutOfTimeError] = field(default_factory=dict)
 
     def __call__(self, items: Sequence[int]) -> Run | None:
         """Stage, run and check some fields; None where none of them can be staged."""
         wanted = [i for i in items if i not in self.unreadable]
+        if late := self.slow.get(tuple(wanted)):  # a half that holds, but for unreadable fields, what the whole did
+            raise late
         folder = self.work / f"run{self.started:03d}"
         shutil.rmtree(folder, ignore_errors=True)  # staged before, and nothing was left to run
         faults: dict[int, Fault] = {}
@@ -159,16 +193,17 @@ class _Attempts:
         if not left:
             return None
         self.started += 1
-        # A part has twice its share of the time, so that a pipeline that hangs is not waited for at full length
-        # as often as there are fields; but time enough to start and to measure a field, however small the share.
-        share = self.timeout_seconds * 2 * len(left) / len(self.shard.fields)
-        seconds = min(self.timeout_seconds, max(SHORTEST, share))
+        seconds = run_seconds(self.timeout_seconds, len(left), len(self.shard.fields))
         try:
             execution = execute(self.cellprofiler, folder, seconds, self.log)
             output = check_run(part, folder, self.pipeline, self.log)
-        except MorphobenchError:
+        except MorphobenchError as error:
             shutil.rmtree(folder / OUT, ignore_errors=True)
             self.logs |= dict.fromkeys(left, folder / LOG)
+            self.out_of_time = {i: s for i, s in self.out_of_time.items() if i not in left}
+            if isinstance(error, OutOfTimeError):
+                self.slow[left] = error
+                self.out_of_time |= dict.fromkeys(left, seconds)
             free = shutil.disk_usage(self.work).free
             if free < _LEAST_SPACE:
                 raise CannotRunError(f"the disk is full ({free / 2**20:.0f} MB left)", str(self.work.parent),
@@ -180,7 +215,7 @@ class _Attempts:
 
 
 def run_with_retries(shard: Shard, pipeline: str, cellprofiler: CellProfiler, work: Path, timeout_seconds: float,
-                     attempts: int, log: str) -> Result:
+                     attempts: int, log: str, tolerated: int) -> Result:
     """Measure what can be measured of a shard.
 
     Parameters
@@ -199,6 +234,8 @@ def run_with_retries(shard: Shard, pipeline: str, cellprofiler: CellProfiler, wo
         How often the whole shard and single fields are tried.
     log : str
         How errors name the log of the run that failed, where it is moved afterwards.
+    tolerated : int
+        How many fields of the whole study may fail.
 
     Returns
     -------
@@ -209,21 +246,49 @@ def run_with_retries(shard: Shard, pipeline: str, cellprofiler: CellProfiler, wo
     PipelineFault, CannotRunError
         No field is to blame.
     FaultsError
-        CellProfiler failed on every field alone, of two or more: the pipeline or all of the data are at fault.
+        CellProfiler failed on every field alone, and they are more than may fail (`none_measured`).
     """
     attempt = _Attempts(shard, pipeline, cellprofiler, work, timeout_seconds, log)
     found, alone = halve(range(len(shard.fields)), attempt, attempts)
     runs = tuple(run for run in found if run is not None)
-    if not runs and len(alone) > 1:
-        faults = [Fault(f.what, f"{shard.fields[i].name}; {f.where}", f.remedy) for i, f in alone.items()]
-        raise FaultsError(faults, f"CellProfiler fails on each of {len(alone)} fields alone:")
+    if not runs:
+        none_measured([Fault(f.what, f"{shard.fields[i].name}; {f.where}", f.remedy) for i, f in alone.items()],
+                      tolerated, "CellProfiler")
     logs = {i: attempt.logs[i] for i in alone}
+    out_of_time = {i: attempt.out_of_time[i] for i in alone if i in attempt.out_of_time}
+    for i, seconds in out_of_time.items():
+        minutes = timeout_beyond(seconds, len(shard.fields)) / 60
+        remedy = f"It is measured once more when cellprofiler.timeout_minutes is above {minutes:g}."
+        alone[i] = replace(alone[i], remedy=remedy)
     failed = attempt.unreadable | {
         i: Fault(f.what.replace(str(work), ""), f"log {failed_log(i)} of shard {shard.key}",
                  f.remedy.replace(str(work), "")) for i, f in alone.items()}
     fields = tuple(i for run in runs for i in run.fields)
     return Result(Shard(shard.key, tuple(shard.fields[i] for i in fields)), fields, runs,
-                  dict(sorted(failed.items())), logs, attempt.started)
+                  dict(sorted(failed.items())), logs, out_of_time, attempt.started)
+
+
+def none_measured(faults: Sequence[Fault], tolerated: int, backend: str) -> None:
+    """Whether a shard in which nothing was measured may land, as single fields that fail.
+
+    A single field always may: it is the study that counts them.
+
+    Parameters
+    ----------
+    faults : sequence of Fault
+        Of the fields that could be read, and were failed on alone.
+    tolerated : int
+        How many fields of the whole study may fail.
+    backend : str
+        Which program failed.
+
+    Raises
+    ------
+    FaultsError
+        It may not: the pipeline or all of the data are at fault, and the study would stop anyhow.
+    """
+    if len(faults) > max(1, tolerated):
+        raise FaultsError(faults, f"{backend} fails on each of {len(faults)} fields alone:")
 
 
 def failed_log(number: int) -> str:

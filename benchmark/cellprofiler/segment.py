@@ -21,6 +21,7 @@ from skimage.measure import label
 from skimage.segmentation import clear_border, expand_labels, find_boundaries, relabel_sequential, watershed
 
 from benchmark.cellprofiler.pipeline import Module
+from benchmark.cellprofiler.steps import step
 from benchmark.errors import MorphobenchError
 
 T = TypeVar("T")
@@ -96,11 +97,11 @@ def threshold_settings(module: Module) -> Threshold:
     adaptive = module.get("Threshold strategy") == "Adaptive"
     # The setting occurs twice: for one threshold a plane, and at the end for adaptive ones.
     methods = module.all("Thresholding method") or [Threshold.method]
-    return Threshold(methods[-1] if adaptive else methods[0], float(module.get("Manual threshold", "0")),
-                     float(module.get("Threshold smoothing scale", "1.3488")) / _SCALE_PER_SIGMA,
-                     float(module.get("Threshold correction factor", "1")),
-                     _pair(module.get("Lower and upper bounds on threshold", "0,1")),
-                     int(module.get("Size of adaptive window", "50")) if adaptive else 0)
+    return Threshold(methods[-1] if adaptive else methods[0], module.as_number("Manual threshold", 0.0),
+                     module.as_number("Threshold smoothing scale", 1.3488) / _SCALE_PER_SIGMA,
+                     module.as_number("Threshold correction factor", 1.0),
+                     module.as_pair("Lower and upper bounds on threshold", (0, 1)),
+                     module.as_number("Size of adaptive window", 50) if adaptive else 0)
 
 
 def primary_settings(module: Module) -> Primary:
@@ -110,7 +111,7 @@ def primary_settings(module: Module) -> Primary:
     if advanced:
         peaks = module.get("Method to distinguish clumped objects", "Shape")
         lines = module.get("Method to draw dividing lines between clumped objects", "Intensity")
-    return Primary(_pair(module.get("Typical diameter of objects, in pixel units (Min,Max)", "10,40")),
+    return Primary(module.as_pair("Typical diameter of objects, in pixel units (Min,Max)", (10, 40)),
                    threshold_settings(module), "Intensity" if peaks == "Intensity" else "Shape",
                    "Intensity" if lines == "Intensity" else "Shape", "None" not in (peaks, lines),
                    module.get("Discard objects touching the border of the image?", "Yes") == "Yes",
@@ -126,8 +127,8 @@ def secondary_settings(module: Module) -> Secondary:
         Its method is not one of ours.
     """
     method = module.get("Select the method to identify the secondary objects", Secondary.method)
-    distance = int(module.get("Number of pixels by which to expand the primary objects", "10"))
-    weight = float(module.get("Regularization factor", "0.05"))
+    distance = module.as_number("Number of pixels by which to expand the primary objects", 10)
+    weight = module.as_number("Regularization factor", 0.05)
     if method in ("Propagation", "Distance - N", "Watershed - Image"):
         return Secondary(method, distance, weight, threshold_settings(module))  # type: ignore[arg-type]
     raise MorphobenchError(f"the backend cp_measure cannot identify objects by {method!r}",
@@ -159,6 +160,8 @@ def segment(modules: tuple[Module, ...], images: Mapping[str, np.ndarray],
     ------
     MorphobenchError
         A module names an image or objects that are not there, or a method that is not ours.
+    FieldFault
+        A module failed at these pixels.
     """
     found: dict[str, Objects] = {}
     grown_from: dict[str, np.ndarray] = {}  # with the objects at the border: they keep their ground
@@ -170,8 +173,9 @@ def segment(modules: tuple[Module, ...], images: Mapping[str, np.ndarray],
             if name in known:
                 found[name] = Objects(known[name], int(known[name].max()))
                 continue
-            plane = named(images, module.get("Select the input image"))
-            labels, grown_from[name], thresholds[name] = nuclei(plane, primary_settings(module))
+            plane, primary = named(images, module.get("Select the input image")), primary_settings(module)
+            with step(PRIMARY):
+                labels, grown_from[name], thresholds[name] = nuclei(plane, primary)
             found[name] = Objects(labels, int(labels.max()))
         elif module.name == SECONDARY:
             name, seeds = module.get("Name the objects to be identified"), module.get("Select the input objects")
@@ -179,8 +183,9 @@ def segment(modules: tuple[Module, ...], images: Mapping[str, np.ndarray],
             if name in known:
                 found[name] = Objects(known[name], kept.count, (seeds,))
                 continue
-            labels, threshold = cells(named(images, module.get("Select the input image")), kept.labels,
-                                      grown_from.get(seeds, kept.labels), secondary_settings(module))
+            plane, secondary = named(images, module.get("Select the input image")), secondary_settings(module)
+            with step(SECONDARY):
+                labels, threshold = cells(plane, kept.labels, grown_from.get(seeds, kept.labels), secondary)
             found[name] = Objects(labels, kept.count, (seeds,))
             if threshold is not None:
                 thresholds[name] = threshold
@@ -188,8 +193,9 @@ def segment(modules: tuple[Module, ...], images: Mapping[str, np.ndarray],
             large, small = (module.get(f"Select the {size} identified objects") for size in ("larger", "smaller"))
             cell, nucleus = named(found, large), named(found, small)
             shrink = module.get("Shrink smaller object prior to subtraction?", "Yes") == "Yes"
-            found[module.get("Name the tertiary objects to be identified")] = Objects(
-                cytoplasm(cell.labels, nucleus.labels, shrink), cell.count, (large, small))
+            with step(TERTIARY):
+                ring = Objects(cytoplasm(cell.labels, nucleus.labels, shrink), cell.count, (large, small))
+            found[module.get("Name the tertiary objects to be identified")] = ring
     return found, thresholds
 
 
@@ -329,11 +335,6 @@ def _filled(labels: np.ndarray) -> np.ndarray:
             part = out[box]
             part[whole & (part == 0)] = number
     return out
-
-
-def _pair(text: str) -> tuple[float, float]:
-    low, high = text.split(",")
-    return float(low), float(high)
 
 
 def named(found: Mapping[str, T], name: str) -> T:

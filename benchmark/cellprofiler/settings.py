@@ -31,12 +31,14 @@ class CellProfilerSettings(Settings):
     shard_fields : int
         Fields that one CellProfiler process measures; its memory grows with them.
     timeout_minutes : float
-        A shard that runs longer is ended and counts as failed.
+        A shard that runs longer is ended and halved; parts of it have twice their share of the time, but 10 minutes at
+        least. A field that is out of time alone fails, and is measured once more when it would have more time.
     attempts : int
         How often a shard that CellProfiler fails on is tried; then it is halved, until the fields that fail alone are
-        found. Those are left out of the measurements and listed with their reason.
+        found. Those are left out of both arms, cells or not, and listed with their reason.
     failed_fields : float
-        Largest share of fields that may fail; beyond it the study stops, since then the pipeline is at fault.
+        Largest share of fields that may fail; beyond it the study stops, since then the pipeline is at fault. Of
+        several pipelines, the largest of their shares holds for the fields that any of them failed on.
     backend : str
         ``cellprofiler``, or ``cp_measure``: masks by scikit-image, measured by cp_measure under CellProfiler's column
         names, where CellProfiler cannot be installed. The two differ (radial distribution above all).

@@ -15,7 +15,7 @@ NULL_SIZE = 10_000
 NULL_PAIRS = 10_000
 #: Share of treatments found significant that may be false (Benjamini & Hochberg 1995).
 FDR = 0.05
-TREATMENT = "Metadata_Treatment"
+TREATMENT, NEGATIVE = "Metadata_Treatment", "Metadata_Negative"
 
 
 def reproducibility(table: pd.DataFrame, seed: int) -> dict[str, Any]:
@@ -92,7 +92,9 @@ def replicate_precision(metadata: pd.DataFrame, values: np.ndarray, against_cont
         One row a treatment with two or more replicates: ``mean_average_precision, p_value, corrected_p_value,
         below_corrected_p`` (bool), as copairs gives them.
     """
-    difference = [TREATMENT, CONTROL] if against_controls else [COMPOUND]
+    # A pair of a treated well and a negative control differs in this; other treatments and positive controls do not.
+    metadata = metadata.assign(**{NEGATIVE: metadata[CONTROL] == "negative"})
+    difference = [NEGATIVE] if against_controls else [COMPOUND]
     same = [PLATE] if against_controls else []
     found = _average_precision(metadata, values, [TREATMENT], [], same, difference)
     if found is None:

@@ -28,8 +28,10 @@ FEWEST_OF_PLATE = 8
 FEWEST_PEERS = 3
 #: The MAD of a plate is taken to be at least this share of the study's usual one: that of a few fields is often tiny.
 OF_USUAL = 0.5
-#: The deviations at which `Rule.least` is reached; the default of `QualitySettings`.
-AT = 6.0
+#: `Rule.least` is so many deviations of the smallest scale. A number of its own, and not the study's setting: at
+#: ``quality.deviations`` of 5, the default, the smallest difference that is flagged is five sixths of ``least``. The
+#: rules were tuned on real fields with these two numbers.
+LEAST_IS = 6.0
 #: A field without cells is flagged however far its plate's counts spread, if its plate and its peers have so many.
 SOME_CELLS = 5
 CELLS = "cells"
@@ -50,7 +52,7 @@ class Rule:
         Differences are looked at of the value itself, its logarithm to base 2, or its square root (which gives counts
         the same spread at any size).
     least : float
-        On that scale, the smallest difference that is flagged at six deviations, however alike the plate's fields are.
+        On that scale, what `LEAST_IS` deviations are at the least, however alike the plate's fields are.
     words : str
         The reason, with ``{channel}``, ``{value}`` and ``{median}``.
     """
@@ -91,7 +93,7 @@ def flag_fields(measures: pd.DataFrame, fields: pd.DataFrame, channels: tuple[st
 
     Deviations are from the median of the plate, or of all the study's fields where the plate has fewer than
     `FEWEST_OF_PLATE`, over the largest of: 1.4826 MAD of those fields; `OF_USUAL` of the median of that over the
-    study's plates; and a sixth of the rule's ``least``. A field is flagged where it lies more than
+    study's plates; and the rule's ``least`` over `LEAST_IS`. A field is flagged where it lies more than
     ``settings.deviations`` on the rule's side, and as far from the median of its peers' own deviations (over the
     peers' 1.4826 MAD, at least 1). Its peers are the fields of its treatment in other wells; where those are fewer
     than `FEWEST_PEERS`, all other fields of its treatment; where those too are, the plate decides alone.
@@ -103,11 +105,12 @@ def flag_fields(measures: pd.DataFrame, fields: pd.DataFrame, channels: tuple[st
     measures : DataFrame
         From `benchmark.images.quality.measure_quality`.
     fields : DataFrame
-        The assay's field table: which field belongs to which treatment.
+        The assay's field table, or a part of it: fields to look at, and which belongs to which treatment.
     channels : tuple of str
         The assay's.
     counts : DataFrame, optional
-        `FIELD_KEY` and ``cells``; fields that are not in it have none. Looked at where ``settings.cell_count``.
+        `FIELD_KEY` and ``cells``. Fields that are not in it were not counted, which is not the same as 0, and their
+        cells are not looked at; nor are any unless ``settings.cell_count``.
 
     Returns
     -------
@@ -123,8 +126,9 @@ def flag_fields(measures: pd.DataFrame, fields: pd.DataFrame, channels: tuple[st
         found += [_flagged(table, rule, column(rule.measure, channel), channel, settings) for rule in RULES]
     if counts is not None and settings.cell_count:
         known = counts[[*FIELD_KEY, CELLS]].astype({c: fields[c].dtype for c in FIELD_KEY})
-        table = table.merge(known, on=FIELD_KEY, how="left", validate="one_to_one").fillna({CELLS: 0.0})
-        found.append(_flagged(table, CELL_RULE, CELLS, "", settings))
+        table = table.merge(known, on=FIELD_KEY, how="inner", validate="one_to_one")
+        if len(table):
+            found.append(_flagged(table, CELL_RULE, CELLS, "", settings))
     flags = pd.DataFrame([row for rows in found for row in rows], columns=COLUMNS)
     order = flags.assign(_size=-flags["deviations"].abs()).sort_values([*FIELD_KEY, "_size", "measure"], kind="stable")
     return order.drop(columns="_size").reset_index(drop=True)
@@ -149,7 +153,7 @@ def robust_deviations(values: np.ndarray, plates: np.ndarray, least: float) -> t
     plates : ndarray, shape (n,)
         Plate of each.
     least : float
-        What six deviations are at least.
+        What `LEAST_IS` deviations are at the least.
 
     Returns
     -------
@@ -164,7 +168,7 @@ def robust_deviations(values: np.ndarray, plates: np.ndarray, least: float) -> t
     all_middle = float(np.median(values))
     all_spread = 1.4826 * float(np.median(np.abs(values - all_middle)))
     centre = np.where(few, all_middle, middle[group])
-    scale = np.maximum(np.where(few, all_spread, spread[group]), max(OF_USUAL * usual, least / AT))
+    scale = np.maximum(np.where(few, all_spread, spread[group]), max(OF_USUAL * usual, least / LEAST_IS))
     return (values - centre) / scale, centre
 
 

@@ -137,7 +137,9 @@ def choose_and_fit(
 ) -> Chosen:
     """Choose a classifier by inner cross-validation of groups (compounds), and fit it on all rows given.
 
-    Selection and preparation are fitted anew in each inner fold, so that the choice itself does not leak.
+    Selection and preparation are fitted anew in each inner fold. Where the table was corrected before, or its
+    reference cells are those of the training wells, selection, scaling and correction have seen the features (never the
+    labels) of inner test rows: the inner scores are then a little too good, the fold's own test wells are untouched.
 
     Parameters
     ----------

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +13,23 @@ import torch
 from benchmark.assays.fieldtable import Assay
 from benchmark.crops.reader import Crops, open_crops
 from benchmark.errors import MorphobenchError
+from benchmark.files import digest
 from benchmark.methods.labels import Permuted, label_frequencies, with_labels
-from benchmark.methods.runs import measured, write_fold
+from benchmark.methods.runs import REVISION, measured, write_fold
 from benchmark.methods.settings import FinetunedMethod
-from benchmark.networks.train import Trained, fine_tune, probabilities, resolve_device
-from benchmark.splits import Fold, WellKey, rows_of
+from benchmark.networks.checkpoint import Checkpoint
+from benchmark.networks.device import device_name, gpu_peak, resolve_device
+from benchmark.networks.held import hold, place
+from benchmark.networks.predict import predict
+from benchmark.networks.source import CropSource
+from benchmark.networks.train import Trained, fine_tune
+from benchmark.splits import Fold, WellKey, inner_folds, inner_groups, rows_of
 from benchmark.tables import FIELD_COLUMNS, LABEL, WELL_KEY, probability_columns
 
 #: Stands for the crop's number where a well has no crop at all.
 NO_CROP = -1
+#: One in so many training compounds, about, is held out where training is to stop early.
+INNER_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -50,36 +56,67 @@ def run_finetuned_fold(task: FinetunedFold) -> str:
 
     Wells of the fold's dose series are predicted too. A well without any crop (its tiles were empty, or no cell was
     found in it) gets one row, with the label frequencies of the training compounds; test wells of that kind are
-    counted in the facts as ``without_crops``.
+    counted in the facts as ``without_crops``. A fold that is stopped goes on from its last finished epoch.
 
     Raises
     ------
     MorphobenchError
-        The crops cannot be read, none is left to train on, or the loss is no longer finite.
+        The crops cannot be read, none is left to train on, the loss is no longer finite, or training is to stop early
+        and no compound can be held out for that.
     """
     if task.threads:
         torch.set_num_threads(task.threads)
-    device = resolve_device(task.device)
-    facts: dict[str, Any] = {"fold": task.fold.name, "device": _device_name(device)}
-    with measured(facts), _gpu_peak(device, facts):
+    device, training = resolve_device(task.device), task.method.training
+    facts: dict[str, Any] = {"fold": task.fold.name, "device": device_name(device)}
+    checkpoint = Checkpoint(task.out.with_suffix(".checkpoint"), digest([
+        task.key, task.method.model_dump(mode="json"), REVISION[task.method.kind], asdict(task.fold), task.seed]))
+    with measured(facts), gpu_peak(device, facts):
         crops = open_crops(task.crops, task.key)
         fields = with_labels(task.assay.fields, task.labels)
         labels = sorted(with_labels(task.assay.treated, task.labels)[LABEL].unique())
         train = _crops_of(crops, fields, task.fold.train)
+        where = f"fold {task.fold.name!r} of {task.method.name}"
         if not len(train):
-            raise MorphobenchError("no crop is left to train on", f"fold {task.fold.name!r} of {task.method.name}",
-                                   "See which tiles crops.* drops.")
+            raise MorphobenchError("no crop is left to train on", where, "See which tiles crops.* drops.")
         number = {label: i for i, label in enumerate(labels)}
         targets = fields[LABEL].map(number).to_numpy()[crops.field[train]].astype(np.int64)
-        trained = fine_tune(crops, train, targets, len(labels), task.method.network, task.method.training, device,
-                            task.seed)
-        test, without = _predict(task, crops, fields, labels, trained, device, task.fold.test)
-        response, _ = _predict(task, crops, fields, labels, trained, device, task.fold.response)
+        source = hold(crops, len(crops.field), device, (str(task.crops), task.key))
+        held_out = _to_stop_by(fields.loc[crops.field[train]], task.seed, where) if training.early_stopping else None
+        trained = fine_tune(source, train, targets, len(labels), task.method.network, training, device, task.seed,
+                            validation=held_out, checkpoint=checkpoint)
+        test, found = _predict(task, crops, source, fields, labels, trained, device, task.fold.test)
+        response, _ = _predict(task, crops, source, fields, labels, trained, device, task.fold.response)
+    for clock, before in zip(("seconds", "cpu_seconds"), trained.before, strict=True):
+        facts[clock] = round(facts[clock] + before, 3)  # what a stopped fold cost before counts as well
     facts |= {"losses": trained.losses, "train_accuracies": trained.accuracies, "images": trained.images,
-              "train": len(train), "without_crops": without, "weights": trained.backbone.source,
-              "weights_sha256": trained.backbone.sha256}
+              "train": len(train), "weights": trained.backbone.source, "weights_sha256": trained.backbone.sha256,
+              "crops_in": place(source), **trained.facts, **found}
     write_fold(task.out, test, task.fold, facts, response=response if task.fold.response else None)
+    checkpoint.remove()
     return task.fold.name
+
+
+def _to_stop_by(fields: pd.DataFrame, seed: int, where: str) -> np.ndarray:
+    """Which training crops training stops by: those of some compounds, whose labels others have too.
+
+    Parameters
+    ----------
+    fields : DataFrame
+        The field of each training crop; of test wells there is nothing here.
+
+    Returns
+    -------
+    ndarray
+        (N,) bool.
+    """
+    labels = fields[LABEL].to_numpy()
+    for train, test in inner_folds(inner_groups(fields).tolist(), labels.tolist(), INNER_FOLDS, seed):
+        if set(labels[test]) <= set(labels[train]):
+            held_out = np.zeros(len(fields), bool)
+            held_out[test] = True
+            return held_out
+    raise MorphobenchError("no training compound can be held out to stop by: its label would have no other", where,
+                           "Set training.early_stopping to 0.")
 
 
 def _crops_of(crops: Crops, fields: pd.DataFrame, wells: tuple[WellKey, ...]) -> np.ndarray:
@@ -87,34 +124,24 @@ def _crops_of(crops: Crops, fields: pd.DataFrame, wells: tuple[WellKey, ...]) ->
     return crops.of_fields(rows_of(fields, wells).to_numpy())
 
 
-def _predict(task: FinetunedFold, crops: Crops, fields: pd.DataFrame, labels: list[str], trained: Trained,
-             device: torch.device, wells: tuple[WellKey, ...]) -> tuple[pd.DataFrame, int]:
-    """Predictions for ``wells``, a row a crop, and how many of these wells have no crop and got one row each."""
+def _predict(task: FinetunedFold, crops: Crops, source: CropSource, fields: pd.DataFrame, labels: list[str],
+             trained: Trained, device: torch.device, wells: tuple[WellKey, ...]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Predictions for ``wells``, a row a crop; and facts: how many wells have no crop and got one row each, spread."""
     rows = _crops_of(crops, fields, wells)
     seen = fields.loc[crops.field[rows], FIELD_COLUMNS].assign(crop=crops.crop[rows].astype(int))
     p = np.zeros((0, len(labels)))
+    facts: dict[str, Any] = {}
     if len(rows):
-        p = probabilities(trained.backbone, crops, rows, device, task.method.training.bfloat16)
+        found = predict(trained.backbone, trained.snapshots, source, rows, device, task.method.training,
+                        trained.bfloat16, task.seed)
+        p = found.p
+        if found.spread is not None:
+            facts = {"spread": round(found.spread, 6), "passes": found.passes}
     first = fields.loc[rows_of(fields, wells), FIELD_COLUMNS].drop_duplicates(WELL_KEY)
     empty = first[~rows_of(first, tuple(seen[WELL_KEY].itertuples(index=False, name=None)))].assign(crop=NO_CROP)
     flat = label_frequencies(fields[rows_of(fields, task.fold.train)], labels, len(empty))
     predictions = pd.concat([seen, empty], ignore_index=True).assign(
         unit="crop", method=task.method.name, fold=task.fold.name, seed=task.seed)
     predictions[probability_columns(labels)] = np.concatenate([p, flat])
-    return predictions, len(empty)
+    return predictions, {"without_crops": len(empty), **facts}
 
-
-@contextmanager
-def _gpu_peak(device: torch.device, facts: dict[str, Any]) -> Iterator[None]:
-    """Put the most GPU memory (MiB) that the block held into ``facts``, without folds before it in this process."""
-    if device.type != "cuda":
-        yield
-        return
-    torch.cuda.init()  # PyTorch refuses to reset what has not begun
-    torch.cuda.reset_peak_memory_stats(device)
-    yield
-    facts["peak_gpu_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

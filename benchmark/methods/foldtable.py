@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from sklearn.preprocessing import StandardScaler
 
@@ -14,11 +15,10 @@ from benchmark.profiles.corrections import make_correction
 from benchmark.profiles.normalise import PlateNormaliser
 from benchmark.profiles.select import ProfileSelector
 from benchmark.profiles.settings import Correction, ProfileSettings
-from benchmark.profiles.transformers import Clip
 from benchmark.profiles.wells import feature_columns
 from benchmark.singlecells import SingleCells
 from benchmark.splits import Fold, rows_of
-from benchmark.tables import CONTROL, FIELD_COLUMNS, WELL_COLUMNS
+from benchmark.tables import BATCH, CONTROL, FIELD_COLUMNS, WELL_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ def normalised(profiles: pd.DataFrame, settings: ProfileSettings) -> pd.DataFram
 
 def selector(settings: ProfileSettings) -> ProfileSelector | None:
     """The unfitted feature selection of a profile; None where it asks for none."""
-    return ProfileSelector(settings.select, settings.correlation) if settings.select else None
+    own_units = settings.normalise == "training"  # scaled after the selection, on the training wells
+    return ProfileSelector(settings.select, settings.correlation, own_units) if settings.select else None
 
 
 def corrected(
@@ -93,7 +94,7 @@ def corrected(
     table : DataFrame
         Metadata and corrected features, the same rows.
     facts : dict
-        What the correction was fitted on; empty for ``none``.
+        What the correction was fitted on, and ``clipped``, the share of values that were.
     """
     train = rows_of(table, fold.train)
     chosen = selector(settings)
@@ -103,11 +104,14 @@ def corrected(
     values = table[features].to_numpy(float)
     if settings.normalise == "training":
         values = StandardScaler().fit(values[train.to_numpy()]).transform(values)
-    values = Clip().fit_transform(values)
+    inside = np.clip(values, -settings.clip, settings.clip) if settings.clip else values
+    clipped = float((inside != values).mean()) if settings.clip else 0.0
     metadata = table[[c for c in table.columns if c not in features]]
-    table = pd.concat([metadata, pd.DataFrame(values, columns=features, index=table.index)], axis=1)
+    table = pd.concat([metadata, pd.DataFrame(inside, columns=features, index=table.index)], axis=1)
     fitted = make_correction(correction, seed)
     control = table[CONTROL] == "negative"
-    rows = {"controls": control, "training and controls": train | control}.get(fitted.fit_on)
+    # Of a batch without training wells the controls alone say where its treated wells would lie: it is left as it is.
+    known = control & table[BATCH].isin(table.loc[train, BATCH])
+    rows = {"controls": control, "training and controls": train | known}.get(fitted.fit_on)
     fitted.fit(table if rows is None else table[rows])
-    return fitted.transform(table), dict(fitted.facts_)
+    return fitted.transform(table), dict(fitted.facts_) | {"clipped": round(clipped, 5)}

@@ -18,8 +18,9 @@ Permuted = Mapping[Hashable, str]
 def permute_labels(table: pd.DataFrame, seed: int) -> Permuted:
     """A permutation of labels over the compounds of a table, keeping how many compounds each label has.
 
-    Drawn so that as few compounds as possible keep their own label (the best of 200 draws), since those that
-    do would score above chance honestly.
+    Of 200 draws the one whose labels are the least associated with the true ones is taken (Pearson's chi-square over
+    compounds). Compounds that keep their label would score above chance honestly; and where as few as possible did, two
+    labels would simply swap their names, and a control of that kind is right throughout without any leak.
 
     Returns
     -------
@@ -31,9 +32,7 @@ def permute_labels(table: pd.DataFrame, seed: int) -> Permuted:
     if len(set(labels)) < 2:
         raise MorphobenchError("labels cannot be permuted: there is one only")
     rng = np.random.default_rng(seed)
-    draws = [rng.permutation(labels) for _ in range(DRAWS)]
-    best = min(draws, key=lambda d: int((d == labels).sum()))
-    return dict(zip(compounds, best.tolist(), strict=True))
+    return dict(zip(compounds, _unlike(labels, rng).tolist(), strict=True))
 
 
 def permute_wells(table: pd.DataFrame, seed: int) -> Permuted:
@@ -65,11 +64,15 @@ def permute_wells(table: pd.DataFrame, seed: int) -> Permuted:
     rng = np.random.default_rng(seed)
     permuted: dict[Hashable, str] = {}
     for rows in blocks:
-        labels = rows[LABEL].to_numpy()
-        draws = [rng.permutation(labels) for _ in range(DRAWS)]
-        best = min(draws, key=lambda d, own=labels: _association(own, d))  # type: ignore[misc]
+        best = _unlike(rows[LABEL].to_numpy(), rng)
         permuted |= dict(zip(rows[WELL_KEY].itertuples(index=False, name=None), best.tolist(), strict=True))
     return permuted
+
+
+def _unlike(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Of `DRAWS` permutations of labels the one that is the least associated with them."""
+    draws = [rng.permutation(labels) for _ in range(DRAWS)]
+    return min(draws, key=lambda drawn: _association(labels, drawn))
 
 
 def _association(a: np.ndarray, b: np.ndarray) -> float:

@@ -19,8 +19,8 @@ from benchmark.methods.calibration import FLOOR
 from benchmark.methods.settings import ClassifierName, ClassifierSettings
 
 #: ``plain``: prepared features. ``rotated``: turned to their principal axes, all that the training rows span, which
-#: no model of distances or with an L2 penalty notices and which is as cheap as there are rows. ``leading``: the first
-#: `AXES` of these.
+#: no model with an L2 penalty notices and which is as cheap as there are rows; of distances to other rows what lies off
+#: the span is lost, the same for every training row. ``leading``: the first `AXES` of these.
 Space = Literal["plain", "rotated", "leading"]
 AXES = 50
 

@@ -5,25 +5,30 @@ Where a fold has a dose series (`benchmark.splits.Fold.response`), its predictio
 
 from __future__ import annotations
 
+import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from benchmark import __version__
 from benchmark.errors import LeakError, MorphobenchError
 from benchmark.files import digest, read_json, safe_name, write_json, write_parquet
 from benchmark.methods.settings import MethodSettings
 from benchmark.splits import Fold, Split, WellKey
 from benchmark.tables import LABEL, TREATMENT_KEY, WELL_KEY, check_predictions, labels_of
 
+PACKAGES = ("torch", "torchvision", "timm", "scikit-learn", "pycytominer", "copairs", "harmonypy", "pandas", "numpy",
+            "h5py")
 #: Raised when a method's code changes what it predicts, so that old folds are not taken for new ones.
-REVISION = {"cell_count": 2, "baseline": 2, "profile": 4, "cnn_frozen": 3, "cnn_finetuned": 2}
+REVISION = {"cell_count": 2, "baseline": 2, "profile": 5, "cnn_frozen": 3, "cnn_finetuned": 3}
 
 
 @dataclass(frozen=True)
@@ -196,12 +201,30 @@ def fold_facts(run: RunFolder, split: Split, seeds: tuple[int, ...]) -> list[dic
     return [read_json(run.fold_path(f, s).with_suffix(".json")) for s in seeds for f in split.folds]
 
 
+def versions() -> dict[str, str]:
+    """Versions, in this process, of Python, morphobench and the packages that make the numbers."""
+    found = {"python": platform.python_version(), "morphobench": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def joined_versions(folds: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Versions that folds were run with, as each noted them: several of one package where it was changed between."""
+    noted = [fold["versions"] for fold in folds if "versions" in fold] or [versions()]
+    return {name: ", ".join(sorted({str(of.get(name, "not installed")) for of in noted})) for name in noted[0]}
+
+
 @contextmanager
 def measured(facts: dict[str, Any]) -> Iterator[None]:
-    """Put wall seconds, CPU seconds and this process's peak memory (MiB) of the block into ``facts``."""
+    """Put wall and CPU seconds of the block, this process's peak memory (MiB) and versions into ``facts``."""
     wall, cpu = time.perf_counter(), time.process_time()
     yield
     facts["seconds"] = round(time.perf_counter() - wall, 3)
     facts["cpu_seconds"] = round(time.process_time() - cpu, 3)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     facts["peak_mib"] = round(peak / (1024**2 if sys.platform == "darwin" else 1024))
+    facts["versions"] = versions()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from benchmark.crops.settings import CropSettings
-from benchmark.networks.settings import NetworkSettings, TrainingSettings
+from benchmark.networks.presets import resolved
+from benchmark.networks.settings import MCNN, MIL, NetworkSettings, TrainingSettings
 from benchmark.profiles.settings import ProfileSettings
 from benchmark.settings import Settings
 
@@ -98,14 +99,37 @@ class FrozenMethod(_Method):
     channels: Literal["together", "separately"] = "separately"
     classifier: ClassifierSettings = ClassifierSettings(candidates=("logistic_regression",))
 
+    @model_validator(mode="after")
+    def _pretrained(self) -> FrozenMethod:
+        if self.network.backbone in (MCNN, MIL):
+            raise ValueError(f"{self.network.backbone} has no frozen features: its layers are learnt. Use "
+                             "kind: cnn_finetuned, or another backbone")
+        return self
+
 
 class FinetunedMethod(_Method):
-    """The pretrained network fine-tuned on a fold's training crops."""
+    """The pretrained network fine-tuned on a fold's training crops.
+
+    ``training`` holds every setting as it is used: what the study does not give comes from the preset.
+    """
 
     kind: Literal["cnn_finetuned"]
     network: NetworkSettings = NetworkSettings()
     crops: CropSettings = CropSettings()
     training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="after")
+    def _drops_out(self) -> FinetunedMethod:
+        if self.network.backbone in (MCNN, MIL) and (self.training.dropout or self.training.mc_dropout):
+            raise ValueError(f"{self.network.backbone} has no dropout before its classifier: leave training.dropout "
+                             "and training.mc_dropout out")
+        return self
+
+    @field_validator("training")
+    @classmethod
+    def _resolved(cls, value: TrainingSettings, info: ValidationInfo) -> TrainingSettings:
+        network = info.data.get("network")  # absent where it is itself at fault, and said to be
+        return value if network is None else resolved(value, network.backbone)
 
 
 MethodSettings = Annotated[

@@ -30,13 +30,15 @@ CORRECTIONS = {
 }
 
 
-def profile_words(p: ProfileSettings, imaged: bool = True) -> str:
+def profile_words(p: ProfileSettings, imaged: bool = True, cut: bool = False) -> str:
     """How a profile is made, in a phrase.
 
     Parameters
     ----------
     imaged : bool
         Features are measured on images here, not brought along as profiles.
+    cut : bool
+        Whether values beyond ``p.clip`` are cut: before a correction, and for the nearest treatment.
     """
     how = {"controls": f"normalised per plate to its negative controls ({p.method})",
            "plate": f"normalised per plate to all its {p.unit}s ({p.method})",
@@ -50,6 +52,7 @@ def profile_words(p: ProfileSettings, imaged: bool = True) -> str:
     if p.aggregate in REFERRING:
         text += {"controls": " (reference: negative controls)", "training": " (reference: training wells)"}[p.reference]
     text += f", {'single cells ' if p.level == 'cells' else ''}{how}"
+    text += f", cut at ±{p.clip:g}" if cut and p.clip else ""
     return text + (f", {CORRECTIONS[p.correction]}" if p.correction != "none" else "")
 
 
@@ -69,20 +72,46 @@ def summary(method: MethodSettings, wells_permuted: bool = False, imaged: bool =
     elif isinstance(method, BaselineMethod):
         text = BASELINES[method.feature]
     elif isinstance(method, ProfileMethod):
-        text = profile_words(method.profile, imaged)
+        cut = method.decision == "nearest" or method.profile.correction != "none"
+        text = profile_words(method.profile, imaged, cut)
     elif isinstance(method, FrozenMethod):
-        text = (f"pooled features of {method.network.backbone} as pretrained, channels {method.channels}, "
+        start = "with random weights" if method.network.scratch else "as pretrained"
+        text = (f"pooled features of {method.network.backbone} {start}, channels {method.channels}, "
                 f"crops {method.crops.summary}, averaged over each field")
     else:
-        t = method.training
-        views = "" if t.augmentation == "standard" else f", augmentation {t.augmentation}"
-        text = (f"{method.network.backbone} fine-tuned in all layers on the training wells' crops "
-                f"({method.crops.summary}; {t.epochs} epochs, batch {t.batch}, peak rate {t.learning_rate:g}{views})")
+        text = training_words(method)
     if isinstance(method, CNN) and method.network.normalisation == "none":
         text += "; values 0 to 255 as they are, without ImageNet scaling"
     text += _decision(method, wells_permuted)
     over = "between the wells of each compound" if wells_permuted else "between compounds"
     return text + (f"; labels permuted {over}" if method.labels == "permuted" else "")
+
+
+def training_words(method: FinetunedMethod) -> str:
+    """How a network is trained and predicted with, in a sentence."""
+    t = method.training
+    how = {"full": "fine-tuned in all layers", "scratch": "trained from random weights",
+           "head": "fine-tuned in its head",
+           "frozen": "as pretrained under a new classifier layer, which alone is trained"}
+    learnt = how.get(t.learn) or f"fine-tuned from {t.learn.removeprefix('from:')} on"
+    rate = "peak rate" if t.schedule == "cosine" else "rate"
+    said = [method.crops.summary, f"{t.epochs} epochs, batch {t.batch}, {rate} {t.learning_rate:g}"]
+    if t.preset != "modern":
+        said.append(f"preset {t.preset}")
+    said += [words for words, there in (
+        (f"optimiser {t.optimizer.upper()}", t.optimizer != "adamw"),
+        (f"augmentation {t.augmentation}", t.augmentation != "standard"),
+        (f"layer decay {t.layer_decay:g}", t.layer_decay < 1),
+        (t.mix, t.mix != "none"),
+        (f"weights averaged ({t.average.upper()})", t.average != "none"),
+        ("stopped early by held-out training compounds", t.early_stopping > 0),
+        (f"{t.snapshots} snapshots averaged", t.snapshots > 1),
+        ("8 views averaged", t.tta),
+        (f"{t.mc_dropout} passes with dropout averaged", t.mc_dropout > 0),
+    ) if there]
+    if method.network.scratch:
+        learnt = how["scratch"]
+    return f"{method.network.summary} {learnt} on the training wells' crops ({'; '.join(said)})"
 
 
 def _decision(method: MethodSettings, wells_permuted: bool) -> str:

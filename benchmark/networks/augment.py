@@ -1,17 +1,22 @@
 """Augmentation of a batch on its own device, each crop with its own draw.
 
 torchvision's v2 transforms draw once a batch; crops of one batch must not share a view, so the few
-operations needed are written on batched tensors here.
+operations needed are written on batched tensors here. What is drawn is drawn for a whole epoch at once, on the CPU:
+a seed gives the same draws on every device, and a GPU waits for none of them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from itertools import repeat
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import avg_pool2d, pad
 
+from benchmark.networks.device import moved
 from benchmark.networks.settings import TrainingSettings
 
 #: What each channel of each crop is multiplied by in Kensert et al. 2019, with equal chance: one half keep theirs.
@@ -30,156 +35,190 @@ def scaled(batch: Tensor) -> Tensor:
     return batch.float() / full_scale(batch)
 
 
-def dihedral(batch: Tensor, views: Tensor) -> Tensor:
-    """Turn each crop by one of the 8 symmetries of the square.
+@dataclass(frozen=True)
+class Draws:
+    """What is drawn for N crops of C channels; None is not done.
 
-    Parameters
+    Attributes
     ----------
-    batch : Tensor
-        (N, C, S, S), any dtype.
     views : Tensor
-        (N,) integers 0…7, on the CPU: ``view % 4`` quarter turns, then a left-right flip from 4 on.
+        (N,) int64, see `dihedral`.
+    factors, shifts : Tensor
+        (N, C) float32: what each channel is multiplied by, and what is then added, of full scale.
+    blurred, noisy : Tensor
+        (N,) bool: which crops are blurred, and which get noise.
     """
-    if batch.dtype == torch.uint16:  # PyTorch moves 16-bit values only if they have a sign; which is never looked at
-        return dihedral(batch.view(torch.int16), views).view(torch.uint16)
-    out = torch.empty_like(batch)
-    # One crop after the other: four times as fast on a CPU as gathering and scattering the crops of each view.
-    for crop, into, view in zip(batch, out, views.tolist(), strict=True):
-        into.copy_(_turn(crop, view))
-    return out
+
+    views: Tensor | None = None
+    factors: Tensor | None = None
+    shifts: Tensor | None = None
+    blurred: Tensor | None = None
+    noisy: Tensor | None = None
+
+    def to(self, device: torch.device) -> Draws:
+        """On a device, moved without waiting."""
+        return replace(self, **{f.name: moved(value, device) for f in fields(self)
+                                if (value := getattr(self, f.name)) is not None})
+
+    def part(self, start: int, stop: int) -> Draws:
+        """Of some of the crops."""
+        return replace(self, **{f.name: value[start:stop] for f in fields(self)
+                                if (value := getattr(self, f.name)) is not None})
 
 
-def _turn(crop: Tensor, view: int) -> Tensor:
-    """One of `dihedral`'s views of one (C, S, S) crop; not contiguous."""
-    turned = torch.rot90(crop, view % 4, (1, 2))
-    return turned.flip(2) if view >= 4 else turned
-
-
-def augment(batch: Tensor, settings: TrainingSettings, generator: Generator) -> Tensor:
-    """A batch as the network is to see it in training: the settings' augmentation, each crop with its own draw.
+def draw(settings: TrainingSettings, n: int, channels: int, generator: Generator) -> Draws:
+    """Draw the settings' augmentation for ``n`` crops, all but the noise.
 
     Parameters
     ----------
-    batch : Tensor
-        (N, C, S, S) uint8 or uint16.
     generator : Generator
         On the CPU.
 
     Returns
     -------
-    Tensor
-        (N, C, S, S) float32 in 0…1.
+    Draws
+        On the CPU.
     """
-    if settings.augmentation == "kensert2019":
-        return kensert2019(batch, draw_kensert(batch, generator))
     if settings.augmentation == "none":
-        return scaled(batch)
-    return standard(batch, settings.gain, settings.offset, generator)
+        return Draws()
+    views = torch.randint(8, (n,), generator=generator)
+    if settings.augmentation == "standard":
+        gains = 1 + settings.gain * (2 * torch.rand(n, channels, generator=generator) - 1)
+        return Draws(views, gains, settings.offset * (2 * torch.rand(n, channels, generator=generator) - 1))
+    chosen = torch.randint(len(KENSERT_FACTORS), (n, channels), generator=generator)
+    blurred, noisy = (torch.randint(2, (n,), generator=generator).bool() for _ in range(2))
+    return Draws(views, torch.tensor(KENSERT_FACTORS)[chosen], None, blurred, noisy)
 
 
-def standard(batch: Tensor, gain: float, offset: float, generator: Generator) -> Tensor:
-    """A random dihedral view and a random gain and offset for each channel of each crop.
+def augment(batch: Tensor, draws: Draws, noise: Generator | None = None) -> Tensor:
+    """A batch as the network is to see it in training, each crop with its own draw.
 
     Parameters
     ----------
     batch : Tensor
         (N, C, S, S) uint8 or uint16.
-    gain, offset : float
-        Factors are uniform in 1 ± gain; shifts uniform in ± offset of full scale.
-    generator : Generator
-        On the CPU, so that a seed gives the same draws on every device.
+    draws : Draws
+        For these crops, on their device.
+    noise : Generator
+        On the batch's device; draws noise where ``draws`` asks for it: the same seed gives the same on the same device.
 
     Returns
     -------
     Tensor
         (N, C, S, S) float32 in 0…1.
     """
-    n, c = batch.shape[:2]
-    views = torch.randint(8, (n,), generator=generator)
-    gains = 1 + gain * (2 * torch.rand(n, c, 1, 1, generator=generator) - 1)
-    shifts = offset * (2 * torch.rand(n, c, 1, 1, generator=generator) - 1)
-    turned = scaled(dihedral(batch, views))
-    return turned.mul_(gains.to(batch.device)).add_(shifts.to(batch.device)).clamp_(0, 1)
+    if draws.views is None:
+        return scaled(batch)
+    on_cpu = batch.device.type == "cpu"
+    if draws.noisy is None:
+        return one_by_one(batch, draws) if on_cpu else at_once(batch, draws)
+    assert noise is not None
+    if on_cpu:
+        drawn = (torch.randn(batch.shape[1:], generator=noise) for _ in repeat(None))
+        return one_by_one(batch, draws, drawn)
+    return at_once(batch, draws, torch.randn(batch.shape, device=batch.device, generator=noise))
 
 
-@dataclass(frozen=True)
-class KensertDraws:
-    """What is drawn for N crops of C channels.
+def one_by_one(batch: Tensor, draws: Draws, noise: Iterator[Tensor] | None = None) -> Tensor:
+    """Augment crop by crop, as a CPU is fastest at.
 
-    Attributes
-    ----------
-    views : Tensor
-        (N,) int64, on the CPU, see `dihedral`.
-    factors : Tensor
-        (N, C) float32, on the batch's device.
-    blurred, noisy : Tensor
-        (N,) bool, on the CPU: which crops are blurred, and which get noise.
-    noise : Tensor
-        (number of noisy crops, C, S, S) float32, standard normal, on the batch's device.
-    """
-
-    views: Tensor
-    factors: Tensor
-    blurred: Tensor
-    noisy: Tensor
-    noise: Tensor
-
-
-def draw_kensert(batch: Tensor, generator: Generator) -> KensertDraws:
-    """Draw for a batch. All but the noise is drawn on the CPU, so a seed gives the same on every device.
-
-    The noise of a batch on the CPU is drawn there too; on another device it is drawn by that device, from a seed
-    that ``generator`` gives: the same seed gives the same noise on the same device. Every value is drawn anew.
-    """
-    n, c = batch.shape[:2]
-    views = torch.randint(8, (n,), generator=generator)
-    factors = torch.tensor(KENSERT_FACTORS)[torch.randint(len(KENSERT_FACTORS), (n, c), generator=generator)]
-    blurred, noisy = (torch.randint(2, (n,), generator=generator).bool() for _ in range(2))
-    shape = (int(noisy.sum()), *batch.shape[1:])
-    if batch.device.type == "cpu":
-        noise = torch.randn(shape, generator=generator)
-    else:
-        seed = int(torch.randint(2**62, (1,), generator=generator))
-        noise = torch.randn(shape, device=batch.device, generator=Generator(batch.device).manual_seed(seed))
-    return KensertDraws(views, factors.to(batch.device), blurred, noisy, noise)
-
-
-def kensert2019(batch: Tensor, draws: KensertDraws) -> Tensor:
-    """The whole augmentation of Kensert et al. 2019 (SLAS Discovery 24:466), as their code has it.
-
-    ``img_preprocess`` and ``noisy`` of their `model_utils_bbbc021.py`, in their order: one of the 8 views of the
-    square; each channel times 1 (half the time), 0.75 or 1.25; with chance 1/2 the mean over 3 × 3 pixels
+    With ``blurred`` and ``noisy`` this is the whole augmentation of Kensert et al. 2019 (SLAS Discovery 24:466), as
+    their code has it: ``img_preprocess`` and ``noisy`` of their `model_utils_bbbc021.py`, in their order: one of the 8
+    views of the square; each channel times 1 (half the time), 0.75 or 1.25; with chance 1/2 the mean over 3 × 3 pixels
     (``cv2.blur``, the border mirrored without its edge); with chance 1/2 Gaussian noise of variance 50; and only then
     clipped to 0…255. Variance and bounds are meant on the scale 0…255; here that scale is 0…1.
 
     Parameters
     ----------
-    batch : Tensor
-        (N, C, S, S) uint8 or uint16.
-    draws : KensertDraws
-        From `draw_kensert`.
+    noise : iterator of Tensor
+        (C, S, S) float32, standard normal: one for each noisy crop.
 
     Returns
     -------
     Tensor
         (N, C, S, S) float32 in 0…1.
     """
+    assert draws.views is not None and draws.factors is not None
     factors = (draws.factors / full_scale(batch))[:, :, None, None]
     out = torch.empty(batch.shape, device=batch.device)
-    noise = iter(draws.noise)
     crops = batch.view(torch.int16) if batch.dtype == torch.uint16 else batch
+    blurred, noisy = ([False] * len(batch) if t is None else t.tolist() for t in (draws.blurred, draws.noisy))
     # One crop after the other, so that it stays in a CPU's cache from the first step to the last: 1.7 times as fast
     # as each step over the whole batch.
-    for i, (view, blurred, noisy) in enumerate(zip(*(t.tolist() for t in (draws.views, draws.blurred, draws.noisy)),
-                                                   strict=True)):
+    for i, view in enumerate(draws.views.tolist()):
         turned = _turn(crops[i], view).contiguous().view(batch.dtype).float()
-        if blurred:
+        if blurred[i]:
             _mean_3x3(turned.mul_(factors[i]), out[i])
         else:
             torch.mul(turned, factors[i], out=out[i])
-        if noisy:
+        if noisy[i]:
+            assert noise is not None
             out[i].add_(next(noise), alpha=KENSERT_VARIANCE**0.5 / 255)
+    if draws.shifts is not None:
+        out.add_(draws.shifts[:, :, None, None])
     return out.clamp_(0, 1)
+
+
+def at_once(batch: Tensor, draws: Draws, noise: Tensor | None = None) -> Tensor:
+    """What `one_by_one` gives, by operations on the whole batch, as a GPU is fastest at.
+
+    Parameters
+    ----------
+    noise : Tensor
+        (N, C, S, S) float32, standard normal; that of crops that are not noisy is not used.
+    """
+    assert draws.views is not None and draws.factors is not None
+    out = gathered_views(batch, draws.views).float() * (draws.factors / full_scale(batch))[:, :, None, None]
+    if draws.blurred is not None:
+        mean = avg_pool2d(pad(out, (1, 1, 1, 1), mode="reflect"), 3, stride=1)
+        out = torch.where(draws.blurred[:, None, None, None], mean, out)
+    if draws.noisy is not None:
+        assert noise is not None
+        out += noise * (draws.noisy * (KENSERT_VARIANCE**0.5 / 255))[:, None, None, None]
+    if draws.shifts is not None:
+        out += draws.shifts[:, :, None, None]
+    return out.clamp_(0, 1)
+
+
+def dihedral(batch: Tensor, view: int) -> Tensor:
+    """All crops of a batch (N, C, S, S) turned by one of the 8 symmetries of the square.
+
+    Parameters
+    ----------
+    view : int
+        0…7: ``view % 4`` quarter turns, then a left-right flip from 4 on.
+    """
+    turned = torch.rot90(batch, view % 4, (2, 3))
+    return turned.flip(3) if view >= 4 else turned
+
+
+def gathered_views(batch: Tensor, views: Tensor) -> Tensor:
+    """Turn each crop by its own view (see `dihedral`), by gathering its pixels.
+
+    Parameters
+    ----------
+    batch : Tensor
+        (N, C, S, S) uint8 or uint16.
+    views : Tensor
+        (N,) integers 0…7, on the batch's device.
+    """
+    if batch.dtype == torch.uint16:  # PyTorch gathers 16-bit values only if they have a sign; which is never looked at
+        return gathered_views(batch.view(torch.int16), views).view(torch.uint16)
+    flat = batch.flatten(2)
+    where = _sources(batch.shape[2], batch.device)[views][:, None]
+    return flat.gather(2, where.expand(flat.shape)).view(batch.shape)
+
+
+@lru_cache(maxsize=4)
+def _sources(size: int, device: torch.device) -> Tensor:
+    """Which pixel each pixel of each view comes from: (8, size²) int64."""
+    pixels = torch.arange(size * size).view(1, 1, size, size)
+    return torch.cat([dihedral(pixels, view).flatten(1) for view in range(8)]).to(device)
+
+
+def _turn(crop: Tensor, view: int) -> Tensor:
+    """One of `dihedral`'s views of one (C, S, S) crop; not contiguous."""
+    return dihedral(crop[None], view)[0]
 
 
 def _mean_3x3(planes: Tensor, out: Tensor) -> None:

@@ -13,9 +13,9 @@ import torch
 from benchmark.assays.fieldtable import Assay
 from benchmark.crops.reader import Crops
 from benchmark.errors import MorphobenchError
+from benchmark.networks.predict import outputs
 from benchmark.networks.settings import NetworkSettings
 from benchmark.networks.source import CropSource
-from benchmark.networks.train import outputs
 from benchmark.networks.weights import Backbone, load_backbone
 from benchmark.tables import FIELD_COLUMNS
 

@@ -1,21 +1,34 @@
-"""The training loop, top to bottom, and prediction. One path for every device."""
+"""The training loop, top to bottom. One path for every device."""
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Generator
+import time
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor
 from torch.nn.functional import cross_entropy
 
 from benchmark.errors import MorphobenchError
-from benchmark.networks.augment import augment, scaled
+from benchmark.networks.augment import augment, draw, scaled
+from benchmark.networks.averaging import RECALIBRATION_CROPS, averaged_model, recalibrate
+from benchmark.networks.checkpoint import Checkpoint
+from benchmark.networks.device import moved
+from benchmark.networks.held import in_order
+from benchmark.networks.learn import freeze, start_of, train_mode
+from benchmark.networks.mixing import draw_mix, mixed
+from benchmark.networks.predict import run_model
+from benchmark.networks.presets import resolved
+from benchmark.networks.schedule import averaged_from, rate_factor
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
-from benchmark.networks.source import CropSource, read_ahead
+from benchmark.networks.source import CropSource
+from benchmark.networks.step import Stepper, class_weights, faster_in_bfloat16, forward, make_optimizer, on_device
 from benchmark.networks.weights import Backbone, load_backbone
 
 
@@ -23,63 +36,42 @@ from benchmark.networks.weights import Backbone, load_backbone
 class Trained:
     """A fine-tuned network and what its training looked like.
 
-    ``losses`` and ``accuracies`` hold one mean over the training crops an epoch (augmented views, as seen
-    while training).
+    Attributes
+    ----------
+    losses, accuracies : tuple of float
+        A mean over the training crops an epoch (augmented views, as seen while training).
+    images : int
+        Crops shown in all.
+    snapshots : tuple of state dicts
+        Where several were asked for: the networks at the ends of the cycles, on the CPU.
+    bfloat16 : bool
+        Whether a CPU computed in bfloat16, and predicts so.
+    facts : dict
+        What else was decided on the way, to be noted with the fold.
+    before : (float, float)
+        Wall and CPU seconds of training before it was stopped and went on; 0 where it never was.
     """
 
     backbone: Backbone
     losses: tuple[float, ...]
     accuracies: tuple[float, ...]
     images: int
+    snapshots: tuple[dict[str, Tensor], ...] = ()
+    bfloat16: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
+    before: tuple[float, float] = (0.0, 0.0)
 
 
-def resolve_device(device: str) -> torch.device:
-    """``auto`` is a CUDA GPU if there is one, else the CPU; anything else is PyTorch's name of a device."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise MorphobenchError(f"{device!r} is no device", "DEVICE", "Use auto, cpu or cuda.") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise MorphobenchError("PyTorch finds no CUDA GPU here", f"device {device}", "Use DEVICE=cpu, or auto.")
-    return chosen
+@dataclass
+class _State:
+    """What changes from epoch to epoch beside the network: saved and read again with it."""
 
-
-def class_weights(targets: Tensor, classes: int) -> Tensor:
-    """Balanced weights n / (classes x count), from the training crops given; 0 for an absent class."""
-    counts = torch.bincount(targets, minlength=classes).float()
-    return torch.where(counts > 0, len(targets) / (classes * counts.clamp(min=1)), 0.0)
-
-
-def one_cycle(step: int, steps: int, warmup: float) -> float:
-    """Factor on the peak learning rate: linear warm-up, then cosine decay to zero (Loshchilov & Hutter 2017)."""
-    rise = max(1, round(warmup * steps))
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
-
-
-def _forward(backbone: Backbone, pixels: Tensor, bfloat16: bool) -> Tensor:
-    """Normalise pixels in 0…1 and run the model; float32 outputs."""
-    device = pixels.device
-    mean, std = backbone.mean.to(device).view(1, -1, 1, 1), backbone.std.to(device).view(1, -1, 1, 1)
-    pixels = ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16 or device.type == "cuda"):
-        return backbone.model(pixels).float()
-
-
-def _parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[str, object]]:
-    """Classifier at its own rate; no weight decay on biases and normalisation."""
-    head = {id(p) for p in model.get_classifier().parameters()}  # type: ignore[operator]
-    groups: dict[tuple[bool, bool], list[Tensor]] = {}
-    for parameter in model.parameters():
-        groups.setdefault((id(parameter) in head, parameter.ndim > 1), []).append(parameter)
-    return [
-        {"params": parameters, "peak": settings.learning_rate * (settings.head_rate if is_head else 1),
-         "weight_decay": settings.weight_decay if decays else 0.0}
-        for (is_head, decays), parameters in groups.items()
-    ]
+    epoch: int = 0
+    losses: list[float] = field(default_factory=list)
+    accuracies: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    snapshots: list[dict[str, Tensor]] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
 
 
 def fine_tune(
@@ -92,10 +84,14 @@ def fine_tune(
     device: torch.device,
     seed: int,
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
+    validation: np.ndarray | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Trained:
-    """Fine-tune all layers on training crops. There is no validation set and no early stopping.
+    """Fine-tune a network on training crops, as ``settings`` say.
 
-    Crops are read batch by batch, the next while the device computes; no more than a few batches are ever held.
+    Crops that are not held in memory are read batch by batch, the next while the device computes. All draws of an epoch
+    are made on the CPU at its start, from the seed and the epoch's number alone; losses are read at its end. So an
+    epoch hangs on nothing but the state before it, and a killed training goes on to what it would have come to.
 
     Parameters
     ----------
@@ -107,6 +103,10 @@ def fine_tune(
         (N,) int64 class numbers, aligned with ``rows``.
     seed : int
         Sets the classifier's start, the crop order, the augmentation and dropout.
+    validation : ndarray, optional
+        (N,) bool: crops to stop early by. They are not trained on, and nothing is fitted on them.
+    checkpoint : Checkpoint, optional
+        Written after each epoch, and gone on from where it is this training's. The caller removes it.
 
     Returns
     -------
@@ -116,85 +116,191 @@ def fine_tune(
     Raises
     ------
     MorphobenchError
-        The loss is no longer finite, or weights or crops cannot be read.
+        The loss is no longer finite, memory does not suffice, or weights or crops cannot be read.
+    ValueError
+        Settings contradict each other; or ``early_stopping`` has nothing to stop by.
     """
-    backbone = load_backbone(network, source.shape[0], classes, seed)
-    model = backbone.model.to(device).train()
-    labels = torch.from_numpy(targets)
-    weights = class_weights(labels, classes).to(device)
-    optimizer = torch.optim.AdamW(_parameter_groups(model, settings), lr=settings.learning_rate)
-    generator = torch.Generator().manual_seed(seed)
-    torch.manual_seed(seed)  # dropout and drop-path draw from the global generator
-    per_epoch = max(1, len(rows) // settings.batch)
-    losses, accuracies = [], []
-    for epoch in range(settings.epochs):
-        total, right, seen = 0.0, 0, 0
+    settings = resolved(settings, network.backbone)
+    if settings.early_stopping and (validation is None or validation.all() or not validation.any()):
+        raise ValueError("early_stopping needs crops to stop by, and crops to train on")
+    held_out = np.zeros(len(rows), bool) if validation is None or not settings.early_stopping else validation
+    backbone = on_device(load_backbone(start_of(network, settings), source.shape[0], classes, seed, settings.dropout),
+                         device)
+    if checkpoint is not None:
+        data = [hashlib.sha256(np.ascontiguousarray(a).tobytes()).hexdigest() for a in (rows, targets, held_out)]
+        checkpoint = checkpoint.narrowed(settings.model_dump(mode="json"), network.model_dump(mode="json"),
+                                         backbone.sha256, data, classes, seed, device.type, torch.__version__)
+    training = _Training(backbone, source, rows, targets, held_out, classes, settings, device, seed, checkpoint)
+    return training.run(on_epoch)
+
+
+def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A copy of a state dict, on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+
+
+def _clocks() -> tuple[float, float]:
+    """Wall and CPU seconds of this process."""
+    return time.perf_counter(), time.process_time()
+
+
+class _Training:
+    """The state of one call of `fine_tune`."""
+
+    def __init__(self, backbone: Backbone, source: CropSource, rows: np.ndarray, targets: np.ndarray,
+                 held_out: np.ndarray, classes: int, settings: TrainingSettings, device: torch.device, seed: int,
+                 checkpoint: Checkpoint | None) -> None:
+        self.backbone, self.source, self.settings, self.device, self.seed = backbone, source, settings, device, seed
+        self.rows, self.labels = rows[~held_out], torch.from_numpy(targets[~held_out])
+        self.validation = rows[held_out], torch.from_numpy(targets[held_out])
+        self.checkpoint, self.state = checkpoint, _State()
+        freeze(backbone.model, settings.learn)
+        self.per_epoch = max(1, len(self.rows) // settings.batch)
+        saved = checkpoint.load(device) if checkpoint else None
+        if saved:
+            bfloat16 = bool(saved["bfloat16"])  # measured again, it might come out differently
+        elif settings.bfloat16 == "auto":
+            bfloat16 = device.type == "cpu" and faster_in_bfloat16(backbone, source.shape, settings.batch)
+        else:
+            bfloat16 = settings.bfloat16
+        self.weights = class_weights(self.labels, classes)
+        self.stepper = Stepper(backbone, make_optimizer(backbone.model, settings, device), self.weights.to(device),
+                               settings, bfloat16)
+        self.averaged = averaged_model(backbone.model, settings)
+        self.before, self.started = (0.0, 0.0), _clocks()
+        if saved:
+            self._restore(saved)
+
+    def run(self, on_epoch: Callable[[int, float], None]) -> Trained:
+        s, state = self.settings, self.state
+        while state.epoch < s.epochs and not self._stopped():
+            loss, accuracy = self._epoch(state.epoch)
+            state.losses.append(loss)
+            state.accuracies.append(accuracy)
+            self._after_epoch(state.epoch)
+            state.epoch += 1
+            if self.checkpoint:
+                self.checkpoint.save(self._saved())
+            on_epoch(state.epoch - 1, loss)
+        self._finish()
+        return Trained(self.backbone, tuple(state.losses), tuple(state.accuracies), state.epoch * len(self.rows),
+                       tuple(state.snapshots), self.stepper.bfloat16, self._facts(), self.before)
+
+    def _epoch(self, epoch: int) -> tuple[float, float]:
+        """One pass over the training crops: mean loss, and share that were right."""
+        s, device, n = self.settings, self.device, len(self.rows)
+        generator = self._generator(epoch)
+        order = torch.randperm(n, generator=generator)
+        draws = draw(s, n, self.source.shape[0], generator).to(device)
+        mix = draw_mix(s, n, self.source.shape[1], generator)
+        mix = None if mix is None else mix.to(device)
+        noise = Generator(device).manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))  # dropout and drop-path draw from there
+        goals = moved(self.labels[order], device)
         # The last, short batch is spread over the others, so that batch normalisation never sees one crop.
-        batches = torch.randperm(len(rows), generator=generator).tensor_split(per_epoch)
-        with closing(read_ahead(source, (rows[b.numpy()] for b in batches), device)) as read:
-            for i, (batch, pixels) in enumerate(zip(batches, read, strict=True)):
-                factor = one_cycle(epoch * per_epoch + i, settings.epochs * per_epoch, settings.warmup)
-                for group in optimizer.param_groups:
-                    group["lr"] = group["peak"] * factor
-                goal = labels[batch].to(device)
-                scores = _forward(backbone, augment(pixels, settings, generator), settings.bfloat16)
-                loss = cross_entropy(scores, goal, weights, label_smoothing=settings.label_smoothing)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                total += float(loss.detach()) * len(batch)
-                right += int((scores.detach().argmax(1) == goal).sum())
-                seen += len(batch)
+        sizes = [len(part) for part in order.tensor_split(self.per_epoch)]
+        sums = torch.zeros(2, device=device)
+        train_mode(self.backbone.model)
+        start = 0
+        with closing(in_order(self.source, self.rows[order.numpy()], sizes, device)) as read:
+            for i, (size, pixels) in enumerate(zip(sizes, read, strict=True)):
+                here = slice(start, start + size)
+                crops = augment(pixels, draws.part(here.start, here.stop), noise)
+                part = None if mix is None else mix.part(here.start, here.stop)
+                if part is not None:
+                    crops = mixed(crops, part)
+                factor = rate_factor(s, epoch * self.per_epoch + i, self.per_epoch)
+                sums += self.stepper(crops, goals[here], None if part is None else part.shares, factor)
+                if self.averaged is not None and s.average == "ema":
+                    self.averaged.update_parameters(self.backbone.model)
+                start += size
+        total, right = sums.tolist()
         if not math.isfinite(total):
             raise MorphobenchError("the training loss is no longer finite", f"epoch {epoch + 1}",
                                    "Lower training.learning_rate.")
-        losses.append(total / seen)
-        accuracies.append(right / seen)
-        on_epoch(epoch, losses[-1])
-    return Trained(backbone, tuple(losses), tuple(accuracies), settings.epochs * len(rows))
+        return total / n, right / n
 
+    def _after_epoch(self, epoch: int) -> None:
+        """Averages, snapshots and validation at the end of an epoch."""
+        s, state = self.settings, self.state
+        if self.averaged is not None and s.average == "swa" and epoch >= averaged_from(s):
+            self.averaged.update_parameters(self.backbone.model)
+        if s.snapshots > 1 and (epoch + 1) % (s.epochs // s.snapshots) == 0:
+            self._recalibrate()
+            state.snapshots.append(self._copy())
+        if s.early_stopping:
+            self._recalibrate()
+            rows, labels = self.validation
+            scores = torch.from_numpy(run_model(self.backbone, self.source, rows, self.device, self.stepper.bfloat16))
+            state.validation.append(float(cross_entropy(scores, labels, self.weights)))
+            if state.validation[-1] <= min(state.validation):
+                state.best = self._copy()
 
-def outputs(backbone: Backbone, source: CropSource, rows: np.ndarray, device: torch.device, bfloat16: bool = False,
-            batch: int = 64, separately: bool = False) -> Generator[np.ndarray, None, None]:
-    """Outputs of the network in evaluation mode, batch by batch in the order of ``rows``.
+    def _stopped(self) -> bool:
+        """Whether the loss on held-out compounds was last smallest too long ago."""
+        losses, patience = self.state.validation, self.settings.early_stopping
+        return bool(losses) and patience > 0 and len(losses) - 1 - int(np.argmin(losses)) >= patience
 
-    Parameters
-    ----------
-    separately : bool
-        Each channel is passed alone, as grey over the network's three colours, and what comes out is joined.
+    def _finish(self) -> None:
+        """Put what is predicted with into the network."""
+        if self.state.snapshots:
+            return  # each has its statistics
+        if self.state.best:
+            self.backbone.model.load_state_dict(self.state.best)
+            return
+        if self.averaged is not None:
+            self.backbone.model.load_state_dict(self.averaged.module.state_dict())
+        self._recalibrate()
 
-    Yields
-    ------
-    ndarray
-        (n, K) or (n, C * K) float32 with n ≤ ``batch``.
-    """
-    backbone.model.to(device).eval()
-    parts = (rows[start : start + batch] for start in range(0, len(rows), batch))
-    with closing(read_ahead(source, parts, device)) as read:
-        for pixels in read:
-            with torch.inference_mode():  # not across the yield: the caller's own work is none of its business
-                part = scaled(pixels)
-                views = [c.repeat(1, 3, 1, 1) for c in part.split(1, dim=1)] if separately else [part]
-                out = torch.cat([_forward(backbone, view, bfloat16) for view in views], dim=1).cpu().numpy()
-            yield out
+    def _recalibrate(self) -> None:
+        """Statistics of batch normalisation over training crops as they are, where the settings ask for it."""
+        s, device = self.settings, self.device
+        if not s.recalibrate and s.average == "none":
+            return
+        chosen = torch.randperm(len(self.rows), generator=self._generator(-1))[:RECALIBRATION_CROPS].numpy()
+        sizes = [len(part) for part in np.array_split(chosen, max(1, len(chosen) // s.batch))]
+        with closing(in_order(self.source, self.rows[chosen], sizes, device)) as read:
+            recalibrate(self.backbone.model, read,
+                        lambda pixels: forward(self.backbone, scaled(pixels), self.stepper.bfloat16))
 
+    def _generator(self, epoch: int) -> Generator:
+        """Of all draws of an epoch: the seed and the epoch set it, whatever was drawn before."""
+        number = hashlib.sha256(f"{self.seed} {epoch}".encode()).digest()[:7]
+        return Generator().manual_seed(int.from_bytes(number))
 
-def run_model(backbone: Backbone, source: CropSource, rows: np.ndarray, device: torch.device, bfloat16: bool = False,
-              batch: int = 64) -> np.ndarray:
-    """Outputs of the network in evaluation mode for the crops ``rows``: (N, K) float32.
+    def _copy(self) -> dict[str, Tensor]:
+        return _on_cpu(self.backbone.model.state_dict())
 
-    Raises
-    ------
-    ValueError
-        There are no rows.
-    """
-    return np.concatenate(list(outputs(backbone, source, rows, device, bfloat16, batch)))
+    def _saved(self) -> dict[str, Any]:
+        """All that the next epoch starts from. Generators are none of it: see `_generator`."""
+        averaged = None if self.averaged is None else self.averaged.state_dict()
+        return {**vars(self.state), "model": self.backbone.model.state_dict(), "averaged": averaged,
+                "optimizer": self.stepper.optimizer.state_dict(), "pieces": self.stepper.pieces,
+                "bfloat16": self.stepper.bfloat16, "seconds": [b + now - then for b, now, then in zip(
+                    self.before, _clocks(), self.started, strict=True)]}
 
+    def _restore(self, saved: dict[str, Any]) -> None:
+        self.backbone.model.load_state_dict(saved["model"])
+        self.stepper.optimizer.load_state_dict(saved["optimizer"])
+        self.stepper.pieces = saved["pieces"]
+        wall, cpu = saved["seconds"]
+        self.before = (wall, cpu)
+        if self.averaged is not None:
+            self.averaged.load_state_dict(saved["averaged"])
+        self.state = replace(self.state, **{name: saved[name] for name in vars(self.state)})
+        self.state.snapshots = [_on_cpu(state) for state in self.state.snapshots]
+        self.state.best = _on_cpu(self.state.best)
 
-def probabilities(backbone: Backbone, source: CropSource, rows: np.ndarray, device: torch.device,
-                  bfloat16: bool = False) -> np.ndarray:
-    """Class probabilities (softmax) of the crops ``rows``: (N, classes) float64, rows summing to 1."""
-    scores = run_model(backbone, source, rows, device, bfloat16).astype(np.float64)
-    scores -= scores.max(axis=1, keepdims=True)
-    p = np.exp(scores)
-    return p / p.sum(axis=1, keepdims=True)
+    def _facts(self) -> dict[str, Any]:
+        """Decisions on the way, and what they mean."""
+        facts: dict[str, Any] = {"bfloat16": self.stepper.bfloat16 or self.device.type == "cuda"}
+        if self.stepper.pieces > 1:
+            size = math.ceil(self.settings.batch / self.stepper.pieces)
+            facts["memory"] = (f"did not suffice for {self.settings.batch} crops at once: gradients of "
+                               f"{self.stepper.pieces} pieces of about {size} were added up to the same batch, and "
+                               "batch normalisation saw these pieces")
+        if self.state.validation:
+            facts["validation_losses"] = self.state.validation
+            facts["best_epoch"] = int(np.argmin(self.state.validation)) + 1
+            facts["validated_on"] = len(self.validation[0])
+        return facts

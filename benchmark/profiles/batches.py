@@ -35,10 +35,10 @@ class BatchEffect:
 class ComBat(Correction):
     """ComBat with parametric priors (Johnson, Li & Rabinovic 2007, Biostatistics 8:118, section 3.1).
 
-    Fitted on training wells and controls, without covariates: labels would leak. Where batches were given different
-    compounds, what these do counts as batch effect. Rows of a batch that was not fitted stay as they are, and the
-    batch is named in the facts. A batch of one row is shifted but not scaled. As in R's sva, a feature without
-    spread within a fitted batch of several rows is not corrected in any.
+    Fitted on training wells and the controls of their batches, without covariates: labels would leak. Where batches
+    were given different compounds, what these do counts as batch effect. Rows of a batch that was not fitted stay as
+    they are, and the batch is named in the facts. A batch of one row is shifted but not scaled. As in sva, a feature
+    without spread within a fitted batch of several rows is not corrected in any.
     """
 
     fit_on: ClassVar[FitOn] = "training and controls"

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from benchmark.errors import MorphobenchError
 from benchmark.profiles.settings import Selection
-from benchmark.profiles.transformers import finite_features, with_features
+from benchmark.profiles.transformers import finite_features, is_constant, with_features
 from benchmark.tables import TREATMENT_KEY, WELL_KEY
 
 #: pycytominer's ``min_variance``: features that vary less are dropped.
@@ -26,7 +26,7 @@ CHANCE = 0.05
 class ProfileSelector(TransformerMixin, BaseEstimator):
     """Drop features, step by step, by what the training profiles show.
 
-    Steps: ``missing`` (a value is missing in any training row), ``variance`` (below `MIN_VARIANCE`),
+    Steps: ``missing`` (a value is missing in any training row), ``variance`` (below `MIN_VARIANCE`, or none),
     ``correlation`` (see `redundant`), ``blocklist`` (pycytominer's list of noisy CellProfiler features; Way 2019,
     doi:10.6084/m9.figshare.10255811), ``reproducibility`` (see `irreproducible`). None looks at a label. Values
     still missing in other rows become the training median. At least one feature stays.
@@ -37,6 +37,9 @@ class ProfileSelector(TransformerMixin, BaseEstimator):
         In the order in which they are done.
     correlation : float
         Threshold of Pearson correlation.
+    own_units : bool
+        Features are not normalised: ``variance`` then drops constant ones alone, for a variance of 1e-6 means one
+        thing of an area in pixels and another of an intensity in 0…1.
 
     Attributes
     ----------
@@ -47,10 +50,12 @@ class ProfileSelector(TransformerMixin, BaseEstimator):
     """
 
     def __init__(
-        self, steps: Sequence[Selection] = ("missing", "variance", "correlation"), correlation: float = 0.95
+        self, steps: Sequence[Selection] = ("missing", "variance", "correlation"), correlation: float = 0.95,
+        own_units: bool = False,
     ) -> None:
         self.steps = steps
         self.correlation = correlation
+        self.own_units = own_units
 
     def fit(self, X: pd.DataFrame, y: object = None) -> ProfileSelector:
         """Choose features.
@@ -64,7 +69,8 @@ class ProfileSelector(TransformerMixin, BaseEstimator):
         metadata = X.drop(columns=features.columns)
         rules: Mapping[str, Callable[[pd.DataFrame], list[str]]] = {
             "missing": lambda table: list(table.columns[table.isna().any()]),
-            "variance": lambda table: list(table.columns[~(table.var(ddof=0) > MIN_VARIANCE)]),
+            "variance": lambda table: list(table.columns[
+                is_constant(table) if self.own_units else ~(table.var(ddof=0) > MIN_VARIANCE)]),
             "correlation": lambda table: redundant(table, self.correlation),
             "blocklist": lambda table: sorted(blocklist() & set(table.columns)),
             "reproducibility": lambda table: irreproducible(table, metadata),

@@ -53,6 +53,10 @@ class ProfileSettings(Settings):
         Steps of feature selection, in this order, fitted on a fold's training wells.
     correlation : float
         Of two features that correlate more than this over the training wells, one is dropped.
+    clip : float or None
+        Normalised values beyond this many of their units are cut to it before a correction and before the nearest
+        treatment is looked for: one cell-poor well must not rule a feature. In units of a plate's controls much of a
+        strong phenotype lies beyond 20; the share that was cut is in the record. ``null``: nothing is cut.
     correction : str
         Batch correction, fitted on negative controls (``sphering``, ``tvn``), on training wells and controls
         (``combat``), or on all wells without labels (``harmony``: transductive).
@@ -69,6 +73,7 @@ class ProfileSettings(Settings):
     features: tuple[str, ...] = ()
     select: tuple[Selection, ...] = ("missing", "variance", "correlation")
     correlation: float = Field(0.95, gt=0, le=1)
+    clip: float | None = Field(20.0, gt=0)
     correction: Correction = "none"
 
     @model_validator(mode="after")
@@ -114,7 +119,8 @@ class ProfileSettings(Settings):
         if self.correction == "tvn":
             found.append("batches aligned by their negative controls (TVN)")
         if self.correction == "combat":
-            found.append("batches without training wells corrected by their negative controls, if any (ComBat)")
+            found.append("batches corrected on training wells and on negative controls of the same batches, those of "
+                         "test plates among them (ComBat)")
         if self.correction == "harmony":
             found.append("batches aligned over all wells, the test wells among them (Harmony)")
         return "; ".join(found) or None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ DECISIONS = {
 #: Facts of a correction that are shown, with their words.
 FACTS = {
     "n_controls": "controls", "controls": "controls", "rows": "rows", "features": "features", "rank": "rank",
-    "shrinkage": "shrinkage", "regularisation": "regularisation", "components": "axes",
+    "shrinkage": "shrinkage", "regularisation": "regularisation", "components": "axes", "clipped": "share cut",
 }
 
 
@@ -48,8 +48,11 @@ def decision_name(decision: str, scheme: str) -> str:
     return NEAREST.get(scheme, "nearest") if decision == "nearest" else DECISIONS.get(decision, decision)
 
 
-def grid_tables(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The grid as one table a scheme, for the page: headings, and rows of cells with their shade (0 to 1)."""
+def grid_tables(table: pd.DataFrame, transductive: Collection[tuple[str, ...]] = ()) -> list[dict[str, Any]]:
+    """The grid as one table a scheme, for the page: headings, and rows of cells with their shade (0 to 1).
+
+    ``transductive``: rows (profile, normalisation, correction) that estimate something from test wells without labels.
+    """
     found = []
     for scheme, rows in table.groupby("scheme", sort=False):
         decisions = list(dict.fromkeys(rows["decision"]))
@@ -57,7 +60,8 @@ def grid_tables(table: pd.DataFrame) -> list[dict[str, Any]]:
         lines = []
         for names, of in rows.groupby(ROW, sort=False):
             cells = {row["decision"]: _cell(row, low, high) for _, row in of.iterrows()}
-            lines.append({"names": names, "cells": [cells.get(d) for d in decisions]})
+            lines.append({"names": names, "cells": [cells.get(d) for d in decisions],
+                          "transductive": tuple(map(str, names)) in transductive})
         found.append({"scheme": scheme, "decisions": [decision_name(d, str(scheme)) for d in decisions], "rows": lines,
                       "n": int(rows["n"].max()), "unit": rows["unit"].iloc[0],
                       "chance": percent(float(rows["chance"].max()))})
@@ -211,10 +215,11 @@ def draw_grid(table: pd.DataFrame, folder: Path, simulated: bool = False) -> Pic
 
 def grid_section(
     table: pd.DataFrame, skipped: Sequence[str], unscored: Sequence[str], facts: Sequence[Mapping[str, Any]],
-    reproducibility: pd.DataFrame, published: Sequence[Any] = (),
+    reproducibility: pd.DataFrame, rows: Sequence[Mapping[str, str]] = (), published: Sequence[Any] = (),
 ) -> dict[str, Any]:
     """All that the page shows of a grid; see `benchmark.grid.Grid` for the arguments."""
-    return {"table": table, "tables": grid_tables(table), "sentences": grid_sentences(table),
+    seen = {tuple(r[c] for c in ROW) for r in rows if r["transductive"]}
+    return {"table": table, "tables": grid_tables(table, seen), "sentences": grid_sentences(table), "rows": list(rows),
             "effects": effect_rows(table), "fitted": correction_facts(facts), "literature": list(published),
             "reproducibility": reproducibility_rows(reproducibility), "skipped": list(skipped),
             "unscored": list(unscored)}

@@ -107,3 +107,20 @@ def test_order_of_rows_does_not_matter(random):
     mixed = make_assay("a", ".", table.loc[order].reset_index(drop=True), ["DNA"]).fields
     pd.testing.assert_frame_equal(mixed, make_assay("a", ".", table, ["DNA"]).fields)
     assert not mixed.duplicated(FIELD_KEY).any()
+
+
+@pytest.mark.parametrize(("column", "other"), [(COMPOUND, "C2"), (COMPOUND, "c2 "), (LABEL, "X"), (PLATE, "p"),
+                                               (BATCH, "\uff11")])
+def test_one_thing_in_two_spellings_is_refused(column, other):
+    """A compound in two spellings would be tested by what was trained on it, batches be left out by halves."""
+    table = sound()
+    rows = table[WELL] == "A04"
+    table.loc[rows, column] = other
+    texts = [str(f) for f in field_table_faults(table, ["DNA"])]
+    assert any(f"{column} is spelt in 2 ways" in t and repr(other) in t for t in texts)
+
+
+def test_things_that_differ_are_no_spellings_of_one_another():
+    table = sound()
+    table[COMPOUND] = table[COMPOUND].replace({"c1": "AB-1", "c2": "AB1", "c3": "AB-11", "c4": "α-1"})
+    assert field_table_faults(table, ["DNA"]) == []

@@ -157,6 +157,19 @@ def test_forms_and_files(tmp_path, name, cells):
     assert any("2 of 5 columns" in str(f) for f in assay.left_out)
 
 
+@pytest.mark.parametrize("cells", [1, 4])
+def test_one_well_under_two_names_is_refused(tmp_path, cells):
+    """As one image under two wells is: each would be the other's nearest neighbour."""
+    table = _features(_plan(), cells)
+    wells = table[WELL_KEY].drop_duplicates()
+    rows = [table.index[(table[WELL_KEY] == wells.iloc[i]).all(axis=1)] for i in (1, 3)]
+    names = [c for c in table if c not in WELL_KEY]
+    table.loc[rows[1], names] = table.loc[rows[0][::-1], names].to_numpy()
+    _write(table, tmp_path / "p.csv")
+    with pytest.raises(FaultsError, match="2 wells have the very same features"):
+        _load(tmp_path, "p.csv")
+
+
 def test_the_hash_is_of_the_file_and_of_what_is_taken_from_it(tmp_path):
     table = _features(_plan(), 1)
     _write(table, tmp_path / "p.csv")

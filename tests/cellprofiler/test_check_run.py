@@ -1,9 +1,12 @@
+from dataclasses import replace
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from fake_cellprofiler import PIPELINE, write_output
 
 from benchmark.cellprofiler.check import PipelineFault, check_run, count_table
-from benchmark.cellprofiler.shards import NUMBER, Shard, StagedField
+from benchmark.cellprofiler.shards import NUMBER, Plane, Shard, StagedField
 from benchmark.errors import MorphobenchError
 
 SHARD = Shard("abc123", tuple(StagedField("P1", f"B{i:02d}", 7, ()) for i in range(3)))
@@ -79,6 +82,55 @@ def test_whatever_does_not_add_up_is_found_and_named(tmp_path, name):
     for word in [*words, "abc123", "kept/log.txt"]:
         assert word in str(caught.value)
     assert isinstance(caught.value, PipelineFault) == (name in PIPELINES_FAULT)
+
+
+def pipeline_of_two(nuclei, cells):
+    """A pipeline that saves masks of cells too, with these texts appended to the images' names."""
+    first = PIPELINE.index("ConvertObjectsToImage:[")
+    export = PIPELINE.index("ExportToSpreadsheet:[")
+    save = PIPELINE[first:export].replace("image name:_Nuclei", "image name:{}")
+    other = save.replace("objects:Nuclei", "objects:Cells").replace("LabelNuclei", "LabelCells")
+    return PIPELINE[:first] + save.format(nuclei) + other.format(cells) + PIPELINE[export:]
+
+
+def write_two(folder, nuclei, cells):
+    """What its run leaves."""
+    write_output(folder, [0, 1, 2])
+    modules = {f"{what}_{module}": value for module in ("07ConvertObjectsToImage", "08SaveImages")
+               for what, value in (("ExecutionTime", 0.01), ("ModuleError", 0))}
+    edit(folder / "out/Image.csv", **modules)
+    for path in list((folder / "out").glob("*.tiff")):
+        for end in (nuclei, cells):
+            path.with_name(path.name.replace("_Nuclei", end)).write_bytes(path.read_bytes())
+        if "_Nuclei" not in (nuclei, cells):
+            path.unlink()
+
+
+@pytest.mark.parametrize(("nuclei", "cells"), [("_Nuclei", "_Cells"), ("_MyCells", "_Cells"), ("", "_Nuclei"),
+                                               ("_Nuclei", ""), ("_Cells", "_OrigDNA_Cells"), ("_[x]*", "_x")])
+def test_masks_are_told_apart_however_alike_their_names_end(tmp_path, nuclei, cells):
+    write_two(tmp_path, nuclei, cells)
+    output = check_run(SHARD, tmp_path, pipeline_of_two(nuclei, cells))
+    for name, end in (("Nuclei", nuclei), ("Cells", cells)):
+        assert [p.name for p in output.masks[name]] == [f"f{i:05d}_OrigDNA{end}.tiff" for i in range(3)]
+
+
+def test_masks_of_two_objects_under_one_name_are_the_pipelines_fault(tmp_path):
+    write_two(tmp_path, "_x", "_x")
+    with pytest.raises(PipelineFault, match="masks of Cells and Nuclei"):
+        check_run(SHARD, tmp_path, pipeline_of_two("_x", "_x"))
+
+
+def test_a_mask_that_no_staged_image_gave_its_name_is_none(tmp_path):
+    write_output(tmp_path, [0, 1, 2])
+    path = tmp_path / "out/f00001_OrigDNA_Nuclei.tiff"
+    path.rename(path.with_name("f00001_OrigNothing_Nuclei.tiff"))
+    with pytest.raises(MorphobenchError, match="0 masks of Nuclei"):
+        check_run(SHARD, tmp_path, PIPELINE)
+    # What the study says is loaded is staged too, known to the pipeline's text or not.
+    planes = (Plane("OrigNothing", Path("x"), 0, ""),)
+    shard = Shard("abc123", tuple(replace(f, planes=planes) for f in SHARD.fields))
+    assert check_run(shard, tmp_path, PIPELINE).masks["Nuclei"][1].name == "f00001_OrigNothing_Nuclei.tiff"
 
 
 #: The pipeline without the modules that find objects and save masks.

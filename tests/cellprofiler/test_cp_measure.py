@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,14 @@ import pytest
 import tifffile
 from small_assay import small_assay
 
+from benchmark.cellprofiler import cpmeasure
+from benchmark.cellprofiler import segment as segment_module
 from benchmark.cellprofiler.compare import compare_backends
 from benchmark.cellprofiler.cpshard import backend, corrected, measure_shard, read_images
 from benchmark.cellprofiler.find import find_cellprofiler
 from benchmark.cellprofiler.illumination import APPLY, CALCULATE
 from benchmark.cellprofiler.ingest import OBJECT_NUMBER
+from benchmark.cellprofiler.land import Task, run_shard
 from benchmark.cellprofiler.measure import effective_pipeline, measure
 from benchmark.cellprofiler.pipeline import parse, with_modules_off
 from benchmark.cellprofiler.segment import (
@@ -32,7 +37,9 @@ from benchmark.cellprofiler.segment import (
 )
 from benchmark.cellprofiler.settings import CellProfilerSettings
 from benchmark.cellprofiler.shards import Plane, StagedField, image_channels, plan_shards
+from benchmark.cellprofiler.steps import FieldFault
 from benchmark.errors import MorphobenchError
+from benchmark.files import read_json
 from benchmark.images.check import file_hashes
 from benchmark.tables import FIELD_KEY
 from benchmark.tasks import run_serially
@@ -202,6 +209,124 @@ def test_a_field_that_cannot_be_read_is_left_out_with_its_reason(tmp_path, own):
     tifffile.imwrite(shard.fields[1].planes[0].path, np.full((3, 96, 96), 7, np.uint16), photometric="minisblack")
     none = measure_shard(shard, PIPELINE)
     assert not none.fields and not len(none.cells) and OBJECT_NUMBER in none.cells and set(none.failed) == {0, 1}
+
+
+def failing_at(monkeypatch, module, area, error):
+    """Let a module fail at fields of which so many pixels are nuclei."""
+    whole = cpmeasure.MEASURES[module]
+
+    def failing(settings, place):
+        whole(settings, place)
+        if (place.objects["Nuclei"].labels > 0).sum() == area:
+            raise error
+
+    monkeypatch.setitem(cpmeasure.MEASURES, module, failing)
+
+
+def assert_same_but_for(found, own, index):
+    """The other fields are as they were, as if that one had never been there."""
+    others = [i for i in own.fields if i != index]
+    assert found.fields == tuple(others)
+    for name in own.masks:
+        for one, other in zip(found.masks[name], [own.masks[name][i] for i in others], strict=True):
+            np.testing.assert_array_equal(one, other)
+    gone = own.images[FIELD_KEY].iloc[index]
+    for one, other in (found.cells, own.cells), (found.images, own.images):
+        other = other[(other[FIELD_KEY] != gone).any(axis=1)]
+        pd.testing.assert_frame_equal(one, other.reset_index(drop=True), check_exact=True)
+
+
+@pytest.mark.parametrize(("index", "module", "error", "words"), [
+    (0, "MeasureTexture", IndexError("index 9 is out\nof bounds"), "IndexError: index 9 is out of bounds"),
+    (1, "MeasureGranularity", ValueError("zero-size array"), "ValueError: zero-size array"),
+    (2, "MeasureObjectIntensity", ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero")])
+def test_an_odd_field_costs_itself_alone(assay, own, monkeypatch, index, module, error, words):
+    failing_at(monkeypatch, module, (own.masks["Nuclei"][index] > 0).sum(), error)
+    shard = plan(assay)
+    found = measure_shard(shard, PIPELINE)
+    assert set(found.failed) == {index} and found.odd == (index,)
+    assert str(found.failed[index]).startswith(f"{shard.fields[index].name}: {module} failed with {words}. ")
+    assert_same_but_for(found, own, index)
+
+
+def test_a_field_that_cannot_be_segmented_costs_itself_alone(assay, own, monkeypatch):
+    shard = plan(assay)
+    bright = read_images(shard.fields[0])[0]["OrigDNA"].mean()
+    whole = segment_module.nuclei
+
+    def failing(plane, settings):
+        if plane.mean() > 0.9 * bright:
+            raise RuntimeError("no convergence")
+        return whole(plane, settings)
+
+    monkeypatch.setattr(segment_module, "nuclei", failing)
+    found = measure_shard(shard, PIPELINE)
+    assert f"{PRIMARY} failed with RuntimeError: no convergence" in found.failed[0].what
+    assert_same_but_for(found, own, 0)
+
+
+def test_a_field_of_another_size_than_its_illumination_function_costs_itself_alone(assay, own, tmp_path):
+    shard = plan(assay)
+    fields = []
+    for i, field in enumerate(shard.fields):
+        names = {name: tmp_path / f"{name}{i}.npy" for name in ("IllumDNA", "IllumTubulin", "IllumActin")}
+        for path in names.values():
+            np.save(path, np.ones((160, 150 if i == 1 else 160), np.float32))
+        fields.append(replace(field, functions=tuple(Plane(n, p, 0, "") for n, p in names.items())))
+    found = measure_shard(replace(shard, fields=tuple(fields)), PIPELINE)
+    assert set(found.failed) == {1} and "(160, 150)" in found.failed[1].what
+    assert_same_but_for(found, own, 1)
+
+
+@pytest.mark.parametrize("error", [MorphobenchError("the pipeline is wrong"), MemoryError(), OSError("disk"),
+                                   ImportError("centrosome")])
+def test_what_no_field_is_to_blame_for_stops_the_run(assay, own, monkeypatch, error):
+    failing_at(monkeypatch, "MeasureTexture", (own.masks["Nuclei"][1] > 0).sum(), error)
+    with pytest.raises(type(error)):
+        measure_shard(plan(assay), PIPELINE)
+
+
+@pytest.mark.parametrize(("setting", "value", "words"), [
+    ("Texture scale to measure", "3a", "'3a' is no whole number"),
+    ("Range of the granular spectrum", "", "'' is no whole number"),
+    ("Typical diameter of objects, in pixel units (Min,Max)", "12", "'12' are not two numbers"),
+    ("Threshold correction factor", "0,8", "'0,8' is no number")])
+def test_a_setting_that_is_no_number_is_the_pipelines_fault_at_every_field(assay, setting, value, words):
+    text, n = re.subn(rf"(?m)^(    {re.escape(setting)}):.*$", rf"\1:{value}", PIPELINE, count=1)
+    assert n == 1
+    with pytest.raises(MorphobenchError, match=re.escape(words)) as caught:
+        measure_shard(plan(assay), text)
+    assert not isinstance(caught.value, FieldFault) and setting in str(caught.value)
+
+
+@pytest.mark.parametrize("counts", [[0, 0, 0], [0, 0, 1]])
+def test_fields_without_any_object_are_measured(tmp_path, counts):
+    assay = small_assay(tmp_path / "assay", wells=3, size=96, cells=counts)
+    found = measure_shard(plan(assay), PIPELINE)
+    assert not found.failed and found.images["Count_Cells"].tolist() == counts and len(found.cells) == sum(counts)
+    assert OBJECT_NUMBER in found.cells and [m.max() for m in found.masks["Nuclei"]] == counts
+    assert np.isfinite(found.images["Image_ImageQuality_MeanIntensity_OrigDNA"]).all()
+
+
+def test_odd_fields_land_with_their_reason_and_a_shard_of_nothing_else_does_not(assay, own, tmp_path, monkeypatch):
+    def task(name, tolerated):
+        (tmp_path / name).mkdir()
+        return Task(plan(assay), PIPELINE, backend(), tmp_path / name, 60, 2, tolerated)
+
+    def failing(settings, place):
+        raise KeyError("Area")
+
+    failing_at(monkeypatch, "MeasureTexture", (own.masks["Nuclei"][1] > 0).sum(), IndexError("9"))
+    one = task("one", 0)
+    assert run_shard(one) == ()
+    record = read_json(tmp_path / "one" / one.shard.key / "record.json")
+    assert record["failed_alone"] == 1 and "IndexError: 9" in record["failed"][0][3] and "out_of_time" not in record
+    assert len(list((tmp_path / "one" / one.shard.key / "masks").glob("*_Nuclei.tiff"))) == 2
+    monkeypatch.setitem(cpmeasure.MEASURES, "MeasureTexture", failing)
+    faults = run_shard(task("none", 2))
+    assert len(faults) == 3 and all("MeasureTexture failed with KeyError: 'Area'" in f.what for f in faults)
+    assert not list((tmp_path / "none").glob("*/record.json"))
+    assert run_shard(task("tolerated", 3)) == ()
 
 
 def test_what_the_backend_cannot_do_is_an_error(assay, monkeypatch):

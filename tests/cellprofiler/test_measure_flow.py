@@ -1,6 +1,7 @@
 """How `measure` lands, reuses and reports shards, with a stand-in for CellProfiler."""
 
 import os
+import signal
 import socket
 import sys
 import time
@@ -14,12 +15,15 @@ import pytest
 import tifffile
 from small_assay import small_assay
 
+from benchmark import files
+from benchmark.cellprofiler import measure as measure_module
 from benchmark.cellprofiler import retry
-from benchmark.cellprofiler.execute import execute
+from benchmark.cellprofiler.execute import OutOfTimeError, execute
 from benchmark.cellprofiler.find import CellProfiler
 from benchmark.cellprofiler.measure import measure
 from benchmark.cellprofiler.settings import CellProfilerSettings
 from benchmark.errors import FaultsError, MorphobenchError
+from benchmark.files import read_json
 from benchmark.images.check import file_hashes
 from benchmark.tables import FIELD_KEY, SITE, WELL
 from benchmark.tasks import run_serially
@@ -154,6 +158,162 @@ def test_a_field_that_crashes_or_hangs_costs_itself_alone(bench, word, reason):
     measured = bench.run(attempts=1, timeout_minutes=0.1)
     assert len(measured.failed) == 1 and reason in measured.failed["reason"][0]
     assert len(measured.images()) == 5
+
+
+class Slow:
+    """In the place of `execute`: fields with !SLOWEST in their images take so many seconds, without waiting."""
+
+    def __init__(self, bench, seconds):
+        self.seconds, self.runs = seconds, []
+        bench.monkeypatch.setattr(retry, "execute", self)
+
+    def __call__(self, cellprofiler, folder, timeout_seconds, log_name=""):
+        images = list((folder / "images").glob("*_OrigDNA.tif"))
+        self.runs.append(len(images))
+        if timeout_seconds < self.seconds and any(b"!SLOWEST" in path.read_bytes() for path in images):
+            (folder / "log.txt").write_text("still at it")
+            raise OutOfTimeError("CellProfiler was ended", log_name, "Raise it.")
+        return execute(cellprofiler, folder, 60, log_name)
+
+
+def files_of(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_run_out_of_time_is_never_repeated(bench):
+    spoil(bench.assay, 2, b"!SLOWEST")
+    slow = Slow(bench, 60)
+    measured = bench.run(shard_fields=6, timeout_minutes=0.5, attempts=3)
+    assert slow.runs == [3, 1, 2, 1, 1, 3]
+    assert fields_of(measured.failed) == fields_of(bench.assay.fields.loc[[2]])
+    assert "timeout_minutes is above 0.5" in measured.failed["reason"][0]
+    # Nor where a half holds, but for a field that cannot be read, what the whole did.
+    (bench.assay.root / bench.assay.fields.loc[4, "Path_DNA"]).write_bytes(b"")
+    bench.folder, slow.runs = bench.folder.with_name("more"), []
+    measured = bench.run(shard_fields=6, timeout_minutes=0.5, attempts=3, failed_fields=0.5)
+    assert slow.runs == [2, 1, 1, 3] and len(measured.failed) == 2
+
+
+def test_a_field_that_was_out_of_time_is_measured_anew_when_it_has_more(bench):
+    spoil(bench.assay, 2, b"!SLOWEST")
+    spoil(bench.assay, 1, b"!FAILURE")
+    options = {"shard_fields": 6, "failed_fields": 0.5}
+    slow = Slow(bench, 60)
+    less = bench.run(timeout_minutes=0.5, **options)
+    digests = [less.record["shards_digest"]]
+    record = read_json(less.shards[0] / "record.json")
+    key = list(bench.assay.fields.loc[2, FIELD_KEY])
+    assert record["out_of_time"] == [[*key, 30.0]] and [f[:3] for f in record["failed"]] == [key]
+    assert "out_of_time" not in read_json(less.shards[1] / "record.json")
+    before, slow.runs = files_of(less.folder), []
+    for minutes in (0.5, 0.1):
+        assert bench.run(timeout_minutes=minutes, **options).record["shards_run"] == 0
+    assert slow.runs == [] and files_of(less.folder) == before
+    # More, but not enough: the record says so, and the measurements are the same.
+    more = bench.run(timeout_minutes=0.75, **options)
+    digests.append(more.record["shards_digest"])
+    assert slow.runs == [3, 1, 2, 1, 1] and more.record["shards_run"] == 1
+    assert read_json(less.shards[0] / "record.json")["out_of_time"] == [[*key, 45.0]]
+    assert bench.run(timeout_minutes=0.75, **options).record["shards_run"] == 0
+    after = files_of(less.folder)
+    assert [n for n in before if n not in after or before[n] != after[n]] == [
+        f"{less.shards[0].name}/{name}" for name in ("record.json",)]
+    # Enough.
+    slow.runs = []
+    enough = bench.run(timeout_minutes=2, **options)
+    digests.append(enough.record["shards_digest"])
+    assert slow.runs == [3] and enough.shards == less.shards
+    assert fields_of(enough.failed) == fields_of(bench.assay.fields.loc[[1]])  # which failed otherwise, and stays
+    assert "failed" not in read_json(less.shards[0] / "record.json")
+    assert digests[0] == digests[1] != digests[2]
+    assert not [p for p in less.folder.iterdir() if p.name.startswith(".")]
+    assert bench.run(timeout_minutes=0.5, **options).record["shards_digest"] == digests[2]
+    bench.folder = bench.folder.with_name("undisturbed")
+    assert bench.run(timeout_minutes=2, **options).record["shards_digest"] == digests[2]
+    assert_same_tables(less.folder, bench.folder)
+
+
+@pytest.mark.parametrize("swap", [True, False])
+def test_killed_while_a_shard_is_replaced_the_old_or_the_new_is_there(bench, swap):
+    """Before the first, second and so on of all renames of the process that measures anew."""
+    spoil(bench.assay, 2, b"!SLOWEST")
+    one = replace(bench.assay, fields=bench.assay.fields.iloc[[0, 2]].reset_index(drop=True))
+    Slow(bench, 60)
+    old = bench.run(one, timeout_minutes=0.5, failed_fields=0.5)
+    if not swap:
+        bench.monkeypatch.setattr(files, "_LIBC", None)
+    kept = files_of(old.shards[0])
+    hashes, killed = file_hashes(one), 0
+    while True:
+        if (child := os.fork()) == 0:
+            try:
+                signal.alarm(60)
+                left = [killed]
+
+                def rename(path, target, rename=os.rename, left=left):
+                    left[0] -= 1
+                    if left[0] < 0:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    rename(path, target)
+
+                os.rename = os.replace = rename
+                measure(one, hashes, bench.settings.model_copy(update={"timeout_minutes": 2}), bench.cellprofiler,
+                        bench.folder, run_serially)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL
+        killed += 1
+        measure_module._remove_dead(bench.folder)
+        found = files_of(old.shards[0])
+        assert found == kept or "failed" not in read_json(old.shards[0] / "record.json")
+        assert set(found) >= {"cells.parquet", "images.parquet", "record.json", "log.txt"}
+        if found != kept:
+            break
+    assert killed >= (4 if swap else 6)  # the files of the new shard, and its place
+    assert "failed" not in read_json(old.shards[0] / "record.json")
+    assert len(bench.run(one, timeout_minutes=0.5).images()) == 2
+
+
+def test_a_small_shard_whose_every_field_fails_is_judged_by_what_the_study_tolerates(bench):
+    five = replace(bench.assay, fields=bench.assay.fields.iloc[:5].reset_index(drop=True))
+    for row in (1, 3):  # second sites: a shard of their own
+        spoil(bench.assay, row, b"!FAILURE")
+    with pytest.raises(FaultsError, match="cannot measure small") as caught:
+        bench.run(five, shard_fields=3, failed_fields=0.39)
+    assert len(caught.value.faults) == 2 and len(list(bench.folder.glob("*/record.json"))) == 1
+    measured = bench.run(five, shard_fields=3, failed_fields=0.4)
+    assert bench.called == [2, 2, 1, 1, 1, 1] and measured.record["shards_run"] == 1
+    assert fields_of(measured.failed) == fields_of(five.fields.loc[[1, 3]])
+    assert fields_of(measured.images()) == fields_of(five.fields.loc[[0, 2, 4]]) == fields_of(measured.cells())
+    assert len(list(measured.shards[1].glob("failed-*.txt"))) == 2
+    assert len(measured.single_cells().counts) == 3
+    assert bench.run(five, shard_fields=3, failed_fields=0.4).record["shards_run"] == 0
+    # A stricter study has them looked at once more.
+    with pytest.raises(FaultsError, match="2 of 5 fields"):
+        bench.run(five, shard_fields=3, failed_fields=0.2)
+    assert bench.called == [] and not (measured.shards[1] / "record.json").exists()
+    assert (measured.shards[0] / "record.json").exists()
+
+
+def test_many_fields_that_fail_and_none_that_is_measured_stop_the_study_soon(bench):
+    bench.monkeypatch.setattr(measure_module, "_TELLING", 3)
+    with pytest.raises(FaultsError, match="cannot measure small") as caught:
+        bench.run(fault="silent", attempts=1, failed_fields=0.9)
+    assert bench.called == [2, 1, 1, 1] and len(caught.value.faults) == 3  # of 6 fields, 5 of which might fail
+    assert not list(bench.folder.glob("*/record.json"))
+    # Fields that cannot be read tell nothing of the pipeline, however many.
+    for row in (0, 1, 2, 4):
+        (bench.assay.root / bench.assay.fields.loc[row, "Path_DNA"]).write_bytes(b"")
+    assert len(bench.run(attempts=1, failed_fields=0.9).failed) == 4
+
+
+def test_as_many_fields_may_fail_as_the_share_says():
+    assert [measure_module._tolerated(n, share) for n, share in ((100, 0.29), (5, 0.2), (9, 0.2), (3, 1), (1, 1))] == [
+        29, 1, 1, 2, 0]
 
 
 def test_a_failure_that_passes_costs_nothing(bench):

@@ -15,9 +15,9 @@ from killing import Measurer
 from small_assay import small_assay
 
 from benchmark.cellprofiler.check import check_run
-from benchmark.cellprofiler.execute import CannotRunError
+from benchmark.cellprofiler.execute import CannotRunError, OutOfTimeError
 from benchmark.cellprofiler.find import CellProfiler
-from benchmark.cellprofiler.retry import halve, merged
+from benchmark.cellprofiler.retry import halve, merged, run_seconds, timeout_beyond
 from benchmark.cellprofiler.settings import CellProfilerSettings
 from benchmark.cellprofiler.shards import Shard, StagedField
 from benchmark.errors import MorphobenchError
@@ -70,6 +70,43 @@ def test_what_fewer_items_cannot_mend_is_not_tried_again():
     with pytest.raises(CannotRunError):
         halve(range(8), attempt, 3)
     assert len(calls) == 1
+
+
+@given(n=st.integers(1, 40), attempts=st.integers(1, 3), data=st.data())
+@settings(deadline=None)
+def test_what_is_out_of_time_is_halved_at_once_and_never_tried_twice(n, attempts, data):
+    slow = data.draw(st.sets(st.integers(0, n - 1)))
+    calls = []
+
+    def attempt(items):
+        calls.append(tuple(items))
+        if slow & set(items):
+            raise OutOfTimeError("was ended")
+        return tuple(items)
+
+    results, failed = halve(range(n), attempt, attempts)
+    assert set(failed) == slow and [i for part in results for i in part] == [i for i in range(n) if i not in slow]
+    assert len(set(calls)) == len(calls)
+
+
+def test_a_last_attempt_that_is_out_of_time_ends_them():
+    calls = []
+
+    def attempt(items):
+        calls.append(items)
+        raise MorphobenchError("bad") if len(calls) == 1 else OutOfTimeError("was ended")
+
+    _, failed = halve(range(1), attempt, 5)
+    assert len(calls) == 2 and failed[0].what == "was ended"
+
+
+@given(timeout=st.floats(1, 1e5), of=st.integers(1, 500))
+def test_a_field_alone_has_more_time_with_any_timeout_beyond_the_one_that_is_named(timeout, of):
+    had = run_seconds(timeout, 1, of)
+    assert had <= run_seconds(timeout, of, of) == timeout
+    beyond = timeout_beyond(had, of)
+    assert beyond >= timeout * (1 - 1e-9) and run_seconds(beyond, 1, of) <= had * (1 + 1e-9)
+    assert run_seconds(beyond * 1.001, 1, of) > had
 
 
 def test_merged_runs_read_as_one(tmp_path):

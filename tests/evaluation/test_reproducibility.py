@@ -68,3 +68,20 @@ def test_percent_replicating_counts_treatments_with_replicates_alone():
     table = table[(table["Metadata_Compound"] != "c00") | (table["Metadata_Plate"] == "p0")].reset_index(drop=True)
     metadata = table.assign(**{TREATMENT: table["Metadata_Compound"]})
     assert percent_replicating(metadata, table.filter(like="Cells_").to_numpy(), 1)[1] == 19
+
+
+def test_only_negative_controls_stand_against_replicates():
+    """Positive controls of the plate are neither what a treatment is found among nor what is found."""
+    from benchmark.tables import COMPOUND, CONTROL, LABEL, PLATE
+
+    table = profiles(2.0, controls=4)
+    metadata = table.filter(like="Metadata_").assign(**{TREATMENT: table[COMPOUND]})
+    metadata.loc[metadata[CONTROL] == "negative", TREATMENT] = "control"
+    values = table.filter(like="Cells_").to_numpy()
+    positive = metadata[COMPOUND].isin(["c18", "c19"])
+    with_positive = metadata.assign(**{CONTROL: metadata[CONTROL].where(~positive, "positive")})
+    plain, marked = (replicate_precision(m, values, True, 1).set_index(TREATMENT)["mean_average_precision"]
+                     for m in (metadata, with_positive))
+    shared = [c for c in plain.index if c in marked.index]
+    assert len(shared) >= 18 and metadata[PLATE].nunique() == 3 and LABEL in metadata
+    pd.testing.assert_series_equal(plain[shared], marked[shared])

@@ -132,13 +132,33 @@ def test_few_cells_are_flagged_where_the_treatment_has_more():
     counts.loc[toxic, "cells"] = [2, 0, 0, 1, 0, 3, 0, 1]  # a phenotype
     counts.loc[40, "cells"] = 6
     counts.loc[44, "cells"] = 900  # many cells are no fault
-    counts = counts.drop(index=41)  # no cell at all: not in the table of counts
+    counts.loc[41, "cells"] = 0
     assert not {40, 41, 44} & set(toxic)
     found = flags(measures, fields, counts)
     assert found[FIELD_KEY].to_numpy().tolist() == fields.loc[[40, 41], FIELD_KEY].to_numpy().tolist()
     assert found["measure"].eq("cells").all() and found["value"].tolist() == [6, 0]
     assert "few cells: 6, plate 7" in found["reason"][0] or "few cells: 6, plate 8" in found["reason"][0]
     assert flags(measures, fields, counts, cell_count=False).empty
+
+
+def test_a_field_that_was_not_counted_is_not_taken_for_an_empty_one():
+    fields = plan()
+    measures = usual(fields)
+    counts = fields[FIELD_KEY].assign(cells=np.random.default_rng(0).poisson(80, len(fields)))
+    assert flags(measures, fields, counts.drop(index=[9, 41])).empty
+    assert flags(measures, fields, counts.iloc[:0]).empty
+
+
+def test_at_the_default_setting_five_sixths_of_the_least_difference_are_flagged():
+    fields = plan()
+    measures = usual(fields)
+    measures["Slope_DNA"] = -1.0  # alike, so that the rule's least difference decides: 0.5 at 6 deviations
+    default = QualitySettings().deviations
+    assert default == 5.0
+    for difference, n in ((0.41, 0), (0.43, 1)):
+        measures.loc[3, "Slope_DNA"] = -1.0 - difference
+        assert len(flags(measures, fields, deviations=default)) == n
+    assert flags(measures, fields).empty
 
 
 def test_no_cells_are_flagged_however_far_counts_spread():

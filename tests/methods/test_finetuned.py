@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from benchmark.assays.fieldtable import Assay
 from benchmark.crops.build import build_crops, crop_key
@@ -19,6 +18,7 @@ from benchmark.methods import finetuned
 from benchmark.methods.finetuned import FinetunedFold, run_finetuned_fold
 from benchmark.methods.settings import FinetunedMethod
 from benchmark.networks.source import ArrayCrops
+from benchmark.networks.train import fine_tune
 from benchmark.splits import Fold, make_split
 
 METHOD = FinetunedMethod.model_validate({
@@ -166,15 +166,66 @@ def test_permuted_labels_are_what_is_learnt(make_tiny, tmp_path, hold):
     assert facts["losses"] != true_facts["losses"]
 
 
-def test_the_peak_of_the_gpu_is_that_of_the_fold_alone(monkeypatch):
-    held = {"peak": 900 * 2**20}  # of a fold before, in the same process
-    monkeypatch.setattr(torch.cuda, "init", lambda: None)
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: held.update(peak=0))
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: held["peak"])
-    facts: dict[str, object] = {}
-    with finetuned._gpu_peak(torch.device("cuda"), facts):
-        held["peak"] = max(held["peak"], 300 * 2**20)
-    assert facts == {"peak_gpu_mib": 300}
-    with finetuned._gpu_peak(torch.device("cpu"), facts):
-        pass
-    assert facts == {"peak_gpu_mib": 300}
+def test_a_fold_that_was_stopped_goes_on_and_leaves_no_checkpoint(make_tiny, tmp_path, hold, monkeypatch):
+    assay, _, whole_hash = make_tiny(compounds=2)
+    fold = make_split(assay, whole_hash, "leave-one-compound-out").folds[0]
+    hold(assay)
+    method = QUICK.model_copy(update={"training": QUICK.training.model_copy(update={"epochs": 2})})
+    unbroken, facts = run(assay, fold, tmp_path / "a.parquet", method=method)
+    out = tmp_path / "b.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(finetuned, "predict", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(assay, fold, out, method=method)
+    assert out.with_suffix(".checkpoint").exists() and not out.exists()
+    with monkeypatch.context() as patch:  # both epochs are done
+        patch.setattr("benchmark.networks.step.Stepper.__call__", None)
+        resumed, again = run(assay, fold, out, method=method)
+    assert np.array_equal(probabilities(resumed), probabilities(unbroken)) and again["losses"] == facts["losses"]
+    left = sorted(p.name for p in tmp_path.iterdir() if p.is_file())
+    assert left == ["a.json", "a.parquet", "b.json", "b.parquet"]
+
+
+def test_training_stops_by_compounds_of_its_own_that_it_is_not_trained_on(make_tiny, tmp_path, hold, monkeypatch):
+    """Whole compounds, never the fold's test wells; and what they look like teaches nothing but when to stop."""
+    assay, _, whole_hash = make_tiny(labels=2, compounds=4)
+    fold = make_split(assay, whole_hash, "leave-one-compound-out").folds[0]
+    crops = hold(assay)
+    seen = {}
+
+    def watch(source, rows, targets, *args, validation, **kwargs):
+        seen.update(rows=rows, validation=validation)
+        return fine_tune(source, rows, targets, *args, validation=validation, **kwargs)
+
+    monkeypatch.setattr(finetuned, "fine_tune", watch)
+    training = QUICK.training.model_copy(update={"early_stopping": 1, "epochs": 2})
+    _, facts = run(assay, fold, tmp_path / "a.parquet", method=QUICK.model_copy(update={"training": training}))
+    compound = assay.fields["Metadata_Compound"].to_numpy()[crops.field[seen["rows"]]]
+    stop_by, learn_from = set(compound[seen["validation"]]), set(compound[~seen["validation"]])
+    assert stop_by and learn_from and not stop_by & learn_from
+    assert fold.name not in stop_by | learn_from
+    assert facts["validated_on"] == seen["validation"].sum() and len(facts["validation_losses"]) == len(facts["losses"])
+    assert facts["images"] == len(facts["losses"]) * (~seen["validation"]).sum()
+
+
+def test_a_label_of_one_compound_cannot_be_stopped_by(make_tiny, tmp_path, hold):
+    assay, _, whole_hash = make_tiny(labels=2, compounds=2)
+    fold = make_split(assay, whole_hash, "leave-one-compound-out").folds[0]
+    hold(assay)
+    training = QUICK.training.model_copy(update={"early_stopping": 1})
+    one = assay.fields["Metadata_Compound"].isin(["cpd-01", "cpd-10"])
+    keys = set(map(tuple, assay.fields.loc[one, ["Metadata_Plate", "Metadata_Well"]].to_numpy()))
+    few = replace(fold, train=tuple(w for w in fold.train if w in keys))
+    with pytest.raises(MorphobenchError, match="no training compound can be held out"):
+        run(assay, few, tmp_path / "a.parquet", method=QUICK.model_copy(update={"training": training}))
+
+
+def test_how_much_averaged_passes_differ_is_noted(make_tiny, tmp_path, hold):
+    assay, _, whole_hash = make_tiny(compounds=2)
+    fold = make_split(assay, whole_hash, "leave-one-compound-out").folds[0]
+    hold(assay)
+    training = QUICK.training.model_copy(update={"tta": True})
+    table, facts = run(assay, fold, tmp_path / "a.parquet", method=QUICK.model_copy(update={"training": training}))
+    assert facts["passes"] == 8 and facts["spread"] > 0 and facts["crops_in"] == "memory"
+    assert np.allclose(probabilities(table).sum(axis=1), 1)
+    assert "spread" not in run(assay, fold, tmp_path / "b.parquet")[1]

@@ -18,7 +18,7 @@ from benchmark.methods.settings import ClassifierSettings
 from benchmark.methods.tabular import TabularFold, run_tabular_fold
 from benchmark.profiles.settings import ProfileSettings
 from benchmark.splits import Fold, inner_groups, rows_of
-from benchmark.tables import COMPOUND, CONTROL, LABEL, PLATE, WELL, WELL_COLUMNS, WELL_KEY
+from benchmark.tables import BATCH, COMPOUND, CONTROL, LABEL, PLATE, WELL, WELL_COLUMNS, WELL_KEY
 
 LOGISTIC = ClassifierSettings(candidates=("logistic_regression",), inner_folds=2)
 FEATURES = [f"Cells_{i}" for i in range(10)]
@@ -146,3 +146,40 @@ def test_a_classifier_selects_features_anew_in_each_inner_fold():
     chosen = choose_and_fit(train, train[LABEL], inner_groups(train), LOGISTIC, selector(ProfileSettings()), 1)
     p = chosen.probabilities(table, ["l0", "l1", "l2"])
     assert p.shape == (len(table), 3) and np.allclose(p.sum(axis=1), 1)
+
+
+def test_combat_leaves_a_batch_without_training_wells_as_it_is():
+    """Its controls alone do not say where its treated wells would lie: fitted on them they would be thrown far off."""
+    table = profiles()
+    scored = table[CONTROL] == ""
+    wells = [tuple(table.loc[scored & (table[BATCH] == b), WELL_KEY].itertuples(index=False, name=None))
+             for b in ("b0", "b1")]
+    fold, raw = Fold("f", wells[0][:6], wells[1]), ProfileSettings(normalise="training")
+    found, facts = corrected(table, fold, raw, "combat", 1)
+    plain, _ = corrected(table, fold, raw, "none", 1)
+    test = (table[BATCH] == "b0").to_numpy()
+    np.testing.assert_array_equal(found.loc[test, found.columns], plain.loc[test, found.columns])
+    assert facts["batches_unseen"] == ["b0"]
+
+
+def test_what_is_clipped_is_a_setting_and_noted():
+    table = profiles()
+    table.loc[table[COMPOUND] == "c000", FEATURES[0]] = 1e6
+    fold = fold_of(table, "c000")
+    shares = {}
+    for clip in (20.0, None):
+        settings = ProfileSettings(normalise="training", select=(), clip=clip)
+        found, facts = corrected(table, fold, settings, "none", 1)
+        shares[clip] = facts["clipped"], found[FEATURES[0]].max()
+    assert shares[20.0] == (pytest.approx(2 / (len(table) * len(FEATURES)), abs=1e-5), 20.0)
+    assert shares[None][0] == 0.0 and shares[None][1] > 1e4
+
+
+def test_small_units_are_no_reason_to_drop_a_feature():
+    """A variance is looked at in a feature's own unit only to see whether there is any."""
+    table = profiles()
+    table[FEATURES[0]] *= 1e-6
+    table[FEATURES[1]] = 7.0
+    for how, kept in (("training", True), ("controls", False)):
+        found, _ = corrected(table, fold_of(table, "c000"), ProfileSettings(normalise=how), "none", 1)
+        assert (FEATURES[0] in found) is kept and FEATURES[1] not in found

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.errors import MorphobenchError
-from benchmark.methods.labels import permute_wells, with_labels
+from benchmark.methods.labels import permute_labels, permute_wells, with_labels
 
 
 def wells(negatives: int, positives: int) -> pd.DataFrame:
@@ -59,3 +59,15 @@ def test_wells_that_are_not_named_keep_their_own_label():
 def test_one_label_cannot_be_permuted():
     with pytest.raises(MorphobenchError, match="one only"):
         permute_wells(wells(3, 0), 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(labels=st.integers(2, 6), compounds=st.integers(3, 6), seed=st.integers(0, 50))
+def test_permuted_compounds_are_not_the_true_labels_renamed(labels, compounds, seed):
+    """As many of each label, and a label's compounds are spread over several: renaming explains few."""
+    table = pd.DataFrame({"Metadata_Compound": [f"c{m}{i}" for m in range(labels) for i in range(compounds)],
+                          "Metadata_Label": [f"l{m}" for m in range(labels) for _ in range(compounds)]})
+    permuted = with_labels(table, permute_labels(table, seed))["Metadata_Label"]
+    assert permuted.value_counts().to_dict() == table["Metadata_Label"].value_counts().to_dict()
+    most = pd.crosstab(table["Metadata_Label"], permuted.to_numpy()).to_numpy().max(axis=1)
+    assert most.max() < compounds and most.sum() <= max(0.7 * len(table), labels * -(-compounds // labels))

@@ -9,7 +9,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.networks.augment import KensertDraws, augment, dihedral, draw_kensert, kensert2019, scaled, standard
+from benchmark.networks.augment import (
+    Draws,
+    at_once,
+    augment,
+    dihedral,
+    draw,
+    gathered_views,
+    one_by_one,
+    scaled,
+)
 from benchmark.networks.settings import TrainingSettings
 
 
@@ -22,9 +31,22 @@ def random_crops(shape: tuple[int, ...], dtype: type = np.uint8, seed: int = 0) 
     return torch.from_numpy(np.random.default_rng(seed).integers(0, top, shape, dtype, endpoint=True))
 
 
+def standard(batch: torch.Tensor, gain: float, offset: float, seed: int) -> torch.Tensor:
+    settings = TrainingSettings(gain=gain, offset=offset)
+    return augment(batch, draw(settings, len(batch), batch.shape[1], seeded(seed)))
+
+
+def draw_kensert(batch: torch.Tensor, seed: int) -> Draws:
+    return draw(TrainingSettings(augmentation="kensert2019"), len(batch), batch.shape[1], seeded(seed))
+
+
+def noise_for(batch: torch.Tensor, seed: int) -> torch.Tensor:
+    return torch.randn(batch.shape, generator=seeded(seed))
+
+
 def test_the_eight_views_are_distinct_and_view_zero_is_the_identity():
     crop = torch.arange(2 * 5 * 5, dtype=torch.uint8).reshape(1, 2, 5, 5)
-    views = dihedral(crop.repeat(8, 1, 1, 1), torch.arange(8))
+    views = torch.cat([dihedral(crop, view) for view in range(8)])
     assert torch.equal(views[0], crop[0])
     assert len({tuple(v.flatten().tolist()) for v in views}) == 8
 
@@ -33,9 +55,9 @@ def test_the_eight_views_are_distinct_and_view_zero_is_the_identity():
 def test_each_view_is_inverted_by_another(dtype):
     crop = random_crops((1, 3, 7, 7), dtype)
     for view in range(8):
-        once = dihedral(crop, torch.tensor([view]))
+        once = gathered_views(crop, torch.tensor([view]))
         assert once.dtype == crop.dtype
-        backs = [dihedral(once, torch.tensor([back])) for back in range(8)]
+        backs = [gathered_views(once, torch.tensor([back])) for back in range(8)]
         assert any(np.array_equal(back.numpy(), crop.numpy()) for back in backs)
 
 
@@ -43,7 +65,7 @@ def test_each_view_is_inverted_by_another(dtype):
 @given(gain=st.floats(0, 0.9), offset=st.floats(0, 0.9), seed=st.integers(0, 2**31))
 def test_augmented_crops_stay_in_range_and_follow_the_seed(gain, offset, seed):
     batch = random_crops((4, 3, 6, 6))
-    a, b = (standard(batch, gain, offset, seeded(seed)) for _ in range(2))
+    a, b = (standard(batch, gain, offset, seed) for _ in range(2))
     assert a.dtype == torch.float32 and a.shape == batch.shape
     assert float(a.min()) >= 0 and float(a.max()) <= 1
     assert torch.equal(a, b)
@@ -51,20 +73,38 @@ def test_augmented_crops_stay_in_range_and_follow_the_seed(gain, offset, seed):
 
 def test_crops_of_one_batch_get_views_of_their_own():
     batch = random_crops((1, 1, 9, 9)).repeat(64, 1, 1, 1)
-    out = standard(batch, 0.0, 0.0, seeded(0))
+    out = standard(batch, 0.0, 0.0, 0)
     assert len({tuple(o.flatten().tolist()) for o in out}) == 8
 
 
 def test_the_settings_choose_the_augmentation():
     batch = random_crops((3, 2, 8, 8))
-    none, plain, paper = (
-        augment(batch, TrainingSettings(augmentation=name), seeded(5)) for name in ("none", "standard", "kensert2019")
-    )
-    assert torch.equal(none, scaled(batch)) and torch.equal(scaled(batch), batch.float() / 255)
-    assert torch.equal(plain, standard(batch, 0.25, 0.03, seeded(5)))
-    assert torch.equal(paper, kensert2019(batch, draw_kensert(batch, seeded(5))))
+    assert torch.equal(augment(batch, draw(TrainingSettings(augmentation="none"), 3, 2, seeded(5))), scaled(batch))
+    assert torch.equal(scaled(batch), batch.float() / 255)
+    plain, paper = (draw(TrainingSettings(augmentation=name), 3, 2, seeded(5)) for name in ("standard", "kensert2019"))
+    assert plain.shifts is not None and plain.noisy is None
+    assert paper.shifts is None and paper.noisy is not None
     with pytest.raises(ValueError, match="augmentation"):
         TrainingSettings.model_validate({"augmentation": "kensert2020"})
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(1, 6), channels=st.integers(1, 4), size=st.integers(2, 17), seed=st.integers(0, 2**31),
+       name=st.sampled_from(["standard", "kensert2019"]), dtype=st.sampled_from([np.uint8, np.uint16]))
+def test_a_batch_at_once_is_what_it_is_crop_by_crop(n, channels, size, seed, name, dtype):
+    """The way of a GPU and that of a CPU, for the same draws."""
+    batch = random_crops((n, channels, size, size), dtype, seed)
+    draws = draw(TrainingSettings(augmentation=name), n, channels, seeded(seed))
+    noise = noise_for(batch, seed)
+    single = one_by_one(batch, draws, iter(noise if draws.noisy is None else noise[draws.noisy]))
+    assert torch.allclose(at_once(batch, draws, noise), single, atol=1e-6)
+
+
+def test_draws_of_an_epoch_are_those_of_its_batches():
+    batch = random_crops((7, 2, 5, 5))
+    draws = draw(TrainingSettings(), 7, 2, seeded(0))
+    parts = [augment(batch[a:b], draws.part(a, b)) for a, b in ((0, 3), (3, 7))]
+    assert torch.equal(torch.cat(parts), augment(batch, draws))
 
 
 @settings(max_examples=20, deadline=None)
@@ -74,7 +114,8 @@ def test_sixteen_bits_are_augmented_as_eight_bits_are(channels, seed, name):
     """65535 = 257 × 255: the same picture in 16 bits."""
     eight = random_crops((3, channels, 6, 6), seed=seed)
     sixteen = torch.from_numpy(eight.numpy().astype(np.uint16) * 257)
-    a, b = (augment(x, TrainingSettings(augmentation=name), seeded(seed)) for x in (eight, sixteen))
+    draws = draw(TrainingSettings(augmentation=name), 3, channels, seeded(seed))
+    a, b = (augment(x, draws, seeded(seed)) for x in (eight, sixteen))
     assert torch.allclose(a, b, atol=1e-6)
 
 
@@ -98,13 +139,11 @@ def as_published(crop: np.ndarray, view: int, factors: np.ndarray, blurred: bool
 def test_the_papers_augmentation_is_that_of_numpy_and_opencv(n, channels, size, seed):
     """Bright and dark crops, so that what is clipped, and when, shows."""
     batch = random_crops((n, channels, size, size), seed=seed)
-    draws = draw_kensert(batch, seeded(seed))
-    ours = kensert2019(batch, draws).numpy() * 255
-    noises = iter(draws.noise.numpy())
+    draws, noise = draw_kensert(batch, seed), noise_for(batch, seed)
+    ours = one_by_one(batch, draws, iter(noise[draws.noisy])).numpy() * 255
     for i in range(n):
-        noise = next(noises) if draws.noisy[i] else None
         wanted = as_published(batch[i].numpy(), int(draws.views[i]), draws.factors[i].numpy(), bool(draws.blurred[i]),
-                              noise)
+                              noise[i].numpy() if draws.noisy[i] else None)
         np.testing.assert_allclose(ours[i], wanted, atol=2e-4)
 
 
@@ -112,12 +151,9 @@ def test_nothing_is_clipped_before_the_end():
     """A pixel of 250 × 1.25 beside darkness: the mean is taken of 312.5, not of 255."""
     crop = torch.zeros(1, 1, 3, 3, dtype=torch.uint8)
     crop[0, 0, 1, 1] = 250
-    blurred, bare = (
-        KensertDraws(torch.tensor([0]), torch.tensor([[1.25]]), torch.tensor([b]), torch.tensor([False]),
-                     torch.zeros(0, 1, 3, 3)) for b in (True, False)
-    )
-    assert kensert2019(crop, blurred)[0, 0, 1, 1] * 255 == pytest.approx(312.5 / 9, abs=1e-4)
-    assert kensert2019(crop, bare).max() == 1
+    blurred, bare = (Draws(torch.tensor([0]), torch.tensor([[1.25]]), blurred=torch.tensor([b])) for b in (True, False))
+    assert one_by_one(crop, blurred)[0, 0, 1, 1] * 255 == pytest.approx(312.5 / 9, abs=1e-4)
+    assert one_by_one(crop, bare).max() == 1
 
 
 def test_the_papers_views_are_our_eight():
@@ -125,13 +161,13 @@ def test_the_papers_views_are_our_eight():
     crop = random_crops((1, 1, 5, 5))
     x = crop[0, 0].numpy()
     theirs = [np.rot90(y, k) for y in (x, np.fliplr(x)) for k in range(4)]
-    ours = dihedral(crop.repeat(8, 1, 1, 1), torch.arange(8))[:, 0].numpy()
+    ours = gathered_views(crop.repeat(8, 1, 1, 1), torch.arange(8))[:, 0].numpy()
     assert {y.tobytes() for y in map(np.ascontiguousarray, theirs)} == {y.tobytes() for y in ours}
 
 
 def test_draws_have_the_papers_chances_and_noise_is_never_used_twice():
     batch = torch.full((4000, 2, 4, 4), 128, dtype=torch.uint8)
-    draws = draw_kensert(batch, seeded(1))
+    draws = draw_kensert(batch, 1)
     share = {f: float((draws.factors == f).float().mean()) for f in (0.75, 1.0, 1.25)}
     assert share[1.0] == pytest.approx(0.5, abs=0.03)
     assert share[0.75] == pytest.approx(0.25, abs=0.03) and share[1.25] == pytest.approx(0.25, abs=0.03)
@@ -140,8 +176,9 @@ def test_draws_have_the_papers_chances_and_noise_is_never_used_twice():
     assert float(draws.blurred.float().mean()) == pytest.approx(0.5, abs=0.03)
     assert float(draws.noisy.float().mean()) == pytest.approx(0.5, abs=0.03)
     assert float((draws.blurred & draws.noisy).float().mean()) == pytest.approx(0.25, abs=0.03)
-    assert len(torch.unique(draws.noise)) > 0.99 * draws.noise.numel()
-    plain = KensertDraws(torch.zeros(4000, dtype=torch.int64), torch.ones(4000, 2), torch.zeros(4000, dtype=torch.bool),
-                         draws.noisy, draws.noise)
-    out = kensert2019(batch, plain)[draws.noisy] * 255
+    plain = Draws(torch.zeros(4000, dtype=torch.int64), torch.ones(4000, 2), noisy=draws.noisy)
+    noise = seeded(2)
+    out = torch.cat([augment(batch[i : i + 500], plain.part(i, i + 500), noise) for i in range(0, 4000, 500)])
+    out = out[draws.noisy] * 255
     assert float(out.var()) == pytest.approx(50, rel=0.03) and float(out.mean()) == pytest.approx(128, abs=0.2)
+    assert len(torch.unique(out)) > 0.9 * out.numel()

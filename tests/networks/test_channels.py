@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 
 from benchmark.errors import MorphobenchError
 from benchmark.networks.channels import adapt_colours, adapt_filters, colour_shares
+from benchmark.networks.predict import run_model
 from benchmark.networks.settings import NetworkSettings
 from benchmark.networks.source import ArrayCrops
-from benchmark.networks.train import run_model
 from benchmark.networks.weights import load_backbone
 
 CPU = torch.device("cpu")

@@ -11,9 +11,10 @@ import torch
 
 from benchmark.errors import MorphobenchError
 from benchmark.networks.features import field_means
+from benchmark.networks.predict import probabilities
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
 from benchmark.networks.source import ArrayCrops
-from benchmark.networks.train import class_weights, fine_tune, one_cycle, probabilities, resolve_device
+from benchmark.networks.train import fine_tune
 
 CPU = torch.device("cpu")
 
@@ -123,18 +124,6 @@ def test_frozen_features_of_many_crops_need_a_few_batches_and_the_fields():
     assert peak < 4e6
 
 
-def test_the_class_weights_balance_and_leave_out_absent_classes():
-    weights = class_weights(torch.tensor([0, 0, 0, 2]), 3)
-    assert torch.allclose(weights, torch.tensor([4 / 9, 0, 4 / 3]))
-
-
-def test_the_schedule_rises_to_one_and_ends_near_zero():
-    factors = [one_cycle(i, 100, 0.2) for i in range(100)]
-    assert max(factors) == 1.0 and factors.index(1.0) in (19, 20)
-    assert factors[0] < 0.1 and factors[-1] < 0.01
-    assert factors[20:] == sorted(factors[20:], reverse=True)
-
-
 def test_a_short_last_batch_is_spread_so_no_step_sees_one_crop():
     pixels, targets = stripes(17, np.random.default_rng(1))
     trained = tune(pixels, targets, TrainingSettings(epochs=1, batch=16))
@@ -170,12 +159,3 @@ def test_frozen_features_of_a_field_are_the_mean_of_its_crops():
     np.testing.assert_allclose(means.values, [single[[1, 4]].mean(0), single[[0, 2, 3]].mean(0)], atol=1e-4)
     with pytest.raises(MorphobenchError, match="no crops"):
         field_means(source, rows[:0], field[:0], NetworkSettings(), "together", CPU)
-
-
-def test_devices_that_are_not_there_are_refused():
-    assert resolve_device("auto").type in ("cpu", "cuda")
-    with pytest.raises(MorphobenchError, match="no device"):
-        resolve_device("abacus")
-    if not torch.cuda.is_available():
-        with pytest.raises(MorphobenchError, match="no CUDA GPU"):
-            resolve_device("cuda")

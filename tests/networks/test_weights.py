@@ -9,20 +9,24 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
+import torchvision
 from safetensors.torch import save, save_file
 from skimage import data
 from skimage.transform import resize
 
 from benchmark.errors import MorphobenchError
+from benchmark.networks.hub import unloaded
+from benchmark.networks.predict import run_model
 from benchmark.networks.settings import NetworkSettings
 from benchmark.networks.source import ArrayCrops
-from benchmark.networks.train import run_model
 from benchmark.networks.weights import load_backbone, weights_identity
 
 SMALL = "test_efficientnet"  # timm's own tiny network, for tests
@@ -53,15 +57,78 @@ def test_a_file_and_its_folder_load_the_same_tensors(tmp_path, suffix):
     assert path.name in by_file.source
 
 
+def refusal(tmp_path: Path, state: dict[str, torch.Tensor], backbone: str = SMALL) -> str:
+    """What is said of a file with these tensors."""
+    path = tmp_path / "file.safetensors"
+    save_file({k: v.contiguous() for k, v in state.items()}, path)
+    with pytest.raises(MorphobenchError) as error:
+        load_backbone(NetworkSettings(backbone=backbone, weights=str(path)), 3, 5)
+    assert "file.safetensors" in str(error.value)
+    return str(error.value)
+
+
 def test_files_that_do_not_fit_are_refused_with_the_list(tmp_path):
     state = timm.create_model(SMALL).state_dict()
-    missing = {k: v for k, v in state.items() if not k.startswith("conv_stem")}
-    wrong = {**state, "conv_stem.weight": state["conv_stem.weight"][:4]}
-    extra = {**state, "nonsense.weight": torch.zeros(1)}
-    for name, broken, text in (("a", missing, "missing"), ("b", wrong, "other shape"), ("c", extra, "nonsense")):
-        save_file({k: v.contiguous() for k, v in broken.items()}, tmp_path / f"{name}.safetensors")
-        with pytest.raises(MorphobenchError, match=text):
-            load_backbone(NetworkSettings(backbone=SMALL, weights=str(tmp_path / f"{name}.safetensors")), 3, 5)
+    backbone = [k for k in state if "num_batches" not in k and not k.startswith("classifier.")]
+    text = refusal(tmp_path, {k: v for k, v in state.items() if k not in backbone[:4]})
+    assert f"does not fit {SMALL}" in text and f"{len(backbone) - 4} of the backbone's {len(backbone)} fit" in text
+    assert f"missing 4 ({', '.join(backbone[:3])}, …)" in text and "unknown" not in text
+    wrong = {"conv_stem.weight": state["conv_stem.weight"][:4], "nonsense.weight": torch.zeros(1)}
+    text = refusal(tmp_path, state | wrong)
+    assert "unknown 1 (nonsense.weight)" in text and "missing" not in text
+    assert "other shape 1 (conv_stem.weight: file (4, 3, 3, 3), model (24, 3, 3, 3))" in text
+    text = refusal(tmp_path, {**state, "bn1.weight": torch.full_like(state["bn1.weight"], torch.nan)})
+    assert "not finite 1 (bn1.weight)" in text
+
+
+def test_a_file_that_holds_nothing_or_little_of_the_network_is_refused(tmp_path):
+    """Other names, as another library has them, are no weights at all; nor is a classifier alone."""
+    state = timm.create_model(SMALL).state_dict()
+    text = refusal(tmp_path, {f"encoder.{k}": v for k, v in state.items()})
+    assert f"holds nothing of {SMALL}" in text and "unknown" in text and "(encoder." in text and "missing" in text
+    assert "holds nothing" in refusal(tmp_path, {k: v for k, v in state.items() if k.startswith("classifier.")})
+    assert "holds little" in refusal(tmp_path, dict(list(state.items())[:9]))
+    assert "holds little of inception_resnet_v2" in refusal(tmp_path, state, "inception_resnet_v2") \
+        or "holds nothing of inception_resnet_v2" in refusal(tmp_path, state, "inception_resnet_v2")
+
+
+def grown(model: torch.nn.Module) -> torch.nn.Module:
+    """With running statistics and weights unlike any start, so that each tensor counts."""
+    generator = torch.Generator().manual_seed(7)
+    for name, value in model.state_dict().items():
+        if name.endswith("running_mean"):
+            value.copy_(0.1 * torch.randn(value.shape, generator=generator))
+        elif name.endswith("running_var"):
+            value.copy_(0.5 + torch.rand(value.shape, generator=generator))
+    return model.eval()
+
+
+@pytest.mark.parametrize(("name", "file"), [("resnet50", "resnet50-0676ba61.pth"),
+                                            ("inception_v3", "inception_v3_google-0cc3c7bd.pth")])
+def test_files_of_torchvision_give_what_torchvision_gives(tmp_path, name, file):
+    """By the names torchvision saves them under, its auxiliary classifier included, with its own normalisation."""
+    torch.manual_seed(0)
+    build = getattr(torchvision.models, name)
+    more = {"init_weights": False, "aux_logits": True, "transform_input": True} if name == "inception_v3" else {}
+    theirs = grown(build(weights=None, **more))
+    torch.save(theirs.state_dict(), tmp_path / file)
+    ours = load_backbone(NetworkSettings(backbone=name, weights=str(tmp_path)), 3, 1000)
+    assert file in ours.source
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 80, 80), np.uint8)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    with torch.no_grad():
+        wanted = theirs((torch.from_numpy(pixels) / 255 - mean) / std).numpy()
+    got = run_model(ours, ArrayCrops(pixels), np.arange(2), torch.device("cpu"))
+    np.testing.assert_allclose(got, wanted, atol=1e-4 * np.abs(wanted).max())
+    (tmp_path / file.replace("-", "-1")).write_bytes(b"")
+    with pytest.raises(MorphobenchError, match="several weights"):
+        load_backbone(NetworkSettings(backbone=name, weights=str(tmp_path)), 3, 5)
+
+
+def test_a_network_whose_names_torchvision_and_timm_do_not_share_is_refused(tmp_path):
+    state = torchvision.models.mobilenet_v3_small(weights=None).state_dict()
+    text = refusal(tmp_path, state, "mobilenetv3_small_100")
+    assert "holds nothing" in text and "(classifier.0.bias" not in text and "features." in text
 
 
 class Evil:
@@ -101,18 +168,22 @@ def test_the_papers_networks_run_and_keep_their_own_normalisation(name):
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """A model hub on 127.0.0.1 that has one file."""
+    """A model hub on 127.0.0.1 that has one file; the first transfer of it breaks off half way."""
 
-    body = b""
+    body, sent = b"", b""
     asked: list[str] = []  # noqa: RUF012
+    ranges: list[str] = []  # noqa: RUF012
+    cut = False
 
-    def _headers(self) -> bool:
-        self.asked.append(self.path)
+    def _headers(self, part: bytes | None = None, start: int = 0) -> bool:
+        self.asked.append(f"{self.command} {self.path}")
         known = self.path.endswith("/model.safetensors")
-        self.send_response(200 if known else 404)
+        self.send_response((206 if start else 200) if known else 404)
         self.send_header("ETag", f'"{hashlib.sha256(self.body).hexdigest()}"')
         self.send_header("X-Repo-Commit", "0" * 40)
-        self.send_header("Content-Length", str(len(self.body) if known else 0))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(self.body) - 1}/{len(self.body)}")
+        self.send_header("Content-Length", str(len(self.body) - start if known else 0))
         self.end_headers()
         return known
 
@@ -120,8 +191,15 @@ class Hub(http.server.BaseHTTPRequestHandler):
         self._headers()
 
     def do_GET(self) -> None:
-        if self._headers():
-            self.wfile.write(self.body)
+        wanted = self.headers.get("Range", "")
+        start = int(wanted.removeprefix("bytes=").split("-")[0]) if wanted else 0
+        if start:
+            self.ranges.append(wanted)
+        if self._headers(start=start):
+            half, type(self).cut = self.cut, False
+            self.wfile.write(self.sent[start : len(self.sent) // 2 if half else None])
+            if half:
+                self.close_connection = True
 
     def log_message(self, *args: object) -> None:
         """Quiet."""
@@ -130,42 +208,100 @@ class Hub(http.server.BaseHTTPRequestHandler):
 CHILD = """
 import json, sys, time
 time.sleep = lambda seconds: None  # the hub's client waits between tries, for most of a minute in all
+import huggingface_hub.constants
+huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 4096  # what a break costs: 10 MB, more than this whole file
 from benchmark.errors import MorphobenchError
 from benchmark.networks.settings import NetworkSettings
 from benchmark.networks.weights import load_backbone
 try:
-    b, two = (load_backbone(NetworkSettings(backbone=sys.argv[1]), c, 1000) for c in (3, 2))
+    b, two = (load_backbone(NetworkSettings(backbone=sys.argv[1]), c, 7) for c in (3, 2))
     first, green = b.model.conv_stem.weight, two.model.conv_stem.weight
-    print(json.dumps({"first": first.flatten()[0].item(), "source": b.source,
+    print(json.dumps({"first": first.flatten()[0].item(), "source": b.source, "sha256": b.sha256,
                       "adapted": bool((green[:, 1] == first[:, 1]).all())}))
 except MorphobenchError as error:
     print(json.dumps({"error": str(error)}))
 """
 
 
-def load_from_hub(url: str, cache: Path) -> dict[str, object]:
+def load_from_hub(url: str, cache: Path, **more: str) -> dict[str, object]:
     """What a fresh process says when timm downloads from a hub at ``url``."""
     environment = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(cache), "NO_PROXY": "*", "HF_HUB_DISABLE_XET": "1",
                    "TORCH_HOME": str(cache)}
     environment.pop("HF_HUB_OFFLINE", None)
-    done = subprocess.run([sys.executable, "-c", CHILD, f"{SMALL}.r160_in1k"], env=environment, capture_output=True,
-                          text=True, timeout=240, check=True)
+    done = subprocess.run([sys.executable, "-c", CHILD, f"{SMALL}.r160_in1k"], env=environment | more,
+                          capture_output=True, text=True, timeout=240, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.slow
-def test_timm_downloads_from_a_hub_and_a_dead_hub_is_a_clear_error(tmp_path):
-    state = {k: v.contiguous() for k, v in timm.create_model(SMALL).state_dict().items()}
-    Hub.body = save(state)
+@contextmanager
+def hub(body: bytes, sent: bytes | None = None, cut: bool = False) -> Iterator[str]:
+    """A hub whose file is ``body``, of which ``sent`` comes."""
+    Hub.body, Hub.sent, Hub.cut = body, body if sent is None else sent, cut
+    Hub.asked.clear()
+    Hub.ranges.clear()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}"
     try:
-        got = load_from_hub(url, tmp_path / "a")
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()
-    assert got.get("first") == pytest.approx(state["conv_stem.weight"].flatten()[0].item()), (got, Hub.asked)
+
+
+def small_state() -> dict[str, torch.Tensor]:
+    return {k: v.contiguous() for k, v in timm.create_model(SMALL).state_dict().items()}
+
+
+@pytest.mark.slow
+def test_timm_downloads_from_a_hub_goes_on_where_it_broke_off_and_needs_no_network_again(tmp_path):
+    state = small_state()
+    with hub(save(state), cut=True) as url:
+        got = load_from_hub(url, tmp_path / "a")
+        assert got.get("first") == pytest.approx(state["conv_stem.weight"].flatten()[0].item()), (got, Hub.asked)
+        assert Hub.ranges, Hub.asked
     assert got["source"] == f"timm {SMALL}.r160_in1k" and got["adapted"]
-    dead = load_from_hub(url, tmp_path / "b")
-    assert "could not be downloaded" in str(dead["error"]) and "safetensors" in str(dead["error"])
+    assert load_from_hub(url, tmp_path / "a", HF_HUB_OFFLINE="1") == got
+    dead, offline = load_from_hub(url, tmp_path / "b"), load_from_hub(url, tmp_path / "b", HF_HUB_OFFLINE="1")
+    for answer in (dead, offline):
+        assert "could not be downloaded" in str(answer["error"])
+        assert f"{url}/timm/{SMALL}.r160_in1k/resolve/main/model.safetensors" in str(answer["error"])
+        assert f"{SMALL}.r160_in1k.safetensors" in str(answer["error"])
+    assert "HF_HUB_OFFLINE is set" in str(offline["error"]) and "HF_HUB_OFFLINE" not in str(dead["error"])
+
+
+@pytest.mark.slow
+def test_a_download_that_was_damaged_on_its_way_is_not_used(tmp_path):
+    """One bit of a weight: the size is right, and the hub's client asks for no more."""
+    body = save(small_state())
+    with hub(body, body[:-5] + bytes([body[-5] ^ 8]) + body[-4:]) as url:
+        for _ in range(2):  # nor is it later, out of the cache
+            assert "does not have the SHA-256" in str(load_from_hub(url, tmp_path)["error"])
+
+
+@pytest.mark.slow
+def test_a_download_without_the_network_in_it_is_never_silently_random(tmp_path):
+    state = small_state()
+    with hub(save({f"encoder.{k}": v for k, v in state.items()})) as url:
+        assert "error" in load_from_hub(url, tmp_path)
+
+
+def test_weights_that_are_still_their_random_start_are_found():
+    start, loaded = (seeded_start(SMALL) for _ in range(2))
+    assert len(unloaded(start, loaded)) == len([p for p in start.parameters() if p.ndim > 1])
+    with torch.no_grad():
+        for parameter in loaded.parameters():
+            parameter.add_(0.1)
+    assert unloaded(start, loaded) == []
+    with torch.no_grad():
+        loaded.conv_stem.weight.copy_(start.conv_stem.weight)
+    assert unloaded(start, loaded) == ["conv_stem.weight"]
+
+
+def seeded_start(name: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model(name)
+
+
+def test_a_network_without_pretrained_weights_says_so():
+    with pytest.raises(MorphobenchError, match="no pretrained weights"):
+        load_backbone(NetworkSettings(backbone="efficientnet_b6"), 3, 2)

@@ -41,6 +41,15 @@ def test_nearest_is_nsc_and_nscb(table):
     assert "85/103" in grid_text(table, ["x: no controls"], ["y is not scored"]) and "NSCB" in grid_text(table, [], [])
 
 
+def test_rows_say_what_they_are_and_what_of_them_is_transductive(table):
+    rows = [{"profile": "mean", "normalise": "training", "correction": c, "words": f"mean, {c}",
+             "transductive": "all wells" if c == "tvn" else ""} for c in ("none", "tvn", "combat")]
+    section = grid_section(table, [], [], [], pd.DataFrame(), rows)
+    for block in section["tables"]:
+        assert [r["transductive"] for r in block["rows"]] == [r["names"][2] == "tvn" for r in block["rows"]]
+    assert section["rows"] == rows
+
+
 def test_a_correction_is_set_against_the_same_without_it(table):
     effects = correction_effects(table).set_index(["scheme", "correction"])
     assert effects.loc[("leave-one-compound-out", "tvn"), ["helped", "hurt"]].tolist() == [2, 0]
@@ -76,7 +85,7 @@ def test_published_results_are_shown_for_bbbc021_alone_and_say_whether_they_comp
     rows = literature("bbbc021-profiles", False)
     assert sum(p.method == "factor analysis, then means" and p.percent == "94" for p, _ in rows) == 1
     assert all(why.startswith(("roughly", "no:")) for _, why in rows)
-    section = grid_section(table, [], [], [], pd.DataFrame(), rows)
+    section = grid_section(table, [], [], [], pd.DataFrame(), published=rows)
     assert section["literature"] == rows and section["fitted"] == []
 
 

@@ -1,0 +1,172 @@
+"""What a network says of crops: outputs, probabilities, and averages over views, passes and snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmark.networks.augment import dihedral, scaled
+from benchmark.networks.device import give_back_memory
+from benchmark.networks.held import in_order
+from benchmark.networks.settings import TrainingSettings
+from benchmark.networks.source import CropSource
+from benchmark.networks.step import forward, on_device
+from benchmark.networks.weights import Backbone
+
+#: Crops a batch in prediction.
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Class probabilities of crops, and how much the passes they are the mean of differ.
+
+    Attributes
+    ----------
+    p : ndarray
+        (N, classes) float64, rows summing to 1.
+    spread : float or None
+        Standard deviation of a probability over passes, averaged over crops and classes; None where there is one pass.
+    passes : int
+        Views × passes with dropout × snapshots.
+    """
+
+    p: np.ndarray
+    spread: float | None
+    passes: int
+
+
+def sizes_of(count: int, batch: int) -> list[int]:
+    """Sizes of the batches of ``count`` crops."""
+    return [min(batch, count - start) for start in range(0, count, batch)]
+
+
+def in_halves(function: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+    """``function`` of a batch, by halves where memory does not suffice for the whole; outputs hang on one crop each."""
+    try:
+        return function(pixels)
+    except torch.OutOfMemoryError:
+        if len(pixels) == 1:
+            raise
+    give_back_memory(pixels.device)  # not before the error is done with: its frames hold what is to be freed
+    return torch.cat([in_halves(function, half) for half in pixels.tensor_split(2)])
+
+
+def outputs(backbone: Backbone, source: CropSource, rows: np.ndarray, device: torch.device, bfloat16: bool = False,
+            batch: int = BATCH, separately: bool = False) -> Generator[np.ndarray, None, None]:
+    """Outputs of the network in evaluation mode, batch by batch in the order of ``rows``.
+
+    Parameters
+    ----------
+    separately : bool
+        Each channel is passed alone, as grey over the network's three colours, and what comes out is joined.
+
+    Yields
+    ------
+    ndarray
+        (n, K) or (n, C * K) float32 with n ≤ ``batch``.
+    """
+    backbone = on_device(backbone, device)
+    backbone.model.eval()
+    with closing(in_order(source, rows, sizes_of(len(rows), batch), device)) as read:
+        for pixels in read:
+            with torch.inference_mode():  # not across the yield: the caller's own work is none of its business
+                part = scaled(pixels)
+                views = [c.repeat(1, 3, 1, 1) for c in part.split(1, dim=1)] if separately else [part]
+                found = [in_halves(lambda view: forward(backbone, view, bfloat16), view) for view in views]
+                out = torch.cat(found, dim=1).cpu().numpy()
+            yield out
+
+
+def run_model(backbone: Backbone, source: CropSource, rows: np.ndarray, device: torch.device, bfloat16: bool = False,
+              batch: int = BATCH) -> np.ndarray:
+    """Outputs of the network in evaluation mode for the crops ``rows``: (N, K) float32.
+
+    Raises
+    ------
+    ValueError
+        There are no rows.
+    """
+    return np.concatenate(list(outputs(backbone, source, rows, device, bfloat16, batch)))
+
+
+def probabilities(backbone: Backbone, source: CropSource, rows: np.ndarray, device: torch.device,
+                  bfloat16: bool = False) -> np.ndarray:
+    """Class probabilities (softmax) of the crops ``rows``: (N, classes) float64, rows summing to 1."""
+    return _softmax(run_model(backbone, source, rows, device, bfloat16))
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    scores = scores.astype(np.float64)
+    scores -= scores.max(axis=1, keepdims=True)
+    p = np.exp(scores)
+    return p / p.sum(axis=1, keepdims=True)
+
+
+def predict(backbone: Backbone, snapshots: Sequence[Mapping[str, Tensor]], source: CropSource, rows: np.ndarray,
+            device: torch.device, settings: TrainingSettings, bfloat16: bool, seed: int) -> Predicted:
+    """Class probabilities averaged over the settings' views (``tta``), dropout passes and snapshots.
+
+    Test-time augmentation over the 8 views of the square; Monte-Carlo dropout (Gal & Ghahramani 2016, ICML); snapshots
+    of one training (Huang et al. 2017, ICLR; Cortés-Ciriano & Bender 2019, J Chem Inf Model 59:1269).
+
+    Parameters
+    ----------
+    snapshots : sequence of state dicts
+        Where there are none, the network as it is.
+    rows : ndarray
+        (N,) numbers of the crops in ``source``, one at least.
+    seed : int
+        Of the dropout.
+    """
+    views, dropouts = range(8 if settings.tta else 1), range(max(1, settings.mc_dropout))
+    backbone = on_device(backbone, device)
+    total: np.ndarray | float = 0.0
+    squares: np.ndarray | float = 0.0
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        for state in snapshots or [{}]:
+            if state:
+                backbone.model.load_state_dict(state)
+            with _evaluating(backbone.model, settings.mc_dropout > 0), \
+                    closing(in_order(source, rows, sizes_of(len(rows), BATCH), device)) as read:
+                sums = [_passes(backbone, pixels, views, dropouts, bfloat16) for pixels in read]
+            total = total + np.concatenate([s[0] for s in sums])
+            squares = squares + np.concatenate([s[1] for s in sums])
+    passes = len(views) * len(dropouts) * max(1, len(snapshots))
+    p = np.asarray(total) / passes
+    if passes == 1:
+        return Predicted(p, None, 1)
+    spread = np.sqrt(np.clip(np.asarray(squares) / passes - p**2, 0, None))
+    return Predicted(p / p.sum(axis=1, keepdims=True), float(spread.mean()), passes)
+
+
+@torch.inference_mode()
+def _passes(backbone: Backbone, pixels: Tensor, views: Sequence[int], dropouts: Sequence[int],
+            bfloat16: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Sum of the probabilities of a batch over views and passes, and sum of their squares."""
+    part = scaled(pixels)
+    every = [in_halves(lambda crops: forward(backbone, crops, bfloat16), dihedral(part, view))
+             for view in views for _ in dropouts]
+    p = np.stack([_softmax(scores.cpu().numpy()) for scores in every])
+    return p.sum(axis=0), (p**2).sum(axis=0)
+
+
+@contextmanager
+def _evaluating(model: nn.Module, dropout: bool) -> Iterator[None]:
+    """Evaluation mode, if asked for with dropout as in training. Batch norm and drop-path stay in evaluation mode."""
+    model.eval()
+    if dropout:
+        for module in model.modules():
+            # timm's networks apply dropout by a layer, or by a function where `drop_rate` and their own flag say so.
+            if isinstance(module, nn.Dropout | nn.Dropout2d | nn.AlphaDropout) or hasattr(module, "drop_rate"):
+                module.training = True
+    try:
+        yield
+    finally:
+        model.eval()

@@ -1,0 +1,77 @@
+"""Sets of training settings with a name, and what they come to for a study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmark.networks.settings import Preset, TrainingSettings
+
+#: What both versions of the code of Kensert et al. 2019 do: SGD, all layers, one rate, no validation. Class weights are
+#: balanced in every preset.
+KENSERT: Mapping[str, Any] = {
+    "optimizer": "sgd", "momentum": 0.9, "schedule": "constant", "warmup": 0.0, "weight_decay": 0.0,
+    "augmentation": "kensert2019", "learn": "full", "recalibrate": False,
+}
+#: Settings of each preset that differ from `TrainingSettings`' own.
+PRESETS: Mapping[Preset, Mapping[str, Any]] = {
+    "modern": {},
+    "kensert-2018-07": {**KENSERT, "batch": 32},
+    "kensert-2018-08": {**KENSERT, "batch": 8, "epochs": 10, "learning_rate": 1e-4},
+}
+#: What a preset says of one backbone.
+BY_BACKBONE: Mapping[Preset, Mapping[str, Mapping[str, Any]]] = {
+    "kensert-2018-07": {
+        "resnet50": {"epochs": 5, "learning_rate": 5e-4},
+        "inception_v3": {"epochs": 7, "learning_rate": 5e-4},
+        "inception_resnet_v2": {"epochs": 5, "learning_rate": 1e-3},
+    },
+}
+
+
+def resolved(settings: TrainingSettings, backbone: str) -> TrainingSettings:
+    """Settings with what their preset says where nothing is given; what is given is kept.
+
+    Settings that were resolved before come back as they are.
+
+    Parameters
+    ----------
+    backbone : str
+        As in the study; weights' tags (``resnet50.tv_in1k``) do not matter.
+
+    Raises
+    ------
+    ValueError
+        The preset has nothing for this backbone, or settings contradict each other.
+    """
+    given = settings.model_dump(exclude_unset=True)
+    values = {**PRESETS[settings.preset], **_of_backbone(settings.preset, backbone, given), **given}
+    # Everything is given from here on.
+    found = TrainingSettings.model_validate({**TrainingSettings(**values).model_dump()})
+    _check(found)
+    return found
+
+
+def _of_backbone(preset: Preset, backbone: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    known = BY_BACKBONE.get(preset)
+    if known is None:
+        return {}
+    name = backbone.split(".")[0]
+    if name not in known and not {"epochs", "learning_rate"} <= given.keys():
+        raise ValueError(f"the preset {preset} knows {', '.join(known)} and not {backbone}: give epochs and "
+                         "learning_rate")
+    return known.get(name, {})
+
+
+def _check(s: TrainingSettings) -> None:
+    """Settings that do not go together."""
+    if s.epochs % s.snapshots:
+        raise ValueError(f"{s.epochs} epochs are not {s.snapshots} cycles of equal length: change epochs or snapshots")
+    if s.snapshots > 1 and (s.schedule != "cosine" or s.average != "none"):
+        raise ValueError("snapshots need schedule: cosine and average: none")
+    if s.early_stopping and (s.snapshots > 1 or s.average != "none"):
+        raise ValueError("early_stopping needs average: none and snapshots: 1")
+    if s.mc_dropout and not s.dropout:
+        raise ValueError("mc_dropout needs dropout")
+    if s.learn in ("scratch", "frozen") and s.layer_decay < 1:
+        raise ValueError(f"layer_decay is for pretrained layers that are learnt, and learn: {s.learn} has none")
