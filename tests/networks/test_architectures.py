@@ -154,7 +154,7 @@ def test_records_say_what_was_trained_and_from_what():
              for n in ({"backbone": "mcnn"}, {"backbone": "mil", "pooling": "attention"}, {"weights": "none"}, {})]
     assert "multi-scale CNN of Godinez et al. 2017 trained from random weights" in texts[0]
     assert "gated attention pooling" in texts[1] and "fine-tuned in all layers" in texts[1]
-    assert "trained from scratch" in texts[2] and "fine-tuned in all layers" in texts[3]
+    assert "trained from random weights" in texts[2] and "fine-tuned in all layers" in texts[3]
 
 
 def test_crops_far_from_the_size_of_the_weights_are_noted():
