@@ -7,50 +7,24 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from benchmark.crops.regions import REGIONS, region_shares
 from benchmark.errors import MorphobenchError
 from benchmark.explanation import SANITY_COLUMNS, Explanation
 from benchmark.networks.augment import scaled
-from benchmark.networks.maximise import MaximiseSettings, maximise, strongest_filters
-from benchmark.networks.saliency import METHODS, Attribution, Method, SaliencySettings, attribute, undisturbed
+from benchmark.networks.explain_settings import ExplainSettings, Method
+from benchmark.networks.maximise import maximise, strongest_filters
+from benchmark.networks.saliency import Attribution, attribute, undisturbed
 from benchmark.networks.sanity import sanity_check, verdicts
 from benchmark.networks.source import CropSource
 from benchmark.networks.weights import Backbone
-from benchmark.settings import Settings
 
+#: Crops whose scores are computed at once.
+AT_ONCE = 32
 #: How `choose_crops` chooses, for readers.
 CHOICE = ("Crops were drawn at random among those that the network has right and, apart, among those that it has "
           "wrong, the true labels taking turns; not by how sure the network is, nor by how its maps look.")
-
-
-class ExplainSettings(Settings):
-    """What is made to explain a network.
-
-    Parameters
-    ----------
-    methods : tuple of str
-        Ways of attribution.
-    right, wrong : int
-        Crops that were classified rightly and wrongly.
-    filters : int
-        Filters of the last feature map to be maximised; 0: none.
-    filter_size : int
-        Pixels of a side of their pictures.
-    sanity : bool
-        Whether maps are compared with those of randomised networks, at three times the cost of the maps.
-    """
-
-    methods: tuple[Method, ...] = Field(tuple(METHODS), min_length=1)
-    right: int = Field(4, ge=0)
-    wrong: int = Field(4, ge=0)
-    filters: int = Field(8, ge=0)
-    filter_size: int = Field(96, ge=32)
-    sanity: bool = True
-    saliency: SaliencySettings = SaliencySettings()
-    maximise: MaximiseSettings = MaximiseSettings()
 
 
 def choose_crops(truth: np.ndarray, probability: np.ndarray, settings: ExplainSettings, seed: int) -> np.ndarray:
@@ -149,6 +123,14 @@ def explain_fold(
     )  # fmt: skip
 
 
+def plain_probabilities(backbone: Backbone, source: CropSource, rows: np.ndarray, device: torch.device) -> np.ndarray:
+    """Softmax of the scores that are explained, for any number of crops: float32, one view, no dropout. (N, K)."""
+    backbone.model.to(device)
+    parts = [np.ascontiguousarray(source.batch(rows[start : start + AT_ONCE]))
+             for start in range(0, len(rows), AT_ONCE)]
+    return np.concatenate([_probabilities(backbone, normalised(backbone, pixels, device)) for pixels in parts])
+
+
 def normalised(backbone: Backbone, pixels: np.ndarray, device: torch.device) -> Tensor:
     """Stored crops (N, C, S, S) as the network is given them, float32."""
     mean, std = (v.to(device).view(1, -1, 1, 1) for v in (backbone.mean, backbone.std))
@@ -175,7 +157,7 @@ def _check(source: CropSource, rows: np.ndarray, truth: np.ndarray, labels: Sequ
 def _probabilities(backbone: Backbone, inputs: Tensor) -> np.ndarray:
     """Softmax of the very scores that are explained: float32, without autocast. (N, K) float64."""
     with undisturbed(backbone.model), torch.no_grad():
-        scores = torch.cat([backbone.model(part) for part in inputs.split(32)])
+        scores = torch.cat([backbone.model(part) for part in inputs.split(AT_ONCE)])
         return scores.double().softmax(dim=1).cpu().numpy()
 
 
@@ -184,7 +166,7 @@ def _attributions(backbone: Backbone, inputs: Tensor, target: Tensor, settings: 
     """Attributions by method, and why methods that do not suit the network refused it."""
     found: dict[Method, Attribution] = {}
     refused: dict[str, str] = {}
-    for method in settings.methods:
+    for method in settings.ways:
         try:
             found[method] = attribute(method, backbone.model, inputs, target, settings.saliency)
         except MorphobenchError as error:

@@ -7,41 +7,16 @@ from typing import cast
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from benchmark.errors import MorphobenchError
+from benchmark.networks.explain_settings import MaximiseSettings
 from benchmark.networks.saliency import Halves, replaced, undisturbed
 from benchmark.networks.weights import Backbone
-from benchmark.settings import Settings
 
 #: Gradient that an activation passes besides its own, so that a filter that is silent on noise can be woken.
 LEAK = 0.1
-
-
-class MaximiseSettings(Settings):
-    """Gradient ascent on a picture, and what keeps the picture from being mere noise.
-
-    Parameters
-    ----------
-    steps : int
-        Of Adam.
-    rate : float
-        Its learning rate, on pixels before their sigmoid.
-    jitter : int
-        Each step the picture is rolled by up to so many pixels either way, so that no pixel is tuned alone.
-    blur : float
-        Standard deviation, in pixels, of the Gaussian that smooths the picture after every fourth step; 0: none.
-    decay : float
-        Weight of the mean square (before the sigmoid) that draws pixels back to mid-grey.
-    """
-
-    steps: int = Field(160, ge=1)
-    rate: float = Field(0.06, gt=0)
-    jitter: int = Field(6, ge=0)
-    blur: float = Field(0.6, ge=0)
-    decay: float = Field(0.02, ge=0)
 
 
 class _Awake(nn.Module):

@@ -11,44 +11,22 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from captum.attr import GuidedBackprop, IntegratedGradients, LayerAttribution, LayerGradCam, Occlusion
-from pydantic import Field
 from torch import Tensor, nn
 
 from benchmark.errors import MorphobenchError
-from benchmark.settings import Settings
+from benchmark.networks.explain_settings import Method, SaliencySettings
 
-Method = Literal["grad_cam", "guided_backpropagation", "integrated_gradients", "occlusion"]
 #: Nodes of PyTorch's graph that are rectifiers and their kin (relu, elu, gelu, … all hold "elu"); gates are none.
 _RECTIFIER = re.compile(r"elu|silu|swish|hardtanh|mish|softplus|logsigmoid", re.IGNORECASE)
 #: Share of a channel's pixels that are darker than what counts as its background.
 BACKGROUND = 0.05
 #: Crops that integrated gradients passes through the network at once.
 AT_ONCE = 32
-
-
-class SaliencySettings(Settings):
-    """How attributions are computed.
-
-    Parameters
-    ----------
-    steps, most_steps : int
-        Points on the path of integrated gradients, doubled until the attributions are complete or this many.
-    tolerance : float
-        Gap at which integrated gradients count as complete, see `integrated_gradients`.
-    window, stride : int
-        Pixels of a side of occlusion's square, and between two of them. 0: an eighth of the crop, half the window.
-    """
-
-    steps: int = Field(32, ge=2)
-    most_steps: int = Field(256, ge=2)
-    tolerance: float = Field(0.05, gt=0)
-    window: int = Field(0, ge=0)
-    stride: int = Field(0, ge=0)
 
 
 @dataclass(frozen=True)

@@ -272,6 +272,32 @@ def sanity_rows(explanation: Explanation) -> list[dict[str, Any]]:
     return rows
 
 
+def explanation_section(explanation: Explanation, title: str) -> dict[str, Any]:
+    """All that the page says of an explained fold beside its figures.
+
+    Parameters
+    ----------
+    explanation : Explanation
+        Whose facts say which fold of which method it is, and how its network compares with the run's
+        (`benchmark.methods.explained`).
+    title : str
+        The method's.
+    """
+    facts = explanation.facts
+    if facts["exactly"]:
+        same = "Trained again, it gives the predictions that are scored here to the last bit."
+    else:
+        same = ("Trained again on a GPU, whose sums depend on their order, it is not the network that is scored here "
+                f"to the last bit: probabilities differ by up to {facts['largest_difference']:.2g}.")
+    return {
+        "explanation": explanation, "title": title, "fold": facts["fold"], "choice": facts["choice"], "same": same,
+        "agree": f"{facts['same_label']} of {facts['test_crops']}", "rows": sanity_rows(explanation),
+        "refused": {TITLES.get(m, m.replace("_", " ")).replace("\n", " "): why for m, why in
+                    explanation.refused.items()},
+        "regions": bool(explanation.shares),
+    }  # fmt: skip
+
+
 def _gap_words(explanation: Explanation) -> str:
     """How complete integrated gradients are, where they were computed."""
     if not len(explanation.gaps):

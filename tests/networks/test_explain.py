@@ -15,9 +15,8 @@ from torch import nn
 from benchmark.crops.regions import NUCLEI, REGIONS
 from benchmark.errors import MorphobenchError
 from benchmark.explanation import Explanation, read_explanation, write_explanation
-from benchmark.networks.explain import ExplainSettings, choose_crops, explain_fold
-from benchmark.networks.maximise import MaximiseSettings
-from benchmark.networks.saliency import SaliencySettings
+from benchmark.networks.explain import choose_crops, explain_fold
+from benchmark.networks.explain_settings import ExplainSettings, MaximiseSettings, SaliencySettings
 from benchmark.networks.source import ArrayCrops
 from benchmark.networks.weights import Backbone
 
@@ -101,7 +100,7 @@ def test_a_method_that_does_not_suit_the_network_is_said_and_the_others_are_ther
     assert "it uses Silu" in found.refused["guided_backpropagation"]
     assert not found.shares and not len(found.areas) and not len(found.pretrained)
     with pytest.raises(MorphobenchError, match="no way of attribution"):
-        explain(convolutions(activation=nn.SiLU), SETTINGS.model_copy(update={"methods": ("guided_backpropagation",)}))
+        explain(convolutions(activation=nn.SiLU), SETTINGS.model_copy(update={"ways": ("guided_backpropagation",)}))
 
 
 def test_what_does_not_belong_together_is_refused():

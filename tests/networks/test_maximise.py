@@ -9,7 +9,8 @@ from lookers import Looker, convolutions
 from torch import nn
 
 from benchmark.errors import MorphobenchError
-from benchmark.networks.maximise import MaximiseSettings, maximise, strongest_filters
+from benchmark.networks.explain_settings import MaximiseSettings
+from benchmark.networks.maximise import maximise, strongest_filters
 from benchmark.networks.weights import Backbone
 
 QUICK = MaximiseSettings(steps=40, rate=0.2, jitter=0)

@@ -12,7 +12,8 @@ from lookers import Functional, Looker, convolutions
 from torch import nn
 
 from benchmark.errors import MorphobenchError
-from benchmark.networks.saliency import METHODS, SaliencySettings, attribute, background, guided_backpropagation
+from benchmark.networks.explain_settings import SaliencySettings
+from benchmark.networks.saliency import METHODS, attribute, background, guided_backpropagation
 
 SETTINGS = SaliencySettings(window=4, stride=2)
 

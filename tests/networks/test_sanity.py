@@ -12,7 +12,8 @@ from lookers import Looker, convolutions
 from torch import nn
 
 from benchmark.networks import saliency
-from benchmark.networks.saliency import Attribution, SaliencySettings, attribute
+from benchmark.networks.explain_settings import SaliencySettings
+from benchmark.networks.saliency import Attribution, attribute
 from benchmark.networks.sanity import DEPTHS, randomised, sanity_check, similarity, verdicts
 
 SETTINGS = SaliencySettings(window=4, stride=2, steps=8, most_steps=8)
