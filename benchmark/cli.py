@@ -82,6 +82,7 @@ def report(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -
     is used as it is.
     """
     with _said_clearly():
+        from benchmark.explaining import explain, explained_fold
         from benchmark.grid import run_grid
         from benchmark.opened import open_study
         from benchmark.reporting import make_report
@@ -89,8 +90,10 @@ def report(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -
         from benchmark.stages import run_baseline, run_cnn
 
         opened = settled(open_study(study, jobs, device))
+        explained_fold(opened)  # a fold that there is not is named before hours of work
         done = {f.method.name: f for f in [*run_baseline(opened), *run_cnn(opened)]}
-        made = make_report(opened, [done[m.name] for m in opened.study.methods], run_grid(opened))
+        finished = [done[m.name] for m in opened.study.methods]
+        made = make_report(opened, finished, run_grid(opened), explained=explain(opened, finished))
         _headline(opened.assay.simulated)
         out.print(made.text, markup=False, highlight=False)
         state = "" if made.fresh else " (nothing had changed since it was made)"
@@ -118,6 +121,7 @@ def baseline(study: StudyName = "demo", jobs: Jobs = 0) -> None:
 def cnn(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -> None:
     """Cache the study's crops and run its networks (fine-tuned and frozen), fold by fold."""
     with _said_clearly():
+        from benchmark.explaining import explain, explained_fold
         from benchmark.opened import open_study
         from benchmark.settle import settled_for_networks
         from benchmark.stages import run_cnn
@@ -125,7 +129,13 @@ def cnn(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -> N
         opened, unknown = settled_for_networks(open_study(study, jobs, device))
         if unknown:
             out.print(unknown, markup=False, highlight=False)
-        _finished(run_cnn(opened), "network", opened)
+        explained_fold(opened)
+        runs = run_cnn(opened)
+        _finished(runs, "network", opened)
+        explained = explain(opened, runs)
+        if explained is not None:
+            out.print(f"{explained.title}: fold {explained.explanation.facts['fold']} explained, {explained.folder}",
+                      markup=False, highlight=False)
 
 
 def _finished(runs: list[FinishedRun], kind: str, opened: Opened) -> None:

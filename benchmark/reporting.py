@@ -11,12 +11,15 @@ import pandas as pd
 from benchmark import __version__
 from benchmark.evaluation.comparison import Run, compare
 from benchmark.evaluation.literature import literature
+from benchmark.explaining import Explained
+from benchmark.explanation import ARRAYS, RECORD
 from benchmark.files import digest, read_json, sha256_file, whole, write_json
 from benchmark.grid import Grid
 from benchmark.methods.runs import read_response, read_run
 from benchmark.opened import REPORTS, Opened
 from benchmark.report.grid import grid_section, grid_text
 from benchmark.report.page import render
+from benchmark.report.saliency import explanation_section
 from benchmark.report.text import accuracy_text
 from benchmark.samples import render_samples
 from benchmark.splits import HELD_OUT, audit, rows_of
@@ -38,8 +41,8 @@ class Report:
     fresh: bool
 
 
-def make_report(opened: Opened, finished: list[FinishedRun], grid: Grid | None = None, reports: Path = REPORTS
-                ) -> Report:
+def make_report(opened: Opened, finished: list[FinishedRun], grid: Grid | None = None, reports: Path = REPORTS,
+                explained: Explained | None = None) -> Report:
     """Compare finished runs and render ``reports/<study>/index.html``; nothing is drawn twice.
 
     The folds are audited once more, against the assay as it is on disk now.
@@ -48,6 +51,8 @@ def make_report(opened: Opened, finished: list[FinishedRun], grid: Grid | None =
     ----------
     grid : Grid, optional
         The study's grid, if it has one.
+    explained : Explained, optional
+        Its explained fold, if it has one.
 
     Raises
     ------
@@ -57,7 +62,7 @@ def make_report(opened: Opened, finished: list[FinishedRun], grid: Grid | None =
     audit(opened.split, opened.assay, opened.assay_hash, opened.hashes)
     folder = reports / opened.study.name
     fields = _field_rows(opened)
-    key = _key(opened, finished, grid, fields)
+    key = _key(opened, finished, grid, fields, explained)
     stamp = folder / "report.json"
     page = folder / "index.html"
     if page.exists() and stamp.exists() and (made := read_json(stamp)).get("key") == key:
@@ -87,7 +92,8 @@ def make_report(opened: Opened, finished: list[FinishedRun], grid: Grid | None =
     if grid is not None:
         section = grid_section(grid.table, grid.skipped, grid.unscored, grid.facts, grid.reproducibility, grid.rows,
                                literature(opened.study.assay.kind, bool(opened.assay.channels)))
-    render(_study_facts(opened), runs, comparison, pictures, folder, section, fields)
+    why = explanation_section(explained.explanation, explained.title) if explained is not None else None
+    render(_study_facts(opened), runs, comparison, pictures, folder, section, fields, why)
     text = accuracy_text(comparison)
     if grid is not None:
         text += grid_text(grid.table, grid.skipped, grid.unscored) + "\n"
@@ -108,11 +114,14 @@ def _field_rows(opened: Opened) -> list[dict[str, str]]:
     return rows
 
 
-def _key(opened: Opened, finished: list[FinishedRun], grid: Grid | None, fields: list[dict[str, str]]) -> str:
-    """What a page shows: all that is said of the study but how long its stages took, every run, and the grid."""
+def _key(opened: Opened, finished: list[FinishedRun], grid: Grid | None, fields: list[dict[str, str]],
+         explained: Explained | None) -> str:
+    """What a page shows: all that is said of the study but how long its stages took, every run, grid, explanation."""
     shown = [grid.table.to_csv(), grid.skipped, grid.unscored, grid.facts,
              grid.reproducibility.to_csv(), grid.rows] if grid is not None else []
     facts = {k: v for k, v in _study_facts(opened).items() if k != "stages"}
+    if explained is not None:
+        shown += [explained.title, *(sha256_file(explained.folder / name) for name in (RECORD, ARRAYS))]
     return digest([PAGE, __version__, facts, shown, fields,
                    [[f.title, f.record["run"], sha256_file(f.folder.record_path)] for f in finished]])
 

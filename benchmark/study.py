@@ -23,7 +23,9 @@ from benchmark.cellprofiler.settings import CellProfilerSettings, WholeFieldSett
 from benchmark.errors import Fault, FaultsError, MorphobenchError
 from benchmark.images.settings import IlluminationSettings, QualitySettings
 from benchmark.methods.grid_settings import GridSettings
-from benchmark.methods.settings import MethodSettings
+from benchmark.methods.settings import FinetunedMethod, MethodSettings
+from benchmark.networks.explain_settings import ExplainSettings
+from benchmark.networks.settings import MCNN, MIL
 from benchmark.settings import Settings
 from benchmark.splits import Scheme
 
@@ -31,14 +33,29 @@ from benchmark.splits import Scheme
 STUDIES = Path(__file__).parent / "studies"
 SUFFIXES = (".yaml", ".yml")
 #: Folders of ``runs/<study>`` that are no method's.
-RESERVED = frozenset({"assay", "cells", "checked", "crops", "features", "grid", "illumination", "measured", "splits",
-                      "stages"})
+RESERVED = frozenset({"assay", "cells", "checked", "crops", "explained", "features", "grid", "illumination", "measured",
+                      "splits", "stages"})
 
 AssaySettings = Annotated[
     DemoAssaySettings | TableAssaySettings | ProfileTableSettings | Bbbc021AssaySettings | Bbbc021ProfilesSettings
     | Bbbc014AssaySettings | Bbbc013AssaySettings,
     Field(discriminator="kind"),
 ]
+
+
+class StudyExplainSettings(ExplainSettings):
+    """Which network of the study is explained.
+
+    Parameters
+    ----------
+    method : str
+        Name of a fine-tuned method of the study.
+    fold : str
+        Name of the fold, which is the compound it holds out (the cell line, where folds hold out these). '': the first.
+    """
+
+    method: str
+    fold: str = ""
 
 
 class Study(Settings):
@@ -68,6 +85,8 @@ class Study(Settings):
         Quality control of fields, the same for both arms.
     grid : settings or None
         A table of many kinds of profiles, corrections and decisions, beside the methods.
+    explain : settings or None
+        One fold of one fine-tuned method is trained again, and shown what its predictions rest on.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)
@@ -82,6 +101,7 @@ class Study(Settings):
     whole_field: WholeFieldSettings = WholeFieldSettings()
     quality: QualitySettings = QualitySettings()
     grid: GridSettings | None = None
+    explain: StudyExplainSettings | None = None
 
     @model_validator(mode="after")
     def _unique(self) -> Study:
@@ -99,7 +119,28 @@ class Study(Settings):
             raise ValueError(f"{nearest[0]}: the nearest treatment needs folds that leave compounds out")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("a seed is given twice")
+        if self.explain is not None:
+            _refuse_unexplainable(self.explain, self.methods)
         return self
+
+
+def _refuse_unexplainable(explain: StudyExplainSettings, methods: Sequence[MethodSettings]) -> None:
+    """ValueError where the block names no network, or one of which what is asked for would say nothing."""
+    tuned = {m.name: m for m in methods if isinstance(m, FinetunedMethod)}
+    method = tuned.get(explain.method)
+    if method is None:
+        there = f"there are {', '.join(tuned)}" if tuned else "the study has none"
+        raise ValueError(f"explain.method: {explain.method!r} is no method of kind cnn_finetuned; {there}")
+    if not explain.right + explain.wrong:
+        raise ValueError("explain: right and wrong are both 0, so that there is no crop to explain")
+    if method.labels == "permuted":
+        raise ValueError(f"explain.method: {method.name} has permuted labels, so that there is nothing to explain")
+    if method.training.snapshots > 1:
+        raise ValueError(f"explain.method: {method.name} averages the predictions of several networks "
+                         f"(training.snapshots: {method.training.snapshots}), and maps would explain one of them")
+    if method.network.backbone in (MCNN, MIL) and not {"integrated_gradients", "occlusion"} & set(explain.ways):
+        raise ValueError(f"explain.ways: grad_cam and guided_backpropagation need not suit {method.network.backbone}; "
+                         "take integrated_gradients or occlusion as well")
 
 
 def shipped_studies() -> list[str]:

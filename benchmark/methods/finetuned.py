@@ -51,6 +51,31 @@ class FinetunedFold:
     out: Path
 
 
+@dataclass(frozen=True)
+class TrainedFold:
+    """A network trained on a fold's training crops, and all that it takes to predict with it.
+
+    Attributes
+    ----------
+    crops : Crops
+        All crops of the assay, ``source`` where their pixels are read from.
+    fields : DataFrame
+        The assay's field table with the labels that were learnt.
+    labels : list of str
+        In the order of the network's scores.
+    train : ndarray
+        Numbers of the training crops.
+    """
+
+    trained: Trained
+    crops: Crops
+    source: CropSource
+    fields: pd.DataFrame
+    labels: list[str]
+    train: np.ndarray
+    device: torch.device
+
+
 def run_finetuned_fold(task: FinetunedFold) -> str:
     """Fine-tune on the fold's training crops, predict its test crops, write the prediction file.
 
@@ -64,36 +89,56 @@ def run_finetuned_fold(task: FinetunedFold) -> str:
         The crops cannot be read, none is left to train on, the loss is no longer finite, or training is to stop early
         and no compound can be held out for that.
     """
-    if task.threads:
-        torch.set_num_threads(task.threads)
-    device, training = resolve_device(task.device), task.method.training
+    device = resolve_device(task.device)
+    checkpoint = checkpoint_of(task)
     facts: dict[str, Any] = {"fold": task.fold.name, "device": device_name(device)}
-    checkpoint = Checkpoint(task.out.with_suffix(".checkpoint"), digest([
-        task.key, task.method.model_dump(mode="json"), REVISION[task.method.kind], asdict(task.fold), task.seed]))
     with measured(facts), gpu_peak(device, facts):
-        crops = open_crops(task.crops, task.key)
-        fields = with_labels(task.assay.fields, task.labels)
-        labels = sorted(with_labels(task.assay.treated, task.labels)[LABEL].unique())
-        train = _crops_of(crops, fields, task.fold.train)
-        where = f"fold {task.fold.name!r} of {task.method.name}"
-        if not len(train):
-            raise MorphobenchError("no crop is left to train on", where, "See which tiles crops.* drops.")
-        number = {label: i for i, label in enumerate(labels)}
-        targets = fields[LABEL].map(number).to_numpy()[crops.field[train]].astype(np.int64)
-        source = hold(crops, len(crops.field), device, (str(task.crops), task.key))
-        held_out = _to_stop_by(fields.loc[crops.field[train]], task.seed, where) if training.early_stopping else None
-        trained = fine_tune(source, train, targets, len(labels), task.method.network, training, device, task.seed,
-                            validation=held_out, checkpoint=checkpoint)
-        test, found = _predict(task, crops, source, fields, labels, trained, device, task.fold.test)
-        response, _ = _predict(task, crops, source, fields, labels, trained, device, task.fold.response)
+        found = train_fold(task, checkpoint)
+        facts["threads"] = torch.get_num_threads()
+        test, said = predict_wells(task, found, task.fold.test)
+        response, _ = predict_wells(task, found, task.fold.response)
+    trained = found.trained
     for clock, before in zip(("seconds", "cpu_seconds"), trained.before, strict=True):
         facts[clock] = round(facts[clock] + before, 3)  # what a stopped fold cost before counts as well
     facts |= {"losses": trained.losses, "train_accuracies": trained.accuracies, "images": trained.images,
-              "train": len(train), "weights": trained.backbone.source, "weights_sha256": trained.backbone.sha256,
-              "crops_in": place(source), **trained.facts, **found}
+              "train": len(found.train), "weights": trained.backbone.source,
+              "weights_sha256": trained.backbone.sha256, "crops_in": place(found.source), **trained.facts, **said}
     write_fold(task.out, test, task.fold, facts, response=response if task.fold.response else None)
     checkpoint.remove()
     return task.fold.name
+
+
+def checkpoint_of(task: FinetunedFold) -> Checkpoint:
+    """Where a fold's training stands while it is not done."""
+    return Checkpoint(task.out.with_suffix(".checkpoint"), digest([
+        task.key, task.method.model_dump(mode="json"), REVISION[task.method.kind], asdict(task.fold), task.seed]))
+
+
+def train_fold(task: FinetunedFold, checkpoint: Checkpoint) -> TrainedFold:
+    """Fine-tune on the crops of the fold's training wells; nothing else of the assay is looked at.
+
+    Raises
+    ------
+    MorphobenchError
+        As `run_finetuned_fold`.
+    """
+    if task.threads:
+        torch.set_num_threads(task.threads)
+    device, training = resolve_device(task.device), task.method.training
+    crops = open_crops(task.crops, task.key)
+    fields = with_labels(task.assay.fields, task.labels)
+    labels = sorted(with_labels(task.assay.treated, task.labels)[LABEL].unique())
+    train = crops_of_wells(crops, fields, task.fold.train)
+    where = f"fold {task.fold.name!r} of {task.method.name}"
+    if not len(train):
+        raise MorphobenchError("no crop is left to train on", where, "See which tiles crops.* drops.")
+    number = {label: i for i, label in enumerate(labels)}
+    targets = fields[LABEL].map(number).to_numpy()[crops.field[train]].astype(np.int64)
+    source = hold(crops, len(crops.field), device, (str(task.crops), task.key))
+    held_out = _to_stop_by(fields.loc[crops.field[train]], task.seed, where) if training.early_stopping else None
+    trained = fine_tune(source, train, targets, len(labels), task.method.network, training, device, task.seed,
+                        validation=held_out, checkpoint=checkpoint)
+    return TrainedFold(trained, crops, source, fields, labels, train, device)
 
 
 def _to_stop_by(fields: pd.DataFrame, seed: int, where: str) -> np.ndarray:
@@ -119,20 +164,21 @@ def _to_stop_by(fields: pd.DataFrame, seed: int, where: str) -> np.ndarray:
                            "Set training.early_stopping to 0.")
 
 
-def _crops_of(crops: Crops, fields: pd.DataFrame, wells: tuple[WellKey, ...]) -> np.ndarray:
+def crops_of_wells(crops: Crops, fields: pd.DataFrame, wells: tuple[WellKey, ...]) -> np.ndarray:
     """Numbers of the crops that lie in ``wells``."""
     return crops.of_fields(rows_of(fields, wells).to_numpy())
 
 
-def _predict(task: FinetunedFold, crops: Crops, source: CropSource, fields: pd.DataFrame, labels: list[str],
-             trained: Trained, device: torch.device, wells: tuple[WellKey, ...]) -> tuple[pd.DataFrame, dict[str, Any]]:
+def predict_wells(task: FinetunedFold, fold: TrainedFold, wells: tuple[WellKey, ...]
+                  ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Predictions for ``wells``, a row a crop; and facts: how many wells have no crop and got one row each, spread."""
-    rows = _crops_of(crops, fields, wells)
+    crops, fields, labels, trained = fold.crops, fold.fields, fold.labels, fold.trained
+    rows = crops_of_wells(crops, fields, wells)
     seen = fields.loc[crops.field[rows], FIELD_COLUMNS].assign(crop=crops.crop[rows].astype(int))
     p = np.zeros((0, len(labels)))
     facts: dict[str, Any] = {}
     if len(rows):
-        found = predict(trained.backbone, trained.snapshots, source, rows, device, task.method.training,
+        found = predict(trained.backbone, trained.snapshots, fold.source, rows, fold.device, task.method.training,
                         trained.bfloat16, task.seed)
         p = found.p
         if found.spread is not None:

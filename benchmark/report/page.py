@@ -22,6 +22,8 @@ from benchmark.report.dose import dose_rows
 from benchmark.report.drawing import SIMULATED
 from benchmark.report.figures import draw
 from benchmark.report.grid import GRID_CITATIONS, draw_grid
+from benchmark.report.saliency import CITATIONS as WHY_CITATIONS
+from benchmark.report.saliency import draw_explanation
 from benchmark.report.words import answer, interval, p_value, percent, points
 
 HERE = Path(__file__).parent
@@ -181,6 +183,7 @@ def render(
     folder: Path,
     grid: Mapping[str, Any] | None = None,
     fields: Sequence[Mapping[str, Any]] = (),
+    why: Mapping[str, Any] | None = None,
 ) -> Path:
     """Draw the figures into ``folder/figures`` and write ``folder/index.html``.
 
@@ -203,6 +206,8 @@ def render(
         As `benchmark.report.grid.grid_section` makes it.
     fields : sequence of mapping
         Fields that were flagged or lost: ``plate, well, site, state, reason``.
+    why : mapping, optional
+        As `benchmark.report.saliency.explanation_section` makes it.
 
     Returns
     -------
@@ -213,6 +218,7 @@ def render(
     drawn = draw(comparison, folder / "figures", simulated)
     if grid and len(grid["table"]):
         drawn.append(draw_grid(grid["table"], folder / "figures", simulated))
+    explained = draw_explanation(why["explanation"], folder / "figures", "explained", simulated) if why else []
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -236,10 +242,13 @@ def render(
             for kind in ("accuracy", "outcomes", "confusion", "dose", "grid")
         },
         grid=grid or {},
+        why=why or {},
+        # Photographs: as a picture of bounded size, not as drawings with a copy of each crop in them.
+        explained=[(p, data_uri(p.png if p.kind in ("maps", "filters") else p.svg)) for p in explained],
         fields=list(fields),
         pictures=[(title, data_uri(path)) for title, path in pictures.items()],
         citations=(*CITATIONS, *(DOSE_CITATIONS if comparison.doses is not None else ()),
-                   *(GRID_CITATIONS if grid else ())),
+                   *(GRID_CITATIONS if grid else ()), *(WHY_CITATIONS if why else ())),
     )
     page = folder / "index.html"
     with whole(page) as tmp:
