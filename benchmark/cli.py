@@ -82,7 +82,7 @@ def report(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -
     is used as it is.
     """
     with _said_clearly():
-        from benchmark.explaining import explain, explained_fold
+        from benchmark.explaining import explained_fold, explained_or_why_not
         from benchmark.grid import run_grid
         from benchmark.opened import open_study
         from benchmark.reporting import make_report
@@ -93,7 +93,10 @@ def report(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -
         explained_fold(opened)  # a fold that there is not is named before hours of work
         done = {f.method.name: f for f in [*run_baseline(opened), *run_cnn(opened)]}
         finished = [done[m.name] for m in opened.study.methods]
-        made = make_report(opened, finished, run_grid(opened), explained=explain(opened, finished))
+        explained, why_not = explained_or_why_not(opened, finished)
+        if why_not:
+            out.print(why_not, markup=False, highlight=False)
+        made = make_report(opened, finished, run_grid(opened), explained=explained)
         _headline(opened.assay.simulated)
         out.print(made.text, markup=False, highlight=False)
         state = "" if made.fresh else " (nothing had changed since it was made)"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.errors import MorphobenchError
+from benchmark.errors import LeakError, MorphobenchError
 from benchmark.explanation import RECORD, Explanation, read_explanation
 from benchmark.explanation import REVISION as FILES
 from benchmark.files import digest, sha256_file
@@ -92,6 +92,16 @@ def explain(opened: Opened, finished: Sequence[FinishedRun]) -> Explained | None
             facts["detail"] = f"{run.method.name}, fold {fold.name}"
         forget()
     return Explained(read_explanation(folder), folder, run.title)
+
+
+def explained_or_why_not(opened: Opened, finished: Sequence[FinishedRun]) -> tuple[Explained | None, str]:
+    """The same for a report, which does without it where a fold cannot be trained here as it was; and why, in words."""
+    try:
+        return explain(opened, finished), ""
+    except LeakError:
+        raise
+    except MorphobenchError as error:
+        return None, f"The report goes without an explanation of the network. {error}"
 
 
 def _masks(opened: Opened, fold: Fold) -> tuple[dict[int, tuple[Path, Path]], str]:

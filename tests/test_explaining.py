@@ -15,7 +15,7 @@ from conftest import draw, field_rows
 
 from benchmark import explaining
 from benchmark.errors import FaultsError, LeakError, MorphobenchError
-from benchmark.explaining import explain, explained_fold
+from benchmark.explaining import explain, explained_fold, explained_or_why_not
 from benchmark.explanation import RECORD
 from benchmark.files import read_json, write_json
 from benchmark.methods.explained import as_it_ran, refuse_trained_on
@@ -100,6 +100,8 @@ def test_a_network_that_is_not_the_scored_one_is_not_explained(tmp_path, monkeyp
     table.iloc[:1].to_parquet(path)
     with pytest.raises(MorphobenchError, match="predictions of other crops"):
         explain(opened, finished)
+    found, why = explained_or_why_not(opened, finished)  # hours of other work are not lost to it
+    assert found is None and "goes without" in why and path.name in why
     assert not list((opened.folder / "explained").glob("*/*"))
 
 
