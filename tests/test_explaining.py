@@ -21,14 +21,15 @@ from benchmark.files import read_json, write_json
 from benchmark.methods.explained import as_it_ran, refuse_trained_on
 from benchmark.methods.finetuned import FinetunedFold
 from benchmark.opened import Opened, open_study
-from benchmark.reporting import make_report
+from benchmark.reporting import _key, make_report
 from benchmark.stages import FinishedRun, run_cnn
 from benchmark.study import load_study
+from benchmark.tasks import run_serially
 
 METHOD = {"name": "cnn", "kind": "cnn_finetuned", "title": "Net <b>", "crops": {"size": 48, "intensity": "bit_depth"},
           "network": {"backbone": "test_efficientnet", "weights": "none"}, "training": {"epochs": 1, "batch": 4}}
 EXPLAIN = {"method": "cnn", "fold": "cpd-11", "right": 1, "wrong": 1, "filters": 1, "filter_size": 32,
-           "saliency": {"steps": 4, "most_steps": 4}, "maximise": {"steps": 2}}
+           "saliency": {"steps": 2, "most_steps": 2, "window": 24, "stride": 24}, "maximise": {"steps": 2}}
 
 
 def write_study(folder: Path, **more: object) -> str:
@@ -50,6 +51,8 @@ def write_study(folder: Path, **more: object) -> str:
 
 def opened_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **more: object) -> Opened:
     monkeypatch.chdir(tmp_path)
+    # In this process: starting workers would take most of the test's time.
+    monkeypatch.setattr("benchmark.cluster.Cluster.__call__", lambda _, *task: run_serially(*task))
     return open_study(write_study(tmp_path, **more), jobs=1, device="cpu")
 
 
@@ -79,9 +82,10 @@ def test_a_fold_is_explained_once_and_shown(tmp_path, monkeypatch):
     again = explain(opened, run_cnn(opened))
     assert again.folder == found.folder and not page_of(opened, finished, tmp_path, again)[1]
     # the page hangs on what is explained
+    key = _key(opened, finished, None, [], found)
     record = read_json(found.folder / RECORD)
     write_json(found.folder / RECORD, record | {"titles": ["changed" for _ in record["titles"]]})
-    assert page_of(opened, finished, tmp_path, explain(opened, finished))[1]
+    assert _key(opened, finished, None, [], found) != key != _key(opened, finished, None, [], None)
     without = replace(opened, study=opened.study.model_copy(update={"explain": None}))
     assert explain(without, finished) is None
     page, fresh = page_of(without, finished, tmp_path)
@@ -106,8 +110,8 @@ def test_a_network_that_is_not_the_scored_one_is_not_explained(tmp_path, monkeyp
 
 
 def test_regions_come_from_masks_that_are_there(tmp_path, monkeypatch):
-    quick = {"sanity": False, "filters": 0, "ways": ["grad_cam"]}
-    opened = opened_study(tmp_path, monkeypatch, explain=EXPLAIN | quick)
+    few = EXPLAIN | {"sanity": False, "filters": 0, "ways": ["grad_cam"]}
+    opened = opened_study(tmp_path, monkeypatch, explain=few)
     finished = run_cnn(opened)
     plain = explain(opened, finished)
     nuclei, cells = np.zeros((48, 48), np.uint16), np.ones((48, 48), np.uint16)

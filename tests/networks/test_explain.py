@@ -26,7 +26,7 @@ SETTINGS = ExplainSettings(filters=2, filter_size=32, saliency=SaliencySettings(
 
 
 def backbone(model: nn.Module) -> Backbone:
-    return Backbone(model, torch.full((3,), 0.25), torch.full((3,), 0.5), "test weights", "abc")
+    return Backbone(model, torch.full((3,), 0.25), torch.full((3,), 0.5), "test weights", "abc", 16)
 
 
 def explain(model: nn.Module, settings: ExplainSettings = SETTINGS, n: int = 4, labels: int = 3, **more) -> Explanation:

@@ -17,7 +17,7 @@ QUICK = MaximiseSettings(steps=40, rate=0.2, jitter=0)
 
 
 def backbone(model: nn.Module) -> Backbone:
-    return Backbone(model, torch.zeros(3), torch.ones(3), "test", "")
+    return Backbone(model, torch.zeros(3), torch.ones(3), "test", "", 16)
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6])
