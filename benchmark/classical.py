@@ -87,7 +87,7 @@ def profile_features(opened: Opened, profile: ProfileSettings, where: str) -> Fe
     if profile.aggregate in REFERRING and not profile.fold_wise:  # made once, by a draw of reference cells
         inputs = inputs | {"seed": opened.study.seeds[0]}
     # The correction is a fold's matter: profiles with and without it are one and the same table.
-    settings = profile.model_dump(mode="json", exclude={"correction", "select", "correlation"})
+    settings = profile.model_dump(mode="json", exclude={"correction", "select", "correlation", "clip"})
     key = digest([REVISION["profile"], inputs, opened.assay_hash, settings])
     columns = FIELD_COLUMNS if profile.unit == "field" else WELL_COLUMNS
     wells = opened.assay.fields[columns].drop_duplicates(FIELD_KEY if profile.unit == "field" else WELL_KEY)

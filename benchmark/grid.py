@@ -101,9 +101,9 @@ def _rows(opened: Opened, grid: GridSettings, plan: Applicable) -> list[dict[str
     """What each row of the grid is, and what of it is transductive."""
     rows = []
     for name, how, profile in tables_of(grid, plan):
+        lit = pixels_seen(opened, profile.source)
         for correction in plan.corrections:
             whole = profile.model_copy(update={"correction": correction})
-            lit = pixels_seen(opened, profile.source)
             rows.append({"profile": name, "normalise": how, "correction": correction,
                          "words": profile_words(whole, bool(opened.assay.channels), cut=True),
                          "transductive": "; ".join(t for t in (lit, whole.transductive) if t)})

@@ -18,6 +18,7 @@ from benchmark.networks.maximise import maximise, strongest_filters
 from benchmark.networks.saliency import Attribution, attribute, undisturbed
 from benchmark.networks.sanity import sanity_check, verdicts
 from benchmark.networks.source import CropSource
+from benchmark.networks.step import normalised
 from benchmark.networks.weights import Backbone
 
 #: Crops whose scores are computed at once.
@@ -95,7 +96,7 @@ def explain_fold(
     _check(source, rows, truth, labels, channels, titles, regions)
     model = backbone.model.to(device)
     pixels = np.ascontiguousarray(source.batch(rows))
-    inputs = normalised(backbone, pixels, device)
+    inputs = _inputs(backbone, pixels, device)
     probability = _probabilities(backbone, inputs)
     predicted = probability.argmax(axis=1)
     target = torch.from_numpy(predicted).to(device)
@@ -128,13 +129,12 @@ def plain_probabilities(backbone: Backbone, source: CropSource, rows: np.ndarray
     backbone.model.to(device)
     parts = [np.ascontiguousarray(source.batch(rows[start : start + AT_ONCE]))
              for start in range(0, len(rows), AT_ONCE)]
-    return np.concatenate([_probabilities(backbone, normalised(backbone, pixels, device)) for pixels in parts])
+    return np.concatenate([_probabilities(backbone, _inputs(backbone, pixels, device)) for pixels in parts])
 
 
-def normalised(backbone: Backbone, pixels: np.ndarray, device: torch.device) -> Tensor:
+def _inputs(backbone: Backbone, pixels: np.ndarray, device: torch.device) -> Tensor:
     """Stored crops (N, C, S, S) as the network is given them, float32."""
-    mean, std = (v.to(device).view(1, -1, 1, 1) for v in (backbone.mean, backbone.std))
-    return (scaled(torch.from_numpy(pixels).to(device)) - mean) / std
+    return normalised(backbone, scaled(torch.from_numpy(pixels).to(device)))
 
 
 def _check(source: CropSource, rows: np.ndarray, truth: np.ndarray, labels: Sequence[str], channels: Sequence[str],

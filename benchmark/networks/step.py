@@ -26,11 +26,15 @@ def on_device(backbone: Backbone, device: torch.device) -> Backbone:
 
 def forward(backbone: Backbone, pixels: Tensor, bfloat16: bool) -> Tensor:
     """Normalise pixels in 0…1 and run the model; float32 outputs."""
-    device = pixels.device
-    mean, std = backbone.mean.to(device).view(1, -1, 1, 1), backbone.std.to(device).view(1, -1, 1, 1)
-    pixels = ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
-    with autocast(device, bfloat16):
-        return cast(Tensor, backbone.model(pixels)).float()
+    inputs = normalised(backbone, pixels).contiguous(memory_format=torch.channels_last)
+    with autocast(pixels.device, bfloat16):
+        return cast(Tensor, backbone.model(inputs)).float()
+
+
+def normalised(backbone: Backbone, pixels: Tensor) -> Tensor:
+    """Pixels in 0…1, (N, C, S, S) float32, less the mean and over the deviation that the weights were trained with."""
+    mean, std = (v.to(pixels.device).view(1, -1, 1, 1) for v in (backbone.mean, backbone.std))
+    return (pixels - mean) / std
 
 
 def class_weights(targets: Tensor, classes: int) -> Tensor:
