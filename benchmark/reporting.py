@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from benchmark.opened import REPORTS, Opened
 from benchmark.report.grid import grid_section, grid_text
 from benchmark.report.page import render
 from benchmark.report.saliency import explanation_section
+from benchmark.report.sharing import sharing_notes
 from benchmark.report.text import accuracy_text
 from benchmark.samples import render_samples
 from benchmark.splits import HELD_OUT, audit, rows_of
@@ -74,6 +75,7 @@ def make_report(opened: Opened, finished: list[FinishedRun], grid: Grid | None =
         for f in finished
     ]
     comparison = compare(runs, _unit(opened))
+    comparison = replace(comparison, notes=(*comparison.notes, *sharing_notes(runs, comparison)))
     tables = {"accuracy": comparison.accuracy, "pairs": comparison.pairs}
     if comparison.doses is not None:
         tables |= {"dose": comparison.doses.table, "dose-wells": comparison.doses.wells}

@@ -98,7 +98,7 @@ def test_test_wells_teach_a_trunk_nothing(opened):
 
 
 def test_a_trunk_that_saw_more_than_the_fold_may_is_refused(opened):
-    fold, other = opened.split.folds[:2]
+    fold = opened.split.folds[0]
     ready = prepare_finetuning(opened, method(folds="shared"))
     task = ready.task(SimpleNamespace(path=opened.folder), fold, 1, None, opened.folder / "x.parquet")
     assert task.trunk is not None
