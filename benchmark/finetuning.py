@@ -83,7 +83,7 @@ def activations_of(opened: Opened, method: FinetunedMethod, crops: tuple[Path, s
     to the same end; why is noted in the stage's record.
     """
     training = method.training
-    if not sharable(training):
+    if method.network.bagged or not sharable(training):
         return None
     from benchmark.crops.reader import open_crops
 

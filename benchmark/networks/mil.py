@@ -134,7 +134,8 @@ class MultipleInstances(nn.Module):
     def _of_crops(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Mean features of each crop of each bag: (B, T, C, S, S) to (B, T, K)."""
         if mask is None:
-            return self._positions(x.flatten(0, 1)).mean(1).unflatten(0, x.shape[:2])
+            crops = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+            return self._positions(crops).mean(1).unflatten(0, x.shape[:2])
         there = self._positions(x[mask]).mean(1)
         instances = there.new_zeros(*mask.shape, there.shape[1])
         instances[mask] = there
