@@ -43,8 +43,9 @@ def spread_lines(comparison: Comparison) -> list[list[str]]:
     table = comparison.spread.table
     rows = [["spread over seeds", "seeds", f"{comparison.unit}s right", "mean", "sd, points", "change"]]
     for _, row in table[table["unit"] == comparison.unit].iterrows():
+        low, high = row["correct_low"], row["correct_high"]
         rows.append([
-            str(row["method"]), str(row["seeds"]), f"{row['correct_low']}–{row['correct_high']}/{row['n']}",
+            str(row["method"]), str(row["seeds"]), f"{f'{low}–{high}' if low < high else low}/{row['n']}",
             percent(row["mean"]), f"{100 * row['sd']:.1f}", "–" if pd.isna(row["changing"]) else str(row["changing"]),
         ])  # fmt: skip
     return rows if len(rows) > 1 else []
