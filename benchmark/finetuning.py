@@ -116,7 +116,8 @@ def train_trunks(tasks: Sequence[FinetunedFold], runner: RunTasks) -> None:
 def remove_trunks(tasks: Sequence[FinetunedFold]) -> None:
     """Remove where shared trainings ended, once all folds are done; what they cost stays noted."""
     for path in {t.trunk.path for t in tasks if t.trunk is not None}:
-        Checkpoint(path, "").remove()
+        for file in (path, path.with_suffix(".checkpoint")):
+            Checkpoint(file, "").remove()
 
 
 def shared_cost(run: RunFolder, folds: Sequence[dict[str, Any]], epochs: int) -> dict[str, Any]:

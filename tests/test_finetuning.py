@@ -40,7 +40,7 @@ def opened(make_tiny, tmp_path, monkeypatch) -> Opened:
     study = SimpleNamespace(illumination=IlluminationSettings(method="none"), quality=QualitySettings(), seeds=(1,),
                             name="s")
     return Opened(study, assay, hashes, assay_hash, make_split(assay, assay_hash, "leave-one-compound-out"),
-                  tmp_path / "runs", 1, "cpu", tmp_path)
+                  tmp_path / "runs", 2, "cpu", tmp_path)  # two jobs: one thread each, beside another test process
 
 
 def predictions(done) -> pd.DataFrame:
