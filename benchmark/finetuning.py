@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.files import digest, read_json
+import torch
+
+from benchmark.crops.reader import open_crops
+from benchmark.files import digest, read_json, write_json
 from benchmark.methods.finetuned import FinetunedFold, SharedTrunk, run_trunk
 from benchmark.methods.labels import Permuted
 from benchmark.methods.runs import RunFolder
@@ -15,8 +19,9 @@ from benchmark.methods.settings import FinetunedMethod
 from benchmark.networks.activations import BATCH, sharable, store_activations, views_of
 from benchmark.networks.checkpoint import Checkpoint
 from benchmark.networks.device import resolve_device
-from benchmark.networks.learn import start_of
-from benchmark.networks.weights import weights_identity
+from benchmark.networks.learn import freeze, start_of
+from benchmark.networks.step import faster_in_bfloat16
+from benchmark.networks.weights import load_backbone, weights_identity
 from benchmark.opened import Opened
 from benchmark.prepare import crops_of
 from benchmark.splits import Fold
@@ -69,11 +74,42 @@ def prepare_finetuning(opened: Opened, method: FinetunedMethod) -> Finetuning:
         Crops cannot be made, or nothing can be shared that the study wants shared.
     """
     crops = crops_of(opened, method)
+    method = with_precision(opened, method, crops)
     inputs = {"crops": crops[1], "weights": weights_identity(start_of(method.network, method.training))}
     trunks = make_trunks(opened.split, opened.assay) if method.training.folds == "shared" else ()
     if trunks:
         inputs["trunks"] = digest([[t.name, t.folds, t.train] for t in trunks])
     return Finetuning(opened, method, crops, inputs, activations_of(opened, method, crops), trunks)
+
+
+def with_precision(opened: Opened, method: FinetunedMethod, crops: tuple[Path, str]) -> FinetunedMethod:
+    """The method with ``bfloat16: auto`` decided: what is faster on this CPU is tried once, and kept for all folds.
+
+    Folds that each tried for themselves might come to different answers, and a study would mix precisions.
+    """
+    training, device = method.training, resolve_device(opened.device)
+    if training.bfloat16 != "auto":
+        return method
+    faster = device.type == "cpu" and _faster(opened, method, crops)
+    return method.model_copy(update={"training": training.model_copy(update={"bfloat16": faster})})
+
+
+def _faster(opened: Opened, method: FinetunedMethod, crops: tuple[Path, str]) -> bool:
+    training = method.training
+    shape = open_crops(*crops).shape
+    key = digest([method.network.model_dump(mode="json"), training.learn, training.batch, shape, opened.threads,
+                  platform.processor(), torch.__version__])
+    path = opened.folder / "bfloat16" / f"{key}.json"
+    if not path.exists():
+        before = torch.get_num_threads()
+        torch.set_num_threads(opened.threads)
+        try:
+            backbone = load_backbone(start_of(method.network, training), shape[0], 2)
+            freeze(backbone.model, training.learn)
+            write_json(path, {"faster": faster_in_bfloat16(backbone, shape, training.batch)})
+        finally:
+            torch.set_num_threads(before)
+    return bool(read_json(path)["faster"])
 
 
 def activations_of(opened: Opened, method: FinetunedMethod, crops: tuple[Path, str]) -> tuple[Path, str] | None:
@@ -85,8 +121,6 @@ def activations_of(opened: Opened, method: FinetunedMethod, crops: tuple[Path, s
     training = method.training
     if not sharable(training):
         return None
-    from benchmark.crops.reader import open_crops
-
     device = resolve_device(opened.device)
     key = digest(["activations 1", crops[1], weights_identity(method.network), method.network.model_dump(mode="json"),
                   training.learn, views_of(training), training.bfloat16 is True, device.type])

@@ -127,3 +127,14 @@ def test_what_cannot_be_cut_is_trained_fold_by_fold(opened, monkeypatch):
     monkeypatch.setattr(finetuning, "store_activations", lambda *args: "cannot be cut")
     ready = prepare_finetuning(opened, method(learn="head"))
     assert ready.activations is None
+
+
+def test_what_is_faster_is_asked_once_and_holds_for_all_folds(opened, monkeypatch):
+    asked = []
+    monkeypatch.setattr(finetuning, "faster_in_bfloat16", lambda *a: asked.append(a) or True)
+    auto = method(bfloat16="auto")
+    done = _run_finetuned(opened, auto)
+    assert len(asked) == 1 and done.record["method"]["training"]["bfloat16"] == "auto"
+    notes = [p.read_text() for p in done.folder.path.glob("seed*.json")]
+    assert len(notes) == 4 and all('"bfloat16": true' in n for n in notes)
+    assert prepare_finetuning(opened, auto).method.training.bfloat16 is True and len(asked) == 1
