@@ -101,6 +101,11 @@ class Assay:
         return self.fields.loc[sorted([*self.treated.index, *self.responses.index])]
 
     @property
+    def unscored_controls(self) -> pd.DataFrame:
+        """Fields of negative controls that are not scored: corrections may be fitted on them."""
+        return self.fields[(self.fields[CONTROL] == "negative") & (self.scoring == "treatments")]
+
+    @property
     def labels(self) -> list[str]:
         """Labels that are scored, sorted."""
         return sorted(self.treated[LABEL].unique())
