@@ -6,22 +6,28 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmark.classical import PLAIN, Features, classical_features
 from benchmark.cluster import available_cores
+from benchmark.embedded import write_frozen_embeddings
 from benchmark.errors import MorphobenchError
 from benchmark.files import read_json, write_json
 from benchmark.methods.classifier import summarise_choices
 from benchmark.methods.foldtable import Source
 from benchmark.methods.labels import Permuted, permute_labels, permute_wells
+from benchmark.methods.parts import parts_of
 from benchmark.methods.runs import RunFolder, fold_facts, joined_versions, open_run
 from benchmark.methods.settings import (
     CLASSICAL,
     CNN,
+    DEPENDENT,
     BaselineMethod,
+    CellCountMethod,
+    EmbeddingMethod,
     FinetunedMethod,
     FrozenMethod,
+    FusionMethod,
     MethodSettings,
     ProfileMethod,
     transductive,
@@ -35,7 +41,14 @@ from benchmark.tables import FIELD_KEY
 from benchmark.tasks import run_serially
 
 ROLES = {"cell_count": "count", "baseline": "baseline", "profile": "classical", "cnn_frozen": "frozen",
-         "cnn_finetuned": "finetuned"}
+         "cnn_finetuned": "finetuned", "embedding": "embedding", "fusion": "fusion"}
+
+
+if TYPE_CHECKING:
+    from benchmark.methods.finetuned import FinetunedFold
+
+#: Methods that one classifier (or the nearest treatment) decides for, on a table of features.
+Tabular = CellCountMethod | BaselineMethod | ProfileMethod | FrozenMethod
 
 
 @dataclass(frozen=True)
@@ -66,15 +79,17 @@ def run_cnn(opened: Opened) -> list[FinishedRun]:
     done = []
     for method in opened.study.methods:
         if isinstance(method, FrozenMethod):
-            table, absent, inputs, facts = network_features(opened, method)
-            found = Features(Source(table, PLAIN), absent, "field", inputs, facts, False)
-            done.append(_run_tabular(opened, method, found))
+            found = frozen_source(opened, method)
+            run = _run_tabular(opened, method, found)
+            if method.embeddings:
+                write_frozen_embeddings(opened, method, run.folder, found.source.table)
+            done.append(run)
         elif isinstance(method, FinetunedMethod):
             done.append(_run_finetuned(opened, method))
     return done
 
 
-def _permuted(opened: Opened, method: MethodSettings, seed: int) -> Permuted | None:
+def permuted(opened: Opened, method: MethodSettings, seed: int) -> Permuted | None:
     """Labels of a control, the same in all folds; over wells where a compound carries several labels."""
     if method.labels == "true":
         return None
@@ -82,54 +97,83 @@ def _permuted(opened: Opened, method: MethodSettings, seed: int) -> Permuted | N
     return permute(opened.assay.treated, seed)
 
 
-def _with_permutation(opened: Opened, method: MethodSettings, inputs: dict[str, Any]) -> dict[str, Any]:
+def with_permutation(opened: Opened, method: MethodSettings, inputs: dict[str, Any]) -> dict[str, Any]:
     """``inputs`` of a run's key, with how its labels were permuted where they were."""
     if method.labels == "true":
         return inputs
     return inputs | {"permuted": "wells of each compound" if opened.assay.scoring == "controls" else "typical"}
 
 
-def _run_tabular(opened: Opened, method: MethodSettings, found: Features) -> FinishedRun:
+def _run_tabular(opened: Opened, method: Tabular, found: Features) -> FinishedRun:
     """Run the folds of a method on a feature table; its facts go into the run's record."""
-    assert not isinstance(method, FinetunedMethod)
-    run = open_run(opened.folder, method, opened.split, _with_permutation(opened, method, found.inputs))
-    decision = method.decision if isinstance(method, ProfileMethod) else "classifier"
+    run = open_run(opened.folder, method, opened.split, with_permutation(opened, method, found.inputs))
+    if isinstance(method, ProfileMethod):
+        refuse_nearest_wells(opened, method.name, method.decision)
+    return finish(opened, method, run, run_tabular_fold, tabular_tasks(opened, method, run, found), found.facts)
+
+
+def refuse_nearest_wells(opened: Opened, name: str, decision: str) -> None:
+    """MorphobenchError where the nearest treatment is to decide and wells are what is scored."""
     if decision == "nearest" and opened.assay.scoring == "controls":
         raise MorphobenchError("controls are scored here, well by well, and the nearest treatment decides on "
-                               "treatments", f"method {method.name}, decision: nearest", "Set decision to classifier.")
+                               "treatments", f"method {name}, decision: nearest", "Set decision to classifier.")
+
+
+def tabular_tasks(opened: Opened, method: Tabular, run: RunFolder, found: Features
+                  ) -> Callable[[Fold, int], TabularFold]:
+    """What makes the task of a fold and seed."""
+    decision = method.decision if isinstance(method, ProfileMethod) else "classifier"
     source = found.source
     if isinstance(method, ProfileMethod):  # selection and correction are the method's own
         source = replace(source, profile=method.profile)
 
     def task(fold: Fold, seed: int) -> TabularFold:
         return TabularFold(source, found.absent, found.unit, method.name, fold, seed, method.classifier, decision,
-                           _permuted(opened, method, seed), tuple(opened.assay.labels), found.selected,
+                           permuted(opened, method, seed), tuple(opened.assay.labels), found.selected,
                            run.fold_path(fold, seed))
 
-    return _finish(opened, method, run, run_tabular_fold, task, found.facts)
+    return task
+
+
+def frozen_source(opened: Opened, method: FrozenMethod) -> Features:
+    """Features of the fields by a frozen network."""
+    table, absent, inputs, facts = network_features(opened, method)
+    return Features(Source(table, PLAIN), absent, "field", inputs, facts, False)
 
 
 def _run_finetuned(opened: Opened, method: FinetunedMethod) -> FinishedRun:
-    from benchmark.methods.finetuned import FinetunedFold, run_finetuned_fold
+    from benchmark.methods.finetuned import run_finetuned_fold
     from benchmark.networks.held import forget
     from benchmark.networks.learn import start_of
     from benchmark.networks.weights import weights_identity
 
-    cache, crops = crops_of(opened, method)
-    inputs = {"crops": crops, "weights": weights_identity(start_of(method.network, method.training))}
-    run = open_run(opened.folder, method, opened.split, _with_permutation(opened, method, inputs))
-
-    def task(fold: Fold, seed: int) -> FinetunedFold:
-        labels = _permuted(opened, method, seed)
-        return FinetunedFold(cache, crops, opened.assay, method, fold, seed, labels, opened.device, opened.threads,
-                             run.fold_path(fold, seed))
-
-    done = _finish(opened, method, run, run_finetuned_fold, task, {})
+    inputs = {"crops": crops_of(opened, method)[1],
+              "weights": weights_identity(start_of(method.network, method.training))}
+    run = open_run(opened.folder, method, opened.split, with_permutation(opened, method, inputs))
+    done = finish(opened, method, run, run_finetuned_fold, finetuned_tasks(opened, method, run), {})
     forget()  # folds that ran in this process shared the crops
     return done
 
 
-def _finish(
+def finetuned_tasks(opened: Opened, method: FinetunedMethod, run: RunFolder
+                    ) -> Callable[[Fold, int], FinetunedFold]:
+    """What makes the task of a fold and seed."""
+    from benchmark.methods.finetuned import FinetunedFold
+
+    cache, crops = crops_of(opened, method)
+    controls = None
+    if method.embeddings and len(opened.assay.unscored_controls):
+        controls = crops_of(opened, method, controls=True)
+
+    def task(fold: Fold, seed: int) -> FinetunedFold:
+        labels = permuted(opened, method, seed)
+        return FinetunedFold(cache, crops, opened.assay, method, fold, seed, labels, opened.device, opened.threads,
+                             run.fold_path(fold, seed), controls)
+
+    return task
+
+
+def finish(
     opened: Opened,
     method: MethodSettings,
     run: RunFolder,
@@ -143,7 +187,7 @@ def _finish(
     if missing:
         with opened.stage(f"method {method.name}", run.path.name) as timed:
             tasks = [task(fold, seed) for fold, seed in missing]
-            runner = run_serially if _on_gpu(opened, method) else opened.run_tasks
+            runner = run_serially if on_gpu(opened, method) else opened.run_tasks
             for _ in runner(function, tasks, f"{method.name}, by fold"):
                 pass
             timed["detail"] = f"{len(missing)} folds"
@@ -164,10 +208,17 @@ def _description(opened: Opened, method: MethodSettings) -> dict[str, Any]:
     return {
         "role": _role(method),
         "control": method.labels == "permuted",
-        "transductive": [*transductive(method, _corrected(opened, method)), *_left_out(opened)],
+        "transductive": [*_transductive(opened, method), *_left_out(opened)],
         "data_lock": opened.lock_hash,
         "summary": summary(method, opened.assay.scoring == "controls", bool(opened.assay.channels)),
     }
+
+
+def _transductive(opened: Opened, method: MethodSettings) -> list[str]:
+    """What a method, and those it rests on, estimate from test wells without their labels; each said once."""
+    parts = parts_of(opened.study.methods, method) if isinstance(method, DEPENDENT) else []
+    said = [text for part in parts for text in _transductive(opened, part)]
+    return list(dict.fromkeys([*said, *transductive(method, _corrected(opened, method))]))
 
 
 def _left_out(opened: Opened) -> list[str]:
@@ -188,7 +239,7 @@ def _role(method: MethodSettings) -> str:
 
 def _corrected(opened: Opened, method: MethodSettings) -> str | None:
     """What the study's illumination correction estimated, where the method's pixels went through it."""
-    if isinstance(method, BaselineMethod):
+    if isinstance(method, BaselineMethod | EmbeddingMethod | FusionMethod):  # of the last two their parts say it
         return None
     source = method.profile.source if isinstance(method, ProfileMethod) else "cells"
     # Cell crops are cut where CellProfiler found nuclei in what it was given.
@@ -198,7 +249,7 @@ def _corrected(opened: Opened, method: MethodSettings) -> str | None:
     return opened.study.illumination.transductive if crops_see else pixels_seen(opened, source)
 
 
-def _on_gpu(opened: Opened, method: MethodSettings) -> bool:
+def on_gpu(opened: Opened, method: MethodSettings) -> bool:
     """Folds share one GPU, one after the other; tabular methods stay on the CPU."""
     if not isinstance(method, FinetunedMethod):
         return False

@@ -102,8 +102,9 @@ class Assay:
 
     @property
     def unscored_controls(self) -> pd.DataFrame:
-        """Fields of negative controls that are not scored: corrections may be fitted on them."""
-        return self.fields[(self.fields[CONTROL] == "negative") & (self.scoring == "treatments")]
+        """Fields of negative controls that are not scored, on plates with scored wells: corrections look at them."""
+        unscored = (self.fields[CONTROL] == "negative") & (self.scoring == "treatments")
+        return self.fields[unscored & self.fields[PLATE].isin(self.treated[PLATE])]
 
     @property
     def labels(self) -> list[str]:

@@ -14,11 +14,13 @@ from benchmark.assays.fieldtable import Assay
 from benchmark.crops.reader import Crops, open_crops
 from benchmark.errors import MorphobenchError
 from benchmark.files import digest
+from benchmark.methods.embeddings import embedding_path, write_units
 from benchmark.methods.labels import Permuted, label_frequencies, with_labels
 from benchmark.methods.runs import REVISION, measured, write_fold
 from benchmark.methods.settings import FinetunedMethod
 from benchmark.networks.checkpoint import Checkpoint
 from benchmark.networks.device import device_name, gpu_peak, resolve_device
+from benchmark.networks.embed import field_embeddings, headless
 from benchmark.networks.held import hold, place
 from benchmark.networks.predict import predict
 from benchmark.networks.source import CropSource
@@ -36,7 +38,8 @@ INNER_FOLDS = 5
 class FinetunedFold:
     """One fold of a fine-tuned network, as a worker gets it.
 
-    ``crops`` is the cache's file, ``key`` what it must hold (`benchmark.crops`).
+    ``crops`` is the cache's file, ``key`` what it must hold (`benchmark.crops`); ``controls`` the same of negative
+    controls, where there are any and embeddings are asked for.
     """
 
     crops: Path
@@ -49,6 +52,7 @@ class FinetunedFold:
     device: str
     threads: int
     out: Path
+    controls: tuple[Path, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,8 @@ def run_finetuned_fold(task: FinetunedFold) -> str:
         facts["threads"] = torch.get_num_threads()
         test, said = predict_wells(task, found, task.fold.test)
         response, _ = predict_wells(task, found, task.fold.response)
+        if task.method.embeddings:
+            _write_embeddings(task, found)
     trained = found.trained
     for clock, before in zip(("seconds", "cpu_seconds"), trained.before, strict=True):
         facts[clock] = round(facts[clock] + before, 3)  # what a stopped fold cost before counts as well
@@ -106,6 +112,19 @@ def run_finetuned_fold(task: FinetunedFold) -> str:
     write_fold(task.out, test, task.fold, facts, response=response if task.fold.response else None)
     checkpoint.remove()
     return task.fold.name
+
+
+def _write_embeddings(task: FinetunedFold, found: TrainedFold) -> None:
+    """Embeddings of all wells with crops, before the prediction file: where that is, they are there too."""
+    crops: list[tuple[Crops, CropSource]] = [(found.crops, found.source)]
+    if task.controls is not None:
+        controls = open_crops(*task.controls)
+        crops.append((controls, controls))
+    units, trained = task.method.embeddings, found.trained
+    fields = field_embeddings(crops, task.assay.fields, headless(trained.backbone), found.device,
+                              bfloat16=trained.bfloat16,
+                              crop_file=embedding_path(task.out, "crop") if "crop" in units else None)
+    write_units(task.out, fields, units)
 
 
 def checkpoint_of(task: FinetunedFold) -> Checkpoint:
