@@ -103,9 +103,10 @@ def _run_fusion(opened: Opened, method: FusionMethod, parts: Sequence[FinishedRu
     def task(fold: Fold, seed: int) -> FusionFold:
         fused: Any = (tuple(block(fold, seed) for block in blocks) if method.how == "concatenated"
                       else tuple(_predictions(opened, method, part, fold, seed) for part in parts))
+        inner = tuple(f for f, _ in _inner(opened, method, parts[0], fold, seed)) if method.how == "stacked" else ()
         return FusionFold(fused, opened.assay.wells, method.name, fold, seed, method.classifier,
                           permuted(opened, method, seed), tuple(opened.assay.labels), run.fold_path(fold, seed),
-                          reduce_to)
+                          reduce_to, inner)
 
     return finish(opened, method, run, run_fusion_fold, task, {"parts": [part.title for part in parts]})
 

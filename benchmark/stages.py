@@ -281,6 +281,10 @@ def _record(opened: Opened, method: MethodSettings, run: RunFolder) -> dict[str,
         record["choices"] = summarise_choices([f["chosen"] for f in folds])
         record["features"] = folds[0]["features"]
         record["without_features"] = sum(f["without_features"] for f in folds)
+    if "weights_of_parts" in folds[0]:
+        record["weights_of_parts"] = {
+            part: f"{min(found):.2f} to {max(found):.2f}" for part in folds[0]["weights_of_parts"]
+            if (found := [f["weights_of_parts"][part] for f in folds])}
     if "weights" in folds[0]:
         record["weights"], record["weights_sha256"] = folds[0]["weights"], folds[0]["weights_sha256"]
         record["without_crops"] = sum(f["without_crops"] for f in folds)

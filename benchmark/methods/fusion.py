@@ -19,6 +19,7 @@ from benchmark.methods.foldtable import Source, corrected, fold_profiles
 from benchmark.methods.labels import Permuted, with_labels
 from benchmark.methods.runs import check_wells, measured, response_path, write_fold
 from benchmark.methods.settings import ClassifierSettings
+from benchmark.methods.stacking import Pool, fit_pool, stacking_columns
 from benchmark.methods.tabular import Prepared, classified_rows
 from benchmark.profiles.wells import feature_columns
 from benchmark.splits import Fold, WellKey, inner_groups, rows_of
@@ -56,6 +57,8 @@ class FusionFold:
     ----------
     parts : tuple
         `Predictions` to stack, or `Block` to concatenate.
+    inner : tuple of Fold
+        To stack: the folds inside the training wells, which the parts' ``inner`` are predictions of.
     wells : DataFrame
         Metadata of the assay's wells, one row a well.
     """
@@ -70,6 +73,7 @@ class FusionFold:
     all_labels: tuple[str, ...]
     out: Path
     reduce: Reduce
+    inner: tuple[Fold, ...] = ()
 
 
 def run_fusion_fold(task: FusionFold) -> str:
@@ -87,10 +91,12 @@ def run_fusion_fold(task: FusionFold) -> str:
     with measured(facts), threadpool_limits(1):
         ready, said = (_stacked if isinstance(task.parts[0], Predictions) else _concatenated)(task, wells)
         train, labels = ready.train(task.fold), list(task.all_labels)
-        chosen = fit(train, task.classifier, task.seed)
+        chosen = fit(task, train)
         predictions, without = classified_rows(chosen, train, ready, labels, task.fold.test, "well")
         response, _ = classified_rows(chosen, train, ready, labels, task.fold.response, "well")
     facts["seconds"] = round(facts["seconds"] + said.get("inner_seconds", 0), 3)
+    if isinstance(chosen, Pool):
+        said |= {"weights_of_parts": dict(chosen.weights)}
     facts |= {"chosen": chosen.name, "inner_scores": chosen.scores, "features": len(feature_columns(train)),
               "train": len(train), "without_features": without, **said}
     named: dict[str, Any] = {"method": task.method, "fold": task.fold.name, "seed": task.seed}
@@ -98,9 +104,20 @@ def run_fusion_fold(task: FusionFold) -> str:
     return task.fold.name
 
 
-def fit(train: pd.DataFrame, settings: ClassifierSettings, seed: int) -> Chosen:
-    """The classifier of a fusion, chosen and fitted on training wells: metadata, labels and features."""
-    return choose_and_fit(train, train[LABEL], inner_groups(train), settings, None, seed)
+def fit(task: FusionFold, train: pd.DataFrame) -> Chosen | Pool:
+    """What decides, fitted on training wells: metadata, labels and features.
+
+    To a `Pool` those rows are shown whose label other compounds of the inner training wells had: no part could have
+    told the others.
+    """
+    if not isinstance(task.parts[0], Predictions):
+        return choose_and_fit(train, train[LABEL], inner_groups(train), task.classifier, None, task.seed)
+    known = np.zeros(len(train), bool)
+    for inner in task.inner:
+        held, rest = (rows_of(train, wells).to_numpy() for wells in (inner.test, inner.train))
+        known |= held & train[LABEL].isin(set(train.loc[rest, LABEL])).to_numpy()
+    shown = train[known]
+    return fit_pool(shown, shown[LABEL].tolist(), [p.name for p in task.parts], list(task.all_labels))
 
 
 def _stacked(task: FusionFold, wells: pd.DataFrame) -> tuple[Prepared, dict[str, Any]]:
@@ -154,7 +171,7 @@ def stacking_rows(
             raise LeakError(f"{name} predicts a well in two inner folds", f"fold {fold.name!r}")
         labels = labels_of(reduced)
         p = reduced.set_index(WELL_KEY).loc[index, probability_columns(labels)].to_numpy(np.float64)
-        columns.append(pd.DataFrame(np.log(np.clip(p, FLOOR, None)), columns=[f"{name}: {label}" for label in labels]))
+        columns.append(pd.DataFrame(np.log(np.clip(p, FLOOR, None)), columns=stacking_columns(name, labels)))
     return pd.concat([rows, *columns], axis=1)
 
 

@@ -217,12 +217,14 @@ class FusionMethod(_Method):
     parts : tuple of str
         Names of methods of the kinds ``profile`` (``decision: classifier``), ``cnn_frozen`` and ``cnn_finetuned``.
     how : str
-        ``stacked``: a classifier on the logarithms of the parts' probabilities, fitted on predictions of a fold's
-        training wells by parts that did not see them (stacked generalisation; Wolpert 1992, Neural Netw 5:241).
+        ``stacked``: the product of the parts' probabilities, each to a power that is fitted on predictions of a fold's
+        training wells by parts that did not see them; see `benchmark.methods.stacking.Pool`.
         ``concatenated``: a classifier on the parts' features of wells, side by side.
     inner_folds : int
         For ``stacked``: folds inside the training wells, grouped by compound. Each part is fitted so many times more
         in each fold.
+    classifier : settings
+        For ``concatenated``.
     """
 
     kind: Literal["fusion"]
@@ -238,14 +240,20 @@ class FusionMethod(_Method):
         twice = [p for p in self.parts if self.parts.count(p) > 1]
         if twice:
             raise ValueError(f"parts: {twice[0]!r} is given twice")
-        if self.how == "concatenated" and "inner_folds" in self.model_fields_set:
-            raise ValueError("inner_folds is for how: stacked; leave it out")
+        given = self.model_fields_set & set(self._idle)
+        if given:
+            other = "stacked" if self.how == "concatenated" else "concatenated"
+            raise ValueError(f"{given.pop()} is for how: {other}; leave it out")
         return self
 
     @model_serializer(mode="wrap")
     def _only_what_is_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = handler(self)
-        return {k: v for k, v in values.items() if k != "inner_folds" or self.how == "stacked"}
+        return {k: v for k, v in values.items() if k not in self._idle}
+
+    @property
+    def _idle(self) -> tuple[str, ...]:
+        return ("inner_folds",) if self.how == "concatenated" else ("classifier",)
 
 
 MethodSettings = Annotated[

@@ -107,8 +107,8 @@ def fusion_words(method: FusionMethod) -> str:
     names = f"{', '.join(method.parts[:-1])} and {method.parts[-1]}"
     if method.how == "concatenated":
         return f"features of wells by {names} side by side, standardised on the training wells"
-    return (f"logarithms of the probabilities of {names}, stacked by a classifier fitted on their predictions of "
-            f"training wells held out in {method.inner_folds} inner folds by compound")
+    return (f"product of the probabilities of {names}, each to a power fitted on their predictions of training wells "
+            f"held out in {method.inner_folds} inner folds by compound")
 
 
 def training_words(method: FinetunedMethod) -> str:
@@ -139,7 +139,7 @@ def training_words(method: FinetunedMethod) -> str:
 
 
 def _decision(method: MethodSettings, wells_permuted: bool) -> str:
-    if isinstance(method, FinetunedMethod):
+    if isinstance(method, FinetunedMethod) or (isinstance(method, FusionMethod) and method.how == "stacked"):
         return ""
     if isinstance(method, ProfileMethod | EmbeddingMethod) and method.decision == "nearest":
         return "; label of the nearest training treatment by cosine"

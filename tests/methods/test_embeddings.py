@@ -33,7 +33,7 @@ FROZEN = {"name": "frozen", "kind": "cnn_frozen", "network": TINY, "crops": CROP
 SPHERED = {"name": "sphered", "kind": "embedding", "of": "cnn", "decision": "nearest",
            "profile": {"correction": "sphering", "normalise": "controls"}}
 PLAIN = {"name": "plain", "kind": "embedding", "of": "frozen", "classifier": LDA}
-STACKED = {"name": "stacked", "kind": "fusion", "parts": ["cnn", "frozen"], "inner_folds": 2, "classifier": LDA}
+STACKED = {"name": "stacked", "kind": "fusion", "parts": ["cnn", "frozen"], "inner_folds": 2}
 JOINED = {"name": "joined", "kind": "fusion", "parts": ["frozen", "cnn"], "how": "concatenated", "classifier": LDA}
 
 

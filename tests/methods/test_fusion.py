@@ -31,7 +31,7 @@ from benchmark.stages import FinishedRun, run_baseline
 from benchmark.study import load_study
 
 A, B = profile("a", "Cells_A*"), profile("b", "Cells_B*")
-STACKED = {"name": "stacked", "kind": "fusion", "parts": ["a", "b"]}
+STACKED = {"name": "stacked", "kind": "fusion", "parts": ["a", "b"], "how": "stacked"}
 JOINED = {"name": "joined", "kind": "fusion", "parts": ["a", "b"], "how": "concatenated"}
 
 
@@ -53,6 +53,7 @@ def test_a_fusion_knows_what_its_parts_know_together(tmp_path, monkeypatch):
     record = runs["stacked"].record
     assert (record["role"], record["control"], record["transductive"]) == ("fusion", False, [])
     assert record["features"] == 6 and record["parts"] == ["a", "b"] and "3 inner folds" in record["summary"]
+    assert set(record["weights_of_parts"]) == {"a", "b"} and record["seconds"] > 0
     assert runs["joined"].record["features"] == 10
     made = make_report(opened, [runs[m.name] for m in opened.study.methods], reports=tmp_path / "reports")
     page = made.page.read_text()
@@ -70,11 +71,11 @@ def test_test_wells_teach_a_fusion_nothing(tmp_path, monkeypatch, method):
     fitted: list[dict[str, tuple]] = []
     real = fusion.fit
 
-    def watched(train, settings, seed):
-        chosen = real(train, settings, seed)
-        (gone,) = set(table["compound"]) - set(train["Metadata_Compound"])
-        model = chosen.model
-        fitted[-1][gone] = (chosen.name, model.coef_, model.intercept_, train.filter(regex=":").to_numpy())
+    def watched(task, train):
+        chosen = real(task, train)
+        found = (chosen.model.coef_, chosen.model.intercept_) if method["how"] == "concatenated" else (
+            np.array(list(chosen.weights.values())),)
+        fitted[-1][task.fold.name] = (*found, train.filter(regex=":").to_numpy())
         return chosen
 
     monkeypatch.setattr(fusion, "fit", watched)
@@ -84,9 +85,9 @@ def test_test_wells_teach_a_fusion_nothing(tmp_path, monkeypatch, method):
         opened = with_folds(profile_study(tmp_path / name, monkeypatch, data, A, B, method), 4)
         said.append(predictions(run_all(opened)[method["name"]], opened).filter(like="p_").to_numpy())
     honest, other = (of["x-0"] for of in fitted)
-    assert honest[0] == other[0] and all(np.array_equal(u, v) for u, v in zip(honest[1:], other[1:], strict=True))
+    assert all(np.array_equal(u, v) for u, v in zip(honest, other, strict=True))
     assert not np.array_equal(*said)  # the test wells look otherwise, and are judged so
-    assert not np.array_equal(fitted[0]["y-0"][1], fitted[1]["y-0"][1])  # where they are trained on they count
+    assert not np.array_equal(fitted[0]["y-0"][0], fitted[1]["y-0"][0])  # where they are trained on they count
 
 
 def test_parts_are_fitted_without_the_wells_that_they_predict_inside(tmp_path, monkeypatch):
@@ -158,8 +159,7 @@ def test_a_fusion_that_was_stopped_goes_on_and_a_second_run_does_nothing(tmp_pat
     assert snapshot(opened.folder) == after
     # another fusion of the same parts fits nothing inside again
     monkeypatch.setattr(dependents, "run_tabular_fold", None)
-    other = opened.study.methods[-1].model_copy(update={
-        "name": "other", "classifier": ClassifierSettings(candidates=("lda",))})
+    other = opened.study.methods[-1].model_copy(update={"name": "other"})
     more = replace(opened, study=opened.study.model_copy(update={"methods": (*opened.study.methods, other)}))
     assert [r.method.name for r in run_dependents(more, runs)] == ["stacked", "other"]
 
@@ -248,6 +248,7 @@ FROZEN = {"name": "frozen", "kind": "cnn_frozen"}
     ([A, CNN, JOINED | {"parts": ["a", "cnn"]}], "cnn writes no embeddings of wells to join"),
     ([A, {"name": "b", "kind": "profile", "profile": {"unit": "field"}}, JOINED], "b has profiles of fields"),
     ([A, B, JOINED | {"inner_folds": 4}], "inner_folds is for how: stacked"),
+    ([A, B, STACKED | {"classifier": LDA}], "classifier is for how: concatenated"),
     ([A, STACKED | {"parts": ["a", "stacked"]}], "stacked is of kind fusion"),
     ([FROZEN, {"name": "e", "kind": "embedding", "of": "frozen"}], "e.of: frozen writes no embeddings of wells"),
     ([A, {"name": "e", "kind": "embedding", "of": "a"}], "e.of: a is of kind profile"),
