@@ -78,7 +78,7 @@ def _run_embedding(opened: Opened, method: EmbeddingMethod, part: FinishedRun) -
                            permuted(opened, method, seed), tuple(opened.assay.labels), True,
                            run.fold_path(fold, seed))
 
-    return finish(opened, method, run, run_tabular_fold, task, {"of": part.title})
+    return finish(opened, method, run, run_tabular_fold, task, {})
 
 
 def _without_crops(opened: Opened, part: FinishedRun) -> pd.DataFrame:
@@ -108,7 +108,7 @@ def _run_fusion(opened: Opened, method: FusionMethod, parts: Sequence[FinishedRu
                           permuted(opened, method, seed), tuple(opened.assay.labels), run.fold_path(fold, seed),
                           reduce_to, inner)
 
-    return finish(opened, method, run, run_fusion_fold, task, {"parts": [part.title for part in parts]})
+    return finish(opened, method, run, run_fusion_fold, task, {})
 
 
 def _inner(opened: Opened, method: FusionMethod, part: FinishedRun, fold: Fold, seed: int) -> list[tuple[Fold, Path]]:

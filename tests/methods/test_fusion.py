@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from benchmark import dependents
 from benchmark.dependents import run_dependents
 from benchmark.errors import FaultsError, LeakError, MorphobenchError
+from benchmark.evaluation.aggregate import reduce_to
 from benchmark.evaluation.metrics import summarise
+from benchmark.files import read_json
 from benchmark.methods import fusion
 from benchmark.methods.calibration import FLOOR
 from benchmark.methods.foldtable import Source
-from benchmark.methods.fusion import Block, FusionFold, run_fusion_fold, stacking_rows
+from benchmark.methods.fusion import Block, FusionFold, Predictions, run_fusion_fold, stacking_rows
 from benchmark.methods.innerfolds import inner_path, inside
 from benchmark.methods.runs import read_run
 from benchmark.methods.settings import ClassifierSettings
@@ -52,7 +54,7 @@ def test_a_fusion_knows_what_its_parts_know_together(tmp_path, monkeypatch):
     assert max(scores["a"], scores["b"]) < 0.85 <= min(scores["stacked"], scores["joined"])
     record = runs["stacked"].record
     assert (record["role"], record["control"], record["transductive"]) == ("fusion", False, [])
-    assert record["features"] == 6 and record["parts"] == ["a", "b"] and "3 inner folds" in record["summary"]
+    assert record["features"] == 6 and record["method"]["parts"] == ["a", "b"] and "3 inner folds" in record["summary"]
     assert set(record["weights_of_parts"]) == {"a", "b"} and record["seconds"] > 0
     assert runs["joined"].record["features"] == 10
     made = make_report(opened, [runs[m.name] for m in opened.study.methods], reports=tmp_path / "reports")
@@ -265,3 +267,41 @@ def test_what_does_not_go_together_is_refused_when_a_study_is_read(tmp_path, met
     with pytest.raises(FaultsError) as caught:
         load_study(str(path))
     assert words in str(caught.value), str(caught.value)
+
+
+def test_a_dose_series_is_fused_and_hangs_on_nothing_but_its_own_predictions(tmp_path):
+    """Where controls are scored the wells between them get what the fold's own parts say of them."""
+    wells = pd.DataFrame({"Metadata_Plate": "P", "Metadata_Well": [f"A{i}" for i in range(12)],
+                          "Metadata_Compound": ["c", "d"] * 6, "Metadata_Concentration": 1.0, "Metadata_CellLine": "",
+                          "Metadata_Label": ["in", "in", "out", "out"] * 2 + ["", "", "in", "out"]})
+    keys = [("P", w) for w in wells["Metadata_Well"]]
+    fold = Fold("d", tuple(keys[10:]), tuple(keys[:8]), tuple(keys[8:10]))
+    inner = tuple(Fold(f"d, inner {i}", tuple(keys[i:8:2]), tuple(keys[1 - i:8:2])) for i in (0, 1))
+    rng = np.random.default_rng(0)
+
+    def say(path: Path, which: tuple) -> Path:
+        p = rng.uniform(0.1, 0.9, len(which))
+        rows = wells.set_index(["Metadata_Plate", "Metadata_Well"]).loc[list(which)].reset_index()
+        rows.assign(unit="well", method="m", fold="d", seed=1, p_in=p, p_out=1 - p).to_parquet(path)
+        path.with_suffix(".json").write_text('{"seconds": 2.0}')
+        return path
+
+    parts = []
+    for name in "ab":
+        outer = say(tmp_path / f"{name}.parquet", fold.test)
+        say(tmp_path / f"{name}-response.parquet", fold.response)
+        parts.append(Predictions(name, outer, tuple(say(tmp_path / f"{name}{i}.parquet", f.test)
+                                                    for i, f in enumerate(inner))))
+    task = FusionFold(tuple(parts), wells, "f", fold, 1, ClassifierSettings(), None, ("in", "out"),
+                      tmp_path / "out.parquet", reduce_to, inner)
+    run_fusion_fold(task)
+    said = pd.read_parquet(tmp_path / "out-response.parquet")
+    assert set(said["Metadata_Well"]) == {"A8", "A9"} and set(said["Metadata_Label"]) == {""}
+    facts = read_json(tmp_path / "out.json")
+    assert facts["inner_seconds"] == 8.0 and facts["seconds"] >= 8 and set(facts["weights_of_parts"]) == {"a", "b"}
+    before = pd.read_parquet(task.out)
+    say(tmp_path / "a-response.parquet", fold.response)
+    run_fusion_fold(task)
+    pd.testing.assert_frame_equal(pd.read_parquet(task.out), before)
+    assert read_json(tmp_path / "out.json")["weights_of_parts"] == facts["weights_of_parts"]
+    assert not pd.read_parquet(tmp_path / "out-response.parquet")["p_in"].equals(said["p_in"])
