@@ -36,14 +36,13 @@ from benchmark.stages import (
     finetuned_tasks,
     finish,
     frozen_source,
-    on_gpu,
     permuted,
     refuse_nearest_wells,
+    runner,
     tabular_tasks,
     with_permutation,
 )
 from benchmark.tables import WELL_KEY
-from benchmark.tasks import run_serially
 
 
 def run_dependents(opened: Opened, finished: Sequence[FinishedRun]) -> list[FinishedRun]:
@@ -134,14 +133,16 @@ def _fit_inside(opened: Opened, method: FusionMethod, part: FinishedRun, missing
         return 0
     label = f"{method.name}: {part.method.name} inside the training wells"
     if isinstance(part.method, FinetunedMethod):
+        from benchmark.finetuning import prepare_finetuning
         from benchmark.methods.finetuned import run_finetuned_fold
         from benchmark.networks.held import forget
 
-        plain = part.method.model_copy(update={"embeddings": ()})
-        train = finetuned_tasks(opened, plain, part.folder)
-        runner = run_serially if on_gpu(opened, plain) else opened.run_tasks
+        # Trained each on its own: what folds of the study share has seen what inner folds hold out.
+        training = part.method.training.model_copy(update={"folds": "exact"})
+        plain = part.method.model_copy(update={"embeddings": (), "training": training})
+        train = finetuned_tasks(prepare_finetuning(opened, plain), part.folder)
         tasks = [replace(train(inner, seed), out=path) for inner, path, seed in wanted]
-        for _ in runner(run_finetuned_fold, tasks, label):
+        for _ in runner(opened, plain)(run_finetuned_fold, tasks, label):
             pass
         forget()
         return len(wanted)

@@ -12,7 +12,7 @@ from benchmark.explanation import REVISION as FILES
 from benchmark.files import digest, sha256_file
 from benchmark.methods.settings import FinetunedMethod
 from benchmark.opened import Opened
-from benchmark.prepare import crops_of, measured_already, object_roles_of
+from benchmark.prepare import measured_already, object_roles_of
 from benchmark.splits import Fold, rows_of
 from benchmark.stages import FinishedRun
 from benchmark.tables import FIELD_KEY
@@ -76,20 +76,19 @@ def explain(opened: Opened, finished: Sequence[FinishedRun]) -> Explained | None
     folder = opened.folder / "explained" / key
     opened.note("explanation", key)
     if not (folder / RECORD).exists():
+        from benchmark.finetuning import prepare_finetuning, remove_trunks
         from benchmark.methods.explained import ExplainedFold, explain_finetuned_fold
-        from benchmark.methods.finetuned import FinetunedFold
         from benchmark.networks.held import forget
 
         assert isinstance(run.method, FinetunedMethod)  # the study's settings are refused else
-        cache, crops = crops_of(opened, run.method)
-        task = FinetunedFold(cache, crops, opened.assay, run.method, fold, seed, None, opened.device, opened.threads,
-                             folder)
+        task = prepare_finetuning(opened, run.method).task(run.folder, fold, seed, None, folder)
         with opened.stage("explanation", key) as facts:
             for _ in run_serially(explain_finetuned_fold,
                                   [ExplainedFold(task, predicted, settings, masks)],
                                   f"explanation of {run.method.name}, fold {fold.name}"):
                 pass
             facts["detail"] = f"{run.method.name}, fold {fold.name}"
+        remove_trunks([task])
         forget()
     return Explained(read_explanation(folder), folder, run.title)
 

@@ -38,13 +38,14 @@ from benchmark.opened import Opened
 from benchmark.prepare import crops_of, network_features, pixels_seen
 from benchmark.splits import Fold
 from benchmark.tables import FIELD_KEY
-from benchmark.tasks import run_serially
+from benchmark.tasks import RunTasks, run_serially
 
 ROLES = {"cell_count": "count", "baseline": "baseline", "profile": "classical", "cnn_frozen": "frozen",
          "cnn_finetuned": "finetuned", "embedding": "embedding", "fusion": "fusion"}
 
 
 if TYPE_CHECKING:
+    from benchmark.finetuning import Finetuning
     from benchmark.methods.finetuned import FinetunedFold
 
 #: Methods that one classifier (or the nearest treatment) decides for, on a table of features.
@@ -142,33 +143,31 @@ def frozen_source(opened: Opened, method: FrozenMethod) -> Features:
 
 
 def _run_finetuned(opened: Opened, method: FinetunedMethod) -> FinishedRun:
+    from benchmark.finetuning import prepare_finetuning, remove_trunks, train_trunks
     from benchmark.methods.finetuned import run_finetuned_fold
     from benchmark.networks.held import forget
-    from benchmark.networks.learn import start_of
-    from benchmark.networks.weights import weights_identity
 
-    inputs = {"crops": crops_of(opened, method)[1],
-              "weights": weights_identity(start_of(method.network, method.training))}
-    run = open_run(opened.folder, method, opened.split, with_permutation(opened, method, inputs))
-    done = finish(opened, method, run, run_finetuned_fold, finetuned_tasks(opened, method, run), {})
+    ready = prepare_finetuning(opened, method)
+    run = open_run(opened.folder, method, opened.split, with_permutation(opened, method, ready.inputs))
+    task = finetuned_tasks(ready, run)
+    tasks = [task(fold, seed) for fold, seed in run.missing(opened.split, opened.study.seeds)]
+    train_trunks(tasks, runner(opened, method))
+    done = finish(opened, method, run, run_finetuned_fold, task, {})
+    remove_trunks(tasks)
     forget()  # folds that ran in this process shared the crops
     return done
 
 
-def finetuned_tasks(opened: Opened, method: FinetunedMethod, run: RunFolder
-                    ) -> Callable[[Fold, int], FinetunedFold]:
+def finetuned_tasks(ready: Finetuning, run: RunFolder) -> Callable[[Fold, int], FinetunedFold]:
     """What makes the task of a fold and seed."""
-    from benchmark.methods.finetuned import FinetunedFold
-
-    cache, crops = crops_of(opened, method)
+    opened, method = ready.opened, ready.method
     controls = None
     if method.embeddings and len(opened.assay.unscored_controls):
         controls = crops_of(opened, method, controls=True)
 
     def task(fold: Fold, seed: int) -> FinetunedFold:
-        labels = permuted(opened, method, seed)
-        return FinetunedFold(cache, crops, opened.assay, method, fold, seed, labels, opened.device, opened.threads,
-                             run.fold_path(fold, seed), controls)
+        one = ready.task(run, fold, seed, permuted(opened, method, seed), run.fold_path(fold, seed))
+        return replace(one, controls=controls)
 
     return task
 
@@ -187,8 +186,7 @@ def finish(
     if missing:
         with opened.stage(f"method {method.name}", run.path.name) as timed:
             tasks = [task(fold, seed) for fold, seed in missing]
-            runner = run_serially if on_gpu(opened, method) else opened.run_tasks
-            for _ in runner(function, tasks, f"{method.name}, by fold"):
+            for _ in runner(opened, method)(function, tasks, f"{method.name}, by fold"):
                 pass
             timed["detail"] = f"{len(missing)} folds"
     seeds = list(opened.study.seeds)
@@ -249,13 +247,13 @@ def _corrected(opened: Opened, method: MethodSettings) -> str | None:
     return opened.study.illumination.transductive if crops_see else pixels_seen(opened, source)
 
 
-def on_gpu(opened: Opened, method: MethodSettings) -> bool:
-    """Folds share one GPU, one after the other; tabular methods stay on the CPU."""
+def runner(opened: Opened, method: MethodSettings) -> RunTasks:
+    """What runs folds: they share one GPU, one after the other; tabular methods stay on the CPU."""
     if not isinstance(method, FinetunedMethod):
-        return False
+        return opened.run_tasks
     from benchmark.networks.device import resolve_device
 
-    return resolve_device(opened.device).type == "cuda"
+    return run_serially if resolve_device(opened.device).type == "cuda" else opened.run_tasks
 
 
 def _record(opened: Opened, method: MethodSettings, run: RunFolder) -> dict[str, Any]:
@@ -289,4 +287,9 @@ def _record(opened: Opened, method: MethodSettings, run: RunFolder) -> dict[str,
         record["weights"], record["weights_sha256"] = folds[0]["weights"], folds[0]["weights_sha256"]
         record["without_crops"] = sum(f["without_crops"] for f in folds)
         record["final_losses"] = [round(f["losses"][-1], 4) for f in folds]
+    if "trunk" in folds[0] and isinstance(method, FinetunedMethod):
+        from benchmark.finetuning import shared_cost
+
+        record["shared"] = shared_cost(run, folds, method.training.epochs)
+        record["seconds"] = round(record["seconds"] + record["shared"]["seconds"], 2)
     return record

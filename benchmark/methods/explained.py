@@ -76,11 +76,11 @@ def explain_finetuned_fold(task: ExplainedFold) -> str:
     backbone = found.trained.backbone
     number = {label: i for i, label in enumerate(found.labels)}
     truth = found.fields.loc[found.crops.field[rows], LABEL].map(number).to_numpy(np.int64)
-    p = plain_probabilities(backbone, found.source, rows, found.device)
+    p = plain_probabilities(backbone, found.crops, rows, found.device)
     own = table[table["crop"] >= 0][probability_columns(found.labels)].to_numpy().argmax(axis=1)  # in the order of rows
     chosen = choose_crops(truth, p, task.settings, fold.seed)
     explanation = explain_fold(
-        backbone, found.source, rows[chosen], truth[chosen], found.labels, found.crops.channels,
+        backbone, found.crops, rows[chosen], truth[chosen], found.labels, found.crops.channels,
         titles(found, rows[chosen]), found.device, task.settings, fold.seed,
         regions=regions_of(task, found.crops, rows[chosen]), pretrained=_before(fold, found))
     facts |= {"method": fold.method.name, "fold": fold.fold.name, "test_crops": len(rows),
@@ -177,4 +177,4 @@ def _before(task: FinetunedFold, found: TrainedFold) -> Backbone | None:
     start = start_of(task.method.network, task.method.training)
     if start.scratch:
         return None
-    return load_backbone(start, found.source.shape[0], len(found.labels), task.seed)
+    return load_backbone(start, found.crops.shape[0], len(found.labels), task.seed)

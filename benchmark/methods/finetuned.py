@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,24 @@ import torch
 
 from benchmark.assays.fieldtable import Assay
 from benchmark.crops.reader import Crops, open_crops
-from benchmark.errors import MorphobenchError
-from benchmark.files import digest
+from benchmark.errors import LeakError, MorphobenchError
+from benchmark.files import digest, write_json
 from benchmark.methods.embeddings import embedding_path, write_units
 from benchmark.methods.labels import Permuted, label_frequencies, with_labels
 from benchmark.methods.runs import REVISION, measured, write_fold
 from benchmark.methods.settings import FinetunedMethod
+from benchmark.networks.activations import Activations, open_activations
 from benchmark.networks.checkpoint import Checkpoint
 from benchmark.networks.device import device_name, gpu_peak, resolve_device
 from benchmark.networks.embed import field_embeddings, headless
-from benchmark.networks.held import hold, place
+from benchmark.networks.feeding import Source, place
+from benchmark.networks.held import Held, hold
 from benchmark.networks.predict import predict
+from benchmark.networks.shared import own_phase, trunk_phase
 from benchmark.networks.source import CropSource
 from benchmark.networks.train import Trained, fine_tune
 from benchmark.splits import Fold, WellKey, inner_folds, inner_groups, rows_of
+from benchmark.splits_shared import Trunk
 from benchmark.tables import FIELD_COLUMNS, LABEL, WELL_KEY, probability_columns
 
 #: Stands for the crop's number where a well has no crop at all.
@@ -35,11 +40,20 @@ INNER_FOLDS = 5
 
 
 @dataclass(frozen=True)
+class SharedTrunk:
+    """A training that several folds start from, and the file that says where it ends."""
+
+    trunk: Trunk
+    path: Path
+
+
+@dataclass(frozen=True)
 class FinetunedFold:
     """One fold of a fine-tuned network, as a worker gets it.
 
-    ``crops`` is the cache's file, ``key`` what it must hold (`benchmark.crops`); ``controls`` the same of negative
-    controls, where there are any and embeddings are asked for.
+    ``crops`` is the cache's file, ``key`` what it must hold (`benchmark.crops`); ``activations`` the same of what is
+    used in the crops' place (`benchmark.networks.activations`); ``trunk`` what its training goes on from;
+    ``controls`` the crops of negative controls, where there are any and embeddings are asked for.
     """
 
     crops: Path
@@ -52,6 +66,8 @@ class FinetunedFold:
     device: str
     threads: int
     out: Path
+    activations: tuple[Path, str] | None = None
+    trunk: SharedTrunk | None = None
     controls: tuple[Path, str] | None = None
 
 
@@ -62,7 +78,7 @@ class TrainedFold:
     Attributes
     ----------
     crops : Crops
-        All crops of the assay, ``source`` where their pixels are read from.
+        All crops of the assay, ``source`` where what the network is given of them is read from.
     fields : DataFrame
         The assay's field table with the labels that were learnt.
     labels : list of str
@@ -73,7 +89,7 @@ class TrainedFold:
 
     trained: Trained
     crops: Crops
-    source: CropSource
+    source: Source
     fields: pd.DataFrame
     labels: list[str]
     train: np.ndarray
@@ -104,11 +120,13 @@ def run_finetuned_fold(task: FinetunedFold) -> str:
         if task.method.embeddings:
             _write_embeddings(task, found)
     trained = found.trained
+    shared = {} if task.trunk is None else {"trunk": task.trunk.trunk.name}
     for clock, before in zip(("seconds", "cpu_seconds"), trained.before, strict=True):
         facts[clock] = round(facts[clock] + before, 3)  # what a stopped fold cost before counts as well
     facts |= {"losses": trained.losses, "train_accuracies": trained.accuracies, "images": trained.images,
               "train": len(found.train), "weights": trained.backbone.source,
-              "weights_sha256": trained.backbone.sha256, "crops_in": place(found.source), **trained.facts, **said}
+              "weights_sha256": trained.backbone.sha256, "crops_in": place(found.source), **shared, **trained.facts,
+              **said}
     write_fold(task.out, test, task.fold, facts, response=response if task.fold.response else None)
     checkpoint.remove()
     return task.fold.name
@@ -116,7 +134,9 @@ def run_finetuned_fold(task: FinetunedFold) -> str:
 
 def _write_embeddings(task: FinetunedFold, found: TrainedFold) -> None:
     """Embeddings of all wells with crops, before the prediction file: where that is, they are there too."""
-    crops: list[tuple[Crops, CropSource]] = [(found.crops, found.source)]
+    # Where activations stand in the crops' place, those of controls are not among them: all pixels are read.
+    pixels: CropSource = found.crops if isinstance(found.source, Activations) else found.source
+    crops: list[tuple[Crops, CropSource]] = [(found.crops, pixels)]
     if task.controls is not None:
         controls = open_crops(*task.controls)
         crops.append((controls, controls))
@@ -136,28 +156,98 @@ def checkpoint_of(task: FinetunedFold) -> Checkpoint:
 def train_fold(task: FinetunedFold, checkpoint: Checkpoint) -> TrainedFold:
     """Fine-tune on the crops of the fold's training wells; nothing else of the assay is looked at.
 
+    Where it goes on from a trunk whose training is not there, the trunk is trained first.
+
     Raises
     ------
     MorphobenchError
         As `run_finetuned_fold`.
     """
+    ready = _ready(task)
+    train, targets = _learnt_from(task, ready, task.fold.train)
+    training = task.method.training
+    phase = None
+    if task.trunk is not None:
+        seen = crops_of_wells(ready.crops, ready.fields, task.trunk.trunk.train)
+        phase = own_phase(_trunk_end(task, ready), ~np.isin(train, seen))
+    held_out = None
+    if training.early_stopping:
+        held_out = _to_stop_by(ready.fields.loc[ready.crops.field[train]], task.seed, _where(task))
+    trained = fine_tune(ready.source, train, targets, len(ready.labels), task.method.network, training, ready.device,
+                        task.seed, validation=held_out, checkpoint=checkpoint, phase=phase)
+    return TrainedFold(trained, ready.crops, ready.source, ready.fields, ready.labels, train, ready.device)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """All that training needs but the wells."""
+
+    crops: Crops
+    source: Source
+    fields: pd.DataFrame
+    labels: list[str]
+    device: torch.device
+
+
+def _ready(task: FinetunedFold) -> _Ready:
     if task.threads:
         torch.set_num_threads(task.threads)
-    device, training = resolve_device(task.device), task.method.training
+    device = resolve_device(task.device)
     crops = open_crops(task.crops, task.key)
     fields = with_labels(task.assay.fields, task.labels)
     labels = sorted(with_labels(task.assay.treated, task.labels)[LABEL].unique())
-    train = crops_of_wells(crops, fields, task.fold.train)
-    where = f"fold {task.fold.name!r} of {task.method.name}"
+    source: Source
+    if task.activations is not None:
+        stored = open_activations(*task.activations)
+        rows = hold(stored, len(crops.field) * stored.views, device, task.activations)
+        source = replace(stored, held=rows if isinstance(rows, Held) else None)
+    else:
+        source = hold(crops, len(crops.field), device, (str(task.crops), task.key))
+    return _Ready(crops, source, fields, labels, device)
+
+
+def _where(task: FinetunedFold) -> str:
+    return f"fold {task.fold.name!r} of {task.method.name}"
+
+
+def _learnt_from(task: FinetunedFold, ready: _Ready, wells: tuple[WellKey, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the crops of some wells, and their class numbers."""
+    train = crops_of_wells(ready.crops, ready.fields, wells)
     if not len(train):
-        raise MorphobenchError("no crop is left to train on", where, "See which tiles crops.* drops.")
-    number = {label: i for i, label in enumerate(labels)}
-    targets = fields[LABEL].map(number).to_numpy()[crops.field[train]].astype(np.int64)
-    source = hold(crops, len(crops.field), device, (str(task.crops), task.key))
-    held_out = _to_stop_by(fields.loc[crops.field[train]], task.seed, where) if training.early_stopping else None
-    trained = fine_tune(source, train, targets, len(labels), task.method.network, training, device, task.seed,
-                        validation=held_out, checkpoint=checkpoint)
-    return TrainedFold(trained, crops, source, fields, labels, train, device)
+        raise MorphobenchError("no crop is left to train on", _where(task), "See which tiles crops.* drops.")
+    number = {label: i for i, label in enumerate(ready.labels)}
+    return train, ready.fields[LABEL].map(number).to_numpy()[ready.crops.field[train]].astype(np.int64)
+
+
+def run_trunk(task: FinetunedFold) -> str:
+    """Train what several folds share, as one of them would, and write where its training ends."""
+    assert task.trunk is not None
+    _trunk_end(task, _ready(task))
+    return task.trunk.trunk.name
+
+
+def _trunk_end(task: FinetunedFold, ready: _Ready) -> Mapping[str, Any]:
+    """Where the training of the fold's trunk ends; trained where that is not known."""
+    assert task.trunk is not None
+    trunk, path = task.trunk.trunk, task.trunk.path
+    if not set(trunk.train) <= set(task.fold.train) or task.fold.name not in trunk.folds:
+        raise LeakError(f"does not share {trunk.name}, or may not be trained on all that this was", _where(task))
+    base = digest([task.key, task.method.model_dump(mode="json"), REVISION[task.method.kind], asdict(trunk), task.seed,
+                   task.labels is not None])
+    end = Checkpoint(path, base)
+    found = end.load(ready.device)
+    if found is not None:
+        return found
+    facts: dict[str, Any] = {"trunk": trunk.name, "folds": trunk.folds, "device": device_name(ready.device)}
+    underway = Checkpoint(path.with_suffix(".checkpoint"), base)
+    with measured(facts):
+        train, targets = _learnt_from(task, ready, trunk.train)
+        trained = fine_tune(ready.source, train, targets, len(ready.labels), task.method.network, task.method.training,
+                            ready.device, task.seed, checkpoint=underway, phase=trunk_phase(task.method.training))
+    write_json(path.with_suffix(".json"), facts | {"images": trained.images, "losses": trained.losses})
+    end.save(trained.end)
+    underway.remove()
+    return trained.end
 
 
 def _to_stop_by(fields: pd.DataFrame, seed: int, where: str) -> np.ndarray:

@@ -125,6 +125,7 @@ def training_words(method: FinetunedMethod) -> str:
     said += [words for words, there in (
         (f"optimiser {t.optimizer.upper()}", t.optimizer != "adamw"),
         (f"augmentation {t.augmentation}", t.augmentation != "standard"),
+        ("folds share trainings", t.folds == "shared"),
         (f"layer decay {t.layer_decay:g}", t.layer_decay < 1),
         (t.mix, t.mix != "none"),
         (f"weights averaged ({t.average.upper()})", t.average != "none"),

@@ -82,6 +82,8 @@ def draw(settings: TrainingSettings, n: int, channels: int, generator: Generator
     if settings.augmentation == "none":
         return Draws()
     views = torch.randint(8, (n,), generator=generator)
+    if settings.augmentation == "views":
+        return Draws(views)
     if settings.augmentation == "standard":
         gains = 1 + settings.gain * (2 * torch.rand(n, channels, generator=generator) - 1)
         return Draws(views, gains, settings.offset * (2 * torch.rand(n, channels, generator=generator) - 1))
@@ -110,6 +112,8 @@ def augment(batch: Tensor, draws: Draws, noise: Generator | None = None) -> Tens
     if draws.views is None:
         return scaled(batch)
     on_cpu = batch.device.type == "cpu"
+    if draws.factors is None:
+        return scaled(gathered_views(batch, draws.views))
     if draws.noisy is None:
         return one_by_one(batch, draws) if on_cpu else at_once(batch, draws)
     assert noise is not None

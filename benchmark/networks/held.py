@@ -25,13 +25,13 @@ PIECE = 256
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """All crops of a source in memory, as they are stored.
+    """All crops of a source in memory, as they are stored; or stored activations of them.
 
     Attributes
     ----------
     pixels : Tensor
         (N, C, S, S) uint8 or int16, whose bits are those of ``dtype``: PyTorch gathers 16-bit values only if they
-        have a sign, which is never looked at.
+        have a sign, which is never looked at. Activations: (N, …) float32.
     where : str
         In words.
     """
@@ -44,9 +44,9 @@ class Held:
         return len(self.pixels)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of a crop."""
-        return (self.pixels.shape[1], self.pixels.shape[2], self.pixels.shape[3])
+    def shape(self) -> Any:
+        """Channels, height and width of a crop; the shape of one activation."""
+        return tuple(self.pixels.shape[1:])
 
     def batch(self, rows: np.ndarray) -> np.ndarray:
         """The crops ``rows`` in the order asked for: (n, C, S, S)."""
@@ -55,7 +55,7 @@ class Held:
     def parts(self, rows: np.ndarray, sizes: Sequence[int], device: torch.device) -> Generator[Tensor, None, None]:
         """`in_order` from memory: nobody waits for a GPU, and a GPU waits for nobody."""
         order = torch.from_numpy(np.asarray(rows, np.int64))
-        stored = torch.uint16 if self.dtype == np.uint16 else torch.uint8
+        stored = torch.uint16 if self.dtype == np.uint16 else self.pixels.dtype
         if self.pixels.device.type == "cpu" and device.type == "cuda":
             found = copied_ahead(self.pixels, order.split(list(sizes)), device)
         else:
@@ -116,11 +116,6 @@ def forget() -> None:
     _held.clear()
 
 
-def place(source: CropSource) -> str:
-    """Where the crops of a source lie, in words."""
-    return source.where if isinstance(source, Held) else "memory" if isinstance(source, ArrayCrops) else "file"
-
-
 def _read(source: CropSource, count: int, device: torch.device) -> CropSource:
     size = count * int(np.prod(source.shape)) * source.dtype.itemsize
     host = torch.device("cpu")
@@ -136,7 +131,7 @@ def _read(source: CropSource, count: int, device: torch.device) -> CropSource:
 
 def _filled(source: CropSource, count: int, device: torch.device, where: str) -> Held:
     """Read all crops, a few at a time, each checked as it is read."""
-    signed = torch.int16 if source.dtype == np.uint16 else torch.uint8
+    signed = {np.dtype(np.uint16): torch.int16, np.dtype(np.float32): torch.float32}.get(source.dtype, torch.uint8)
     pixels = torch.empty((count, *source.shape), dtype=signed, device=device, pin_memory=where == "pinned memory")
     for start in range(0, count, PIECE):
         rows = np.arange(start, min(start + PIECE, count))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmark.networks.augment import dihedral, scaled
-from benchmark.networks.device import give_back_memory
+from benchmark.networks.augment import scaled
+from benchmark.networks.feeding import Feed, Source, feed_of
 from benchmark.networks.held import in_order
 from benchmark.networks.settings import TrainingSettings
-from benchmark.networks.source import CropSource
-from benchmark.networks.step import forward, on_device
+from benchmark.networks.source import CropSource, sizes_of
+from benchmark.networks.step import forward, in_halves, on_device
 from benchmark.networks.weights import Backbone
 
 #: Crops a batch in prediction.
@@ -39,22 +39,6 @@ class Predicted:
     p: np.ndarray
     spread: float | None
     passes: int
-
-
-def sizes_of(count: int, batch: int) -> list[int]:
-    """Sizes of the batches of ``count`` crops."""
-    return [min(batch, count - start) for start in range(0, count, batch)]
-
-
-def in_halves(function: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
-    """``function`` of a batch, by halves where memory does not suffice for the whole; outputs hang on one crop each."""
-    try:
-        return function(pixels)
-    except torch.OutOfMemoryError:
-        if len(pixels) == 1:
-            raise
-    give_back_memory(pixels.device)  # not before the error is done with: its frames hold what is to be freed
-    return torch.cat([in_halves(function, half) for half in pixels.tensor_split(2)])
 
 
 def outputs(backbone: Backbone, source: CropSource, rows: np.ndarray, device: torch.device, bfloat16: bool = False,
@@ -95,6 +79,18 @@ def run_model(backbone: Backbone, source: CropSource, rows: np.ndarray, device: 
     return np.concatenate(list(outputs(backbone, source, rows, device, bfloat16, batch)))
 
 
+def scores_of(feed: Feed, rows: np.ndarray, bfloat16: bool) -> np.ndarray:
+    """Outputs of a network for the crops ``rows`` of its feed, as they are: (N, K) float32."""
+    feed.backbone.model.eval()
+    with closing(feed.plain(rows, sizes_of(len(rows), BATCH))) as read, torch.inference_mode():
+        return np.concatenate([_outputs(feed.backbone, inputs, bfloat16).cpu().numpy()
+                               for batch in read for inputs in batch])
+
+
+def _outputs(backbone: Backbone, inputs: Tensor, bfloat16: bool) -> Tensor:
+    return in_halves(lambda part: forward(backbone, part, bfloat16), inputs)
+
+
 def probabilities(backbone: Backbone, source: CropSource, rows: np.ndarray, device: torch.device,
                   bfloat16: bool = False) -> np.ndarray:
     """Class probabilities (softmax) of the crops ``rows``: (N, classes) float64, rows summing to 1."""
@@ -108,7 +104,7 @@ def _softmax(scores: np.ndarray) -> np.ndarray:
     return p / p.sum(axis=1, keepdims=True)
 
 
-def predict(backbone: Backbone, snapshots: Sequence[Mapping[str, Tensor]], source: CropSource, rows: np.ndarray,
+def predict(backbone: Backbone, snapshots: Sequence[Mapping[str, Tensor]], source: Source, rows: np.ndarray,
             device: torch.device, settings: TrainingSettings, bfloat16: bool, seed: int) -> Predicted:
     """Class probabilities averaged over the settings' views (``tta``), dropout passes and snapshots.
 
@@ -126,6 +122,7 @@ def predict(backbone: Backbone, snapshots: Sequence[Mapping[str, Tensor]], sourc
     """
     views, dropouts = range(8 if settings.tta else 1), range(max(1, settings.mc_dropout))
     backbone = on_device(backbone, device)
+    feed = feed_of(source, backbone, settings.learn, device)
     total: np.ndarray | float = 0.0
     squares: np.ndarray | float = 0.0
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -133,9 +130,9 @@ def predict(backbone: Backbone, snapshots: Sequence[Mapping[str, Tensor]], sourc
         for state in snapshots or [{}]:
             if state:
                 backbone.model.load_state_dict(state)
-            with _evaluating(backbone.model, settings.mc_dropout > 0), \
-                    closing(in_order(source, rows, sizes_of(len(rows), BATCH), device)) as read:
-                sums = [_passes(backbone, pixels, views, dropouts, bfloat16) for pixels in read]
+            with _evaluating(feed.backbone.model, settings.mc_dropout > 0), \
+                    closing(feed.plain(rows, sizes_of(len(rows), BATCH), views)) as read:
+                sums = [_passes(feed.backbone, batch, dropouts, bfloat16) for batch in read]
             total = total + np.concatenate([s[0] for s in sums])
             squares = squares + np.concatenate([s[1] for s in sums])
     passes = len(views) * len(dropouts) * max(1, len(snapshots))
@@ -147,13 +144,10 @@ def predict(backbone: Backbone, snapshots: Sequence[Mapping[str, Tensor]], sourc
 
 
 @torch.inference_mode()
-def _passes(backbone: Backbone, pixels: Tensor, views: Sequence[int], dropouts: Sequence[int],
+def _passes(backbone: Backbone, views: Iterable[Tensor], dropouts: Sequence[int],
             bfloat16: bool) -> tuple[np.ndarray, np.ndarray]:
     """Sum of the probabilities of a batch over views and passes, and sum of their squares."""
-    part = scaled(pixels)
-    every = [in_halves(lambda crops: forward(backbone, crops, bfloat16), dihedral(part, view))
-             for view in views for _ in dropouts]
-    p = np.stack([_softmax(scores.cpu().numpy()) for scores in every])
+    p = np.stack([_softmax(_outputs(backbone, inputs, bfloat16).cpu().numpy()) for inputs in views for _ in dropouts])
     return p.sum(axis=0), (p**2).sum(axis=0)
 
 

@@ -45,7 +45,8 @@ def resolved(settings: TrainingSettings, backbone: str) -> TrainingSettings:
         The preset has nothing for this backbone, or settings contradict each other.
     """
     given = settings.model_dump(exclude_unset=True)
-    values = {**PRESETS[settings.preset], **_of_backbone(settings.preset, backbone, given), **given}
+    partial = {"augmentation": "views"} if settings.partial and settings.preset == "modern" else {}
+    values = {**PRESETS[settings.preset], **_of_backbone(settings.preset, backbone, given), **partial, **given}
     # Everything is given from here on.
     found = TrainingSettings.model_validate({**TrainingSettings(**values).model_dump()})
     _check(found)
@@ -71,7 +72,21 @@ def _check(s: TrainingSettings) -> None:
         raise ValueError("snapshots need schedule: cosine and average: none")
     if s.early_stopping and (s.snapshots > 1 or s.average != "none"):
         raise ValueError("early_stopping needs average: none and snapshots: 1")
+    if s.folds == "shared":
+        _check_shared(s)
     if s.mc_dropout and not s.dropout:
         raise ValueError("mc_dropout needs dropout")
     if s.learn in ("scratch", "frozen") and s.layer_decay < 1:
         raise ValueError(f"layer_decay is for pretrained layers that are learnt, and learn: {s.learn} has none")
+
+
+def _check_shared(s: TrainingSettings) -> None:
+    """Settings that folds which share a training cannot have."""
+    if s.partial:
+        raise ValueError(f"folds: shared is for trainings of all layers; of learn: {s.learn} what lies below is shared "
+                         "already, exactly")
+    if s.schedule != "cosine" or s.snapshots > 1 or s.average == "swa":
+        raise ValueError("folds: shared needs schedule: cosine, snapshots: 1 and average: none or ema, since the fall "
+                         "of the rate is each fold's own")
+    if s.early_stopping:
+        raise ValueError("folds: shared needs early_stopping: 0")

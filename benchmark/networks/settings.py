@@ -12,7 +12,7 @@ Normalisation = Literal["weights", "none"]
 Pooling = Literal["noisy_and", "attention", "mean"]
 #: Backbones that are ours and not timm's.
 MCNN, MIL = "mcnn", "mil"
-Augmentation = Literal["standard", "kensert2019", "none"]
+Augmentation = Literal["standard", "views", "kensert2019", "none"]
 Preset = Literal["modern", "kensert-2018-07", "kensert-2018-08"]
 
 
@@ -121,10 +121,15 @@ class TrainingSettings(Settings):
         How much is learnt: ``scratch`` (all of it, from random weights), ``frozen`` (the new classifier alone),
         ``head`` (all that follows the last stage), ``from:STAGE`` (from that stage on), ``full``. See
         `benchmark.networks.learn`.
+    folds : str
+        ``exact``: each fold is trained by itself. ``shared``: folds start from trainings that several of them share,
+        none of which has seen a compound that they hold out, and each goes on for a short while on what it may see
+        besides. See `benchmark.networks.shared`.
     augmentation : str
-        ``standard``: one of the 8 views of the square, and ``gain`` and ``offset``. ``kensert2019``: that paper's
-        whole augmentation, see `benchmark.networks.augment.one_by_one`; ``gain`` and ``offset`` are not used.
-        ``none``: crops as they are.
+        ``standard``: one of the 8 views of the square, and ``gain`` and ``offset``. ``views``: one of the 8 views
+        alone; the default where only a part is learnt, since what lies below is then computed once for all folds
+        (`benchmark.networks.activations`). ``kensert2019``: that paper's whole augmentation, see
+        `benchmark.networks.augment.one_by_one`. ``none``: crops as they are.
     gain : float
         Each channel of each crop is multiplied by a factor drawn from 1 ± gain …
     offset : float
@@ -175,6 +180,7 @@ class TrainingSettings(Settings):
     warmup: float = Field(0.2, ge=0, le=0.9)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     learn: str = Field("full", pattern=r"^(scratch|frozen|head|full|from:[A-Za-z0-9_.]+)$")
+    folds: Literal["exact", "shared"] = "exact"
     augmentation: Augmentation = "standard"
     gain: float = Field(0.25, ge=0, lt=1)
     offset: float = Field(0.03, ge=0, lt=1)
@@ -199,3 +205,14 @@ class TrainingSettings(Settings):
         if value == 1:
             raise ValueError("one pass with dropout is noise: give 2 or more, or 0")
         return value
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Keys of runs made before folds could be shared stay theirs.
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if k != "folds" or v != "exact"}
+
+    @property
+    def partial(self) -> bool:
+        """Whether a part of the network keeps its pretrained weights."""
+        return self.learn not in ("full", "scratch")

@@ -55,6 +55,11 @@ class ArrayCrops:
         return self.pixels[rows]
 
 
+def sizes_of(count: int, batch: int) -> list[int]:
+    """Sizes of the batches of ``count`` crops."""
+    return [min(batch, count - start) for start in range(0, count, batch)]
+
+
 def read_ahead(
     source: CropSource, batches: Iterable[np.ndarray], device: torch.device
 ) -> Generator[Tensor, None, None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -25,8 +26,10 @@ def on_device(backbone: Backbone, device: torch.device) -> Backbone:
 
 
 def forward(backbone: Backbone, pixels: Tensor, bfloat16: bool) -> Tensor:
-    """Normalise pixels in 0…1 and run the model; float32 outputs."""
-    inputs = normalised(backbone, pixels).contiguous(memory_format=torch.channels_last)
+    """Normalise pixels in 0…1 and run the model; float32 outputs. Activations go in as they are."""
+    inputs = normalised(backbone, pixels) if len(backbone.mean) else pixels
+    if inputs.ndim == 4:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
     with autocast(pixels.device, bfloat16):
         return cast(Tensor, backbone.model(inputs)).float()
 
@@ -167,6 +170,17 @@ class Stepper:
     @staticmethod
     def _mean(own: Tensor, other: Tensor | None, share: Tensor | None) -> Tensor:
         return own if share is None or other is None else share * own + (1 - share) * other
+
+
+def in_halves(function: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+    """``function`` of a batch, by halves where memory does not suffice for the whole; outputs hang on one crop each."""
+    try:
+        return function(pixels)
+    except torch.OutOfMemoryError:
+        if len(pixels) == 1:
+            raise
+    give_back_memory(pixels.device)  # not before the error is done with: its frames hold what is to be freed
+    return torch.cat([in_halves(function, half) for half in pixels.tensor_split(2)])
 
 
 def faster_in_bfloat16(backbone: Backbone, shape: tuple[int, int, int], batch: int, repeats: int = 2) -> bool:

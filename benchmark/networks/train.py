@@ -7,7 +7,9 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,19 +18,19 @@ from torch import Generator, Tensor
 from torch.nn.functional import cross_entropy
 
 from benchmark.errors import MorphobenchError
-from benchmark.networks.augment import augment, draw, scaled
+from benchmark.networks.augment import draw
 from benchmark.networks.averaging import RECALIBRATION_CROPS, averaged_model, recalibrate
 from benchmark.networks.checkpoint import Checkpoint
 from benchmark.networks.device import moved
-from benchmark.networks.held import in_order
+from benchmark.networks.feeding import Source, crop_shape, feed_of
 from benchmark.networks.learn import freeze, start_of, train_mode
-from benchmark.networks.mixing import draw_mix, mixed
-from benchmark.networks.predict import run_model
+from benchmark.networks.mixing import draw_mix
+from benchmark.networks.predict import scores_of
 from benchmark.networks.presets import resolved
 from benchmark.networks.schedule import averaged_from, rate_factor
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
-from benchmark.networks.source import CropSource
-from benchmark.networks.step import Stepper, class_weights, faster_in_bfloat16, forward, make_optimizer, on_device
+from benchmark.networks.shared import Phase, loss_weights, seen
+from benchmark.networks.step import Stepper, faster_in_bfloat16, forward, make_optimizer, on_device
 from benchmark.networks.weights import Backbone, load_backbone
 
 
@@ -50,6 +52,8 @@ class Trained:
         What else was decided on the way, to be noted with the fold.
     before : (float, float)
         Wall and CPU seconds of training before it was stopped and went on; 0 where it never was.
+    end : dict
+        Of a trunk: what trainings of its folds go on from, on the CPU.
     """
 
     backbone: Backbone
@@ -60,6 +64,7 @@ class Trained:
     bfloat16: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
     before: tuple[float, float] = (0.0, 0.0)
+    end: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -67,6 +72,7 @@ class _State:
     """What changes from epoch to epoch beside the network: saved and read again with it."""
 
     epoch: int = 0
+    images: int = 0
     losses: list[float] = field(default_factory=list)
     accuracies: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
@@ -75,7 +81,7 @@ class _State:
 
 
 def fine_tune(
-    source: CropSource,
+    source: Source,
     rows: np.ndarray,
     targets: np.ndarray,
     classes: int,
@@ -86,6 +92,7 @@ def fine_tune(
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
     validation: np.ndarray | None = None,
     checkpoint: Checkpoint | None = None,
+    phase: Phase | None = None,
 ) -> Trained:
     """Fine-tune a network on training crops, as ``settings`` say.
 
@@ -95,8 +102,8 @@ def fine_tune(
 
     Parameters
     ----------
-    source : CropSource
-        Where crops are read from.
+    source : CropSource or Activations
+        Where crops are read from; or their activations where learning begins, and then that alone is run.
     rows : ndarray
         (N,) numbers of the training crops in ``source``.
     targets : ndarray
@@ -107,6 +114,9 @@ def fine_tune(
         (N,) bool: crops to stop early by. They are not trained on, and nothing is fitted on them.
     checkpoint : Checkpoint, optional
         Written after each epoch, and gone on from where it is this training's. The caller removes it.
+
+    phase : Phase, optional
+        Where folds share trainings: which part of one this is.
 
     Returns
     -------
@@ -121,16 +131,19 @@ def fine_tune(
         Settings contradict each other; or ``early_stopping`` has nothing to stop by.
     """
     settings = resolved(settings, network.backbone)
+    if phase is not None:
+        settings = settings.model_copy(update={"epochs": phase.epochs})
     if settings.early_stopping and (validation is None or validation.all() or not validation.any()):
         raise ValueError("early_stopping needs crops to stop by, and crops to train on")
     held_out = np.zeros(len(rows), bool) if validation is None or not settings.early_stopping else validation
-    backbone = on_device(load_backbone(start_of(network, settings), source.shape[0], classes, seed, settings.dropout),
-                         device)
+    start = load_backbone(start_of(network, settings), crop_shape(source)[0], classes, seed, settings.dropout)
+    backbone = on_device(start, device)
     if checkpoint is not None:
         data = [hashlib.sha256(np.ascontiguousarray(a).tobytes()).hexdigest() for a in (rows, targets, held_out)]
         checkpoint = checkpoint.narrowed(settings.model_dump(mode="json"), network.model_dump(mode="json"),
                                          backbone.sha256, data, classes, seed, device.type, torch.__version__)
-    training = _Training(backbone, source, rows, targets, held_out, classes, settings, device, seed, checkpoint)
+    training = _Training(backbone, source, rows, targets, held_out, classes, settings, device, seed, checkpoint,
+                         phase)
     return training.run(on_epoch)
 
 
@@ -147,29 +160,33 @@ def _clocks() -> tuple[float, float]:
 class _Training:
     """The state of one call of `fine_tune`."""
 
-    def __init__(self, backbone: Backbone, source: CropSource, rows: np.ndarray, targets: np.ndarray,
+    def __init__(self, backbone: Backbone, source: Source, rows: np.ndarray, targets: np.ndarray,
                  held_out: np.ndarray, classes: int, settings: TrainingSettings, device: torch.device, seed: int,
-                 checkpoint: Checkpoint | None) -> None:
-        self.backbone, self.source, self.settings, self.device, self.seed = backbone, source, settings, device, seed
+                 checkpoint: Checkpoint | None, phase: Phase | None) -> None:
+        self.backbone, self.settings, self.device, self.seed = backbone, settings, device, seed
+        self.crops, self.feed = crop_shape(source), feed_of(source, backbone, settings.learn, device)
         self.rows, self.labels = rows[~held_out], torch.from_numpy(targets[~held_out])
         self.validation = rows[held_out], torch.from_numpy(targets[held_out])
         self.checkpoint, self.state = checkpoint, _State()
         freeze(backbone.model, settings.learn)
-        self.per_epoch = max(1, len(self.rows) // settings.batch)
+        self.phase, self.new = phase, None if phase is None else phase.new
+        self.per_epoch = max(1, len(self._order(self._generator(0))) // settings.batch)
         saved = checkpoint.load(device) if checkpoint else None
         if saved:
             bfloat16 = bool(saved["bfloat16"])  # measured again, it might come out differently
         elif settings.bfloat16 == "auto":
-            bfloat16 = device.type == "cpu" and faster_in_bfloat16(backbone, source.shape, settings.batch)
+            bfloat16 = device.type == "cpu" and faster_in_bfloat16(backbone, self.crops, settings.batch)
         else:
             bfloat16 = settings.bfloat16
-        self.weights = class_weights(self.labels, classes)
-        self.stepper = Stepper(backbone, make_optimizer(backbone.model, settings, device), self.weights.to(device),
-                               settings, bfloat16)
+        self.weights = loss_weights(self.labels, classes, self.new)
+        optimizer = make_optimizer(backbone.model, settings, device)
+        self.stepper = Stepper(self.feed.backbone, optimizer, self.weights.to(device), settings, bfloat16)
         self.averaged = averaged_model(backbone.model, settings)
         self.before, self.started = (0.0, 0.0), _clocks()
         if saved:
             self._restore(saved)
+        elif phase is not None and phase.start:
+            self._continue(phase.start)
 
     def run(self, on_epoch: Callable[[int, float], None]) -> Trained:
         s, state = self.settings, self.state
@@ -182,17 +199,19 @@ class _Training:
             if self.checkpoint:
                 self.checkpoint.save(self._saved())
             on_epoch(state.epoch - 1, loss)
+        end = self._end() if self.phase is not None and self.phase.name == "trunk" else {}
         self._finish()
-        return Trained(self.backbone, tuple(state.losses), tuple(state.accuracies), state.epoch * len(self.rows),
-                       tuple(state.snapshots), self.stepper.bfloat16, self._facts(), self.before)
+        return Trained(self.backbone, tuple(state.losses), tuple(state.accuracies), state.images,
+                       tuple(state.snapshots), self.stepper.bfloat16, self._facts(), self.before, end)
 
     def _epoch(self, epoch: int) -> tuple[float, float]:
         """One pass over the training crops: mean loss, and share that were right."""
-        s, device, n = self.settings, self.device, len(self.rows)
+        s, device = self.settings, self.device
         generator = self._generator(epoch)
-        order = torch.randperm(n, generator=generator)
-        draws = draw(s, n, self.source.shape[0], generator).to(device)
-        mix = draw_mix(s, n, self.source.shape[1], generator)
+        order = self._order(generator)
+        n = len(order)
+        draws = draw(s, n, self.crops[0], generator).to(device)
+        mix = draw_mix(s, n, self.crops[1], generator)
         mix = None if mix is None else mix.to(device)
         noise = Generator(device).manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
         torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))  # dropout and drop-path draw from there
@@ -200,17 +219,13 @@ class _Training:
         # The last, short batch is spread over the others, so that batch normalisation never sees one crop.
         sizes = [len(part) for part in order.tensor_split(self.per_epoch)]
         sums = torch.zeros(2, device=device)
-        train_mode(self.backbone.model)
+        train_mode(self.feed.backbone.model)
         start = 0
-        with closing(in_order(self.source, self.rows[order.numpy()], sizes, device)) as read:
-            for i, (size, pixels) in enumerate(zip(sizes, read, strict=True)):
+        with closing(self.feed.training(self.rows[order.numpy()], sizes, draws, mix, noise)) as batches:
+            for i, (size, inputs) in enumerate(zip(sizes, batches, strict=True)):
                 here = slice(start, start + size)
-                crops = augment(pixels, draws.part(here.start, here.stop), noise)
-                part = None if mix is None else mix.part(here.start, here.stop)
-                if part is not None:
-                    crops = mixed(crops, part)
-                factor = rate_factor(s, epoch * self.per_epoch + i, self.per_epoch)
-                sums += self.stepper(crops, goals[here], None if part is None else part.shares, factor)
+                factor = self._factor(epoch * self.per_epoch + i)
+                sums += self.stepper(inputs, goals[here], None if mix is None else mix.shares[here], factor)
                 if self.averaged is not None and s.average == "ema":
                     self.averaged.update_parameters(self.backbone.model)
                 start += size
@@ -218,7 +233,18 @@ class _Training:
         if not math.isfinite(total):
             raise MorphobenchError("the training loss is no longer finite", f"epoch {epoch + 1}",
                                    "Lower training.learning_rate.")
+        self.state.images += n
         return total / n, right / n
+
+    def _order(self, generator: Generator) -> Tensor:
+        """Positions of the crops of an epoch, in the order in which they are seen."""
+        return seen(self.labels, self.new, generator)
+
+    def _factor(self, step: int) -> float:
+        """On the peak rates in a step."""
+        if self.phase is None:
+            return rate_factor(self.settings, step, self.per_epoch)
+        return self.phase.factor(step / (self.settings.epochs * self.per_epoch), self.settings)
 
     def _after_epoch(self, epoch: int) -> None:
         """Averages, snapshots and validation at the end of an epoch."""
@@ -231,7 +257,7 @@ class _Training:
         if s.early_stopping:
             self._recalibrate()
             rows, labels = self.validation
-            scores = torch.from_numpy(run_model(self.backbone, self.source, rows, self.device, self.stepper.bfloat16))
+            scores = torch.from_numpy(scores_of(self.feed, rows, self.stepper.bfloat16))
             state.validation.append(float(cross_entropy(scores, labels, self.weights)))
             if state.validation[-1] <= min(state.validation):
                 state.best = self._copy()
@@ -254,14 +280,15 @@ class _Training:
 
     def _recalibrate(self) -> None:
         """Statistics of batch normalisation over training crops as they are, where the settings ask for it."""
-        s, device = self.settings, self.device
+        s = self.settings
         if not s.recalibrate and s.average == "none":
             return
         chosen = torch.randperm(len(self.rows), generator=self._generator(-1))[:RECALIBRATION_CROPS].numpy()
         sizes = [len(part) for part in np.array_split(chosen, max(1, len(chosen) // s.batch))]
-        with closing(in_order(self.source, self.rows[chosen], sizes, device)) as read:
-            recalibrate(self.backbone.model, read,
-                        lambda pixels: forward(self.backbone, scaled(pixels), self.stepper.bfloat16))
+        with closing(self.feed.plain(self.rows[chosen], sizes)) as batches:
+            run = self.feed.backbone
+            recalibrate(run.model, chain.from_iterable(batches),
+                        lambda inputs: forward(run, inputs, self.stepper.bfloat16))
 
     def _generator(self, epoch: int) -> Generator:
         """Of all draws of an epoch: the seed and the epoch set it, whatever was drawn before."""
@@ -278,6 +305,20 @@ class _Training:
                 "optimizer": self.stepper.optimizer.state_dict(), "pieces": self.stepper.pieces,
                 "bfloat16": self.stepper.bfloat16, "seconds": [b + now - then for b, now, then in zip(
                     self.before, _clocks(), self.started, strict=True)]}
+
+    def _end(self) -> dict[str, Any]:
+        """What a training that goes on from this one starts with, before anything is averaged or recalibrated."""
+        averaged = None if self.averaged is None else self.averaged.state_dict()
+        return {"model": self._copy(), "optimizer": deepcopy(self.stepper.optimizer.state_dict()),
+                "averaged": averaged}
+
+    def _continue(self, start: Mapping[str, Any]) -> None:
+        """From the end of a training that others share."""
+        self.backbone.model.load_state_dict(start["model"])
+        # Optimisers keep the tensors that they are given: without a copy, one fold's training would go on in another's.
+        self.stepper.optimizer.load_state_dict(deepcopy(start["optimizer"]))
+        if self.averaged is not None:
+            self.averaged.load_state_dict(start["averaged"])
 
     def _restore(self, saved: dict[str, Any]) -> None:
         self.backbone.model.load_state_dict(saved["model"])

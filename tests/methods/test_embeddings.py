@@ -10,8 +10,10 @@ import pytest
 import torch
 from drawn_study import LDA, TINY, image_study, predictions, snapshot, with_folds
 
+from benchmark import dependents
 from benchmark.dependents import run_dependents
 from benchmark.evaluation.reproducibility import reproducibility
+from benchmark.finetuning import prepare_finetuning
 from benchmark.methods.embeddings import embeddings_of, treatment_medians, well_means
 from benchmark.methods.finetuned import checkpoint_of, predict_wells, train_fold
 from benchmark.methods.nearest import nearest_treatment
@@ -56,7 +58,7 @@ def read(ran, name: str, unit: str, fold: int = 0) -> pd.DataFrame:
 def test_embeddings_are_what_the_fold_s_network_s_classifier_takes(ran, tmp_path):
     opened, runs = ran
     fold = opened.split.folds[0]
-    task = finetuned_tasks(opened, runs["cnn"].method, runs["cnn"].folder)(fold, 1)
+    task = finetuned_tasks(prepare_finetuning(opened, runs["cnn"].method), runs["cnn"].folder)(fold, 1)
     found = train_fold(task, checkpoint_of(task))
     table, _ = predict_wells(task, found, fold.test)
     labels = [c for c in table if c.startswith("p_")]
@@ -171,3 +173,36 @@ def test_a_treatment_is_the_median_of_its_wells_and_a_well_the_mean_of_its_field
     wells = well_means(fields)
     assert wells["Network_00000"].tolist() == [1.0, 5.0, 30.0]
     assert treatment_medians(wells)["Network_00000"].tolist() == [5.0]
+
+
+def test_networks_that_are_learnt_in_part_are_embedded_from_pixels(tmp_path, monkeypatch):
+    """Their folds read stored activations, of which there are none of controls."""
+    head = CNN | {"network": {}, "training": CNN["training"] | {"learn": "head"}, "embeddings": ["crop", "well"]}
+    opened = with_folds(image_study(tmp_path, monkeypatch, head), 1)
+    run = run_cnn(opened)[0]
+    assert list((opened.folder / "activations").glob("*.h5"))
+    fold = opened.split.folds[0]
+    task = finetuned_tasks(prepare_finetuning(opened, run.method), run.folder)(fold, 1)
+    found = train_fold(task, checkpoint_of(task))
+    crops = pd.read_parquet(embeddings_of(run.folder, run.method, fold, 1, "crop"))
+    assert (crops[CONTROL] == "negative").sum() == 8
+    held = crops[rows_of(crops, fold.test)]
+    last = found.trained.backbone.model.get_classifier()
+    with torch.no_grad():
+        p = last(torch.tensor(held[feature_columns(held)].to_numpy())).softmax(1).numpy()
+    table = predictions(run, opened)
+    assert np.allclose(p, table[[c for c in table if c.startswith("p_")]], atol=1e-4)
+
+
+def test_inner_folds_share_no_training_with_the_study_s_folds(tmp_path, monkeypatch):
+    """A training that folds share has seen compounds that inner folds hold out."""
+    shared = CNN | {"training": {"epochs": 2, "batch": 4, "folds": "shared"}}
+    opened = with_folds(image_study(tmp_path, monkeypatch, shared, FROZEN, STACKED), 1)
+    method, fusion = opened.study.methods[0], opened.study.methods[-1]
+    run = FinishedRun(method, open_run(opened.folder, method, opened.split, {}), {})
+    tasks = []
+    monkeypatch.setattr("benchmark.methods.finetuned.run_finetuned_fold", lambda task: tasks.append(task))
+    assert dependents._fit_inside(opened, fusion, run, [(opened.split.folds[0], 1)]) == len(tasks) == 2
+    for task in tasks:
+        assert task.trunk is None and task.method.training.folds == "exact" and not task.method.embeddings
+        assert task.out.parent == run.folder.path / "inner2" and not set(task.fold.train) & set(task.fold.test)

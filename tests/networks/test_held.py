@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from benchmark.networks import held
-from benchmark.networks.held import Held, forget, hold, in_order, place
+from benchmark.networks.feeding import place
+from benchmark.networks.held import Held, forget, hold, in_order
 from benchmark.networks.source import ArrayCrops
 
 CPU = torch.device("cpu")

@@ -1,0 +1,139 @@
+"""What all folds of a fine-tuned network share: crops, activations below what is learnt, trainings they start from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmark.files import digest, read_json
+from benchmark.methods.finetuned import FinetunedFold, SharedTrunk, run_trunk
+from benchmark.methods.labels import Permuted
+from benchmark.methods.runs import RunFolder
+from benchmark.methods.settings import FinetunedMethod
+from benchmark.networks.activations import BATCH, sharable, store_activations, views_of
+from benchmark.networks.checkpoint import Checkpoint
+from benchmark.networks.device import resolve_device
+from benchmark.networks.learn import start_of
+from benchmark.networks.weights import weights_identity
+from benchmark.opened import Opened
+from benchmark.prepare import crops_of
+from benchmark.splits import Fold
+from benchmark.splits_shared import Trunk, make_trunks, trunk_of
+from benchmark.tasks import RunTasks, progress_bar
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """What the folds of a method share.
+
+    Attributes
+    ----------
+    crops : (Path, str)
+        The crop cache and its key.
+    inputs : dict
+        Keys of what the method starts from, for its run folder.
+    activations : (Path, str) or None
+        Stored activations and their key.
+    trunks : tuple of Trunk
+        Where folds share trainings.
+    """
+
+    opened: Opened
+    method: FinetunedMethod
+    crops: tuple[Path, str]
+    inputs: dict[str, Any]
+    activations: tuple[Path, str] | None
+    trunks: tuple[Trunk, ...]
+
+    def task(self, run: RunFolder, fold: Fold, seed: int, labels: Permuted | None, out: Path) -> FinetunedFold:
+        """One fold, as a worker gets it."""
+        trunk = None
+        if self.trunks:
+            own = trunk_of(self.trunks, fold.name)
+            trunk = SharedTrunk(own, run.path / f"seed{seed}-{own.name}.trunk")
+        opened = self.opened
+        return FinetunedFold(*self.crops, opened.assay, self.method, fold, seed, labels, opened.device, opened.threads,
+                             out, self.activations, trunk)
+
+
+def prepare_finetuning(opened: Opened, method: FinetunedMethod) -> Finetuning:
+    """Make what the folds of a method share: its crops, and activations where these are the same in all folds.
+
+    Raises
+    ------
+    LeakError
+        A shared training would see what one of its folds tests.
+    MorphobenchError
+        Crops cannot be made, or nothing can be shared that the study wants shared.
+    """
+    crops = crops_of(opened, method)
+    inputs = {"crops": crops[1], "weights": weights_identity(start_of(method.network, method.training))}
+    trunks = make_trunks(opened.split, opened.assay) if method.training.folds == "shared" else ()
+    if trunks:
+        inputs["trunks"] = digest([[t.name, t.folds, t.train] for t in trunks])
+    return Finetuning(opened, method, crops, inputs, activations_of(opened, method, crops), trunks)
+
+
+def activations_of(opened: Opened, method: FinetunedMethod, crops: tuple[Path, str]) -> tuple[Path, str] | None:
+    """Activations of all crops below what is learnt, computed where they are not there; None where they are not shared.
+
+    Where they cannot be had (the network cannot be cut there, the disk is too small) each fold computes them anew,
+    to the same end; why is noted in the stage's record.
+    """
+    training = method.training
+    if not sharable(training):
+        return None
+    from benchmark.crops.reader import open_crops
+
+    device = resolve_device(opened.device)
+    key = digest(["activations 1", crops[1], weights_identity(method.network), method.network.model_dump(mode="json"),
+                  training.learn, views_of(training), training.bfloat16 is True, device.type])
+    path = opened.folder / "activations" / f"{key}.h5"
+    with opened.stage("activations", key) as facts:
+        facts["detail"] = "there already"
+        if not path.exists():
+            source = open_crops(*crops)
+            with progress_bar(f"{method.name}, batches of activations below what is learnt",
+                              -(-len(source) // BATCH)) as advance:
+                why = store_activations(path, key, source, len(source), method.network, training, device, advance)
+            facts["detail"] = f"not shared: {why}" if why else f"{len(source)} crops, {views_of(training)} views each"
+    return (path, key) if path.exists() else None
+
+
+def train_trunks(tasks: Sequence[FinetunedFold], runner: RunTasks) -> None:
+    """Train what the folds of ``tasks`` share and is not there yet, one task a trunk and seed."""
+    first: dict[Path, FinetunedFold] = {}
+    for task in tasks:
+        if task.trunk is not None and not task.trunk.path.exists():
+            first.setdefault(task.trunk.path, replace(task))
+    if first:
+        for _ in runner(run_trunk, list(first.values()), f"{tasks[0].method.name}, trainings that folds share"):
+            pass
+
+
+def remove_trunks(tasks: Sequence[FinetunedFold]) -> None:
+    """Remove where shared trainings ended, once all folds are done; what they cost stays noted."""
+    for path in {t.trunk.path for t in tasks if t.trunk is not None}:
+        Checkpoint(path, "").remove()
+
+
+def shared_cost(run: RunFolder, folds: Sequence[dict[str, Any]], epochs: int) -> dict[str, Any]:
+    """What a run with shared trainings cost beside exact folds, in crops shown to the network.
+
+    Parameters
+    ----------
+    folds : sequence of dict
+        What was noted of each fold.
+
+    Returns
+    -------
+    dict
+        ``trunks``, ``seconds`` of them, ``images`` shown in all, and ``image_share`` of what exact folds would show.
+    """
+    trunks = [read_json(p) for p in sorted(run.path.glob("seed*-trunk-*.json"))]
+    images = sum(t["images"] for t in trunks) + sum(f["images"] for f in folds)
+    exact = epochs * sum(f["train"] for f in folds)
+    return {"trunks": len(trunks), "seconds": round(sum(t["seconds"] for t in trunks), 2), "images": images,
+            "image_share": round(images / exact, 4)}
