@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ import pandas as pd
 
 from benchmark import __version__
 from benchmark.evaluation.comparison import Run, compare
+from benchmark.evaluation.ensembles import with_ensembles
 from benchmark.evaluation.literature import literature
 from benchmark.explaining import Explained
 from benchmark.explanation import ARRAYS, RECORD
@@ -20,6 +21,7 @@ from benchmark.opened import REPORTS, Opened
 from benchmark.report.grid import grid_section, grid_text
 from benchmark.report.page import render
 from benchmark.report.saliency import explanation_section
+from benchmark.report.sharing import sharing_notes
 from benchmark.report.text import accuracy_text
 from benchmark.samples import render_samples
 from benchmark.splits import HELD_OUT, audit, rows_of
@@ -27,9 +29,10 @@ from benchmark.stages import FinishedRun
 from benchmark.tables import COMPOUND, FIELD_KEY, LABEL, PLATE, SITE, TREATMENT_KEY, WELL, WELL_KEY
 
 #: Raised when the page changes, so that pages made by older code are drawn again.
-PAGE = 5
+PAGE = 6
 #: Tables beside a page that not every study has.
-OPTIONAL = frozenset({"dose", "dose-wells", "grid", "grid-corrections", "reproducibility", "fields"})
+OPTIONAL = frozenset({"dose", "dose-wells", "grid", "grid-corrections", "reproducibility", "fields", "seeds",
+                      "seed-pairs"})
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,14 @@ def make_report(opened: Opened, finished: list[FinishedRun], grid: Grid | None =
             read_response(f.folder, opened.split, opened.study.seeds))
         for f in finished
     ]
+    runs = with_ensembles(runs, opened.study.ensembles)
     comparison = compare(runs, _unit(opened))
+    comparison = replace(comparison, notes=(*comparison.notes, *sharing_notes(runs, comparison)))
     tables = {"accuracy": comparison.accuracy, "pairs": comparison.pairs}
     if comparison.doses is not None:
         tables |= {"dose": comparison.doses.table, "dose-wells": comparison.doses.wells}
+    if len(comparison.spread.table):
+        tables |= {"seeds": comparison.spread.table, "seed-pairs": comparison.spread.pairs}
     if grid is not None:
         tables |= {"grid": grid.table, "grid-corrections": pd.DataFrame(grid.facts),
                    "reproducibility": grid.reproducibility}
@@ -122,7 +129,7 @@ def _key(opened: Opened, finished: list[FinishedRun], grid: Grid | None, fields:
     facts = {k: v for k, v in _study_facts(opened).items() if k != "stages"}
     if explained is not None:
         shown += [explained.title, *(sha256_file(explained.folder / name) for name in (RECORD, ARRAYS))]
-    return digest([PAGE, __version__, facts, shown, fields,
+    return digest([PAGE, __version__, facts, shown, fields, opened.study.seeds, opened.study.ensembles,
                    [[f.title, f.record["run"], sha256_file(f.folder.record_path)] for f in finished]])
 
 

@@ -183,11 +183,23 @@ def in_halves(function: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
     return torch.cat([in_halves(function, half) for half in pixels.tensor_split(2)])
 
 
+#: What `faster_in_bfloat16` found, in this process.
+_faster: dict[tuple[object, ...], bool] = {}
+
+
 def faster_in_bfloat16(backbone: Backbone, shape: tuple[int, int, int], batch: int, repeats: int = 2) -> bool:
     """Whether forward and backward of this network and batch are faster in bfloat16 on this CPU, by trying both.
 
-    A copy is tried, so that nothing of the network changes.
+    Tried once in a process for each kind of network, on a copy, so that nothing of the network changes.
     """
+    learnt = tuple((name, p.shape) for name, p in backbone.model.named_parameters() if p.requires_grad)
+    key = (type(backbone.model), learnt, shape, batch, torch.get_num_threads())
+    if key not in _faster:
+        _faster[key] = _tried(backbone, shape, batch, repeats)
+    return _faster[key]
+
+
+def _tried(backbone: Backbone, shape: tuple[int, int, int], batch: int, repeats: int) -> bool:
     trial = replace(backbone, model=deepcopy(backbone.model))
     train_mode(trial.model)
     with torch.random.fork_rng(devices=[]):
