@@ -23,6 +23,7 @@ from benchmark.cellprofiler.settings import CellProfilerSettings, WholeFieldSett
 from benchmark.errors import Fault, FaultsError, MorphobenchError
 from benchmark.images.settings import IlluminationSettings, QualitySettings
 from benchmark.methods.grid_settings import GridSettings
+from benchmark.methods.parts import refuse_unfit_parts
 from benchmark.methods.settings import FinetunedMethod, MethodSettings
 from benchmark.networks.explain_settings import ExplainSettings
 from benchmark.networks.settings import MCNN, MIL
@@ -122,6 +123,7 @@ class Study(Settings):
             raise ValueError(f"{nearest[0]}: the nearest treatment needs folds that leave compounds out")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("a seed is given twice")
+        refuse_unfit_parts(self.methods)
         _refuse_ensembles(self.ensembles, self.methods, self.seeds)
         if self.explain is not None:
             _refuse_unexplainable(self.explain, self.methods)

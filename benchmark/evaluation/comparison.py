@@ -28,9 +28,10 @@ from benchmark.tables import (
 )
 
 #: Kinds of contestant; the report's headline sets ``finetuned`` against ``classical``.
-ROLES = ("count", "baseline", "classical", "frozen", "finetuned", "control", "other")
+ROLES = ("count", "baseline", "classical", "frozen", "finetuned", "embedding", "fusion", "control", "other")
 #: Words in a run's name that tell its role where the record does not, the telling ones first.
-ROLE_WORDS = {"count": "count", "finetun": "finetuned", "frozen": "frozen", "cellprofiler": "classical"}
+ROLE_WORDS = {"fusion": "fusion", "count": "count", "finetun": "finetuned", "frozen": "frozen",
+              "cellprofiler": "classical"}
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ class Comparison:
         Kind of each method, one of `ROLES`.
     baselines : dict of str to str
         Methods of the role ``baseline``: the one thing that each looks at (``intensity``, ``position``, ``batch``).
+    fusions : dict of str to tuple of str
+        Methods of the role ``fusion``: the methods that each is made of.
     controls, transductive : frozenset of str
         Label-permuted runs; runs that used unlabelled test data for a normalisation or correction.
     labels : tuple of str
@@ -126,6 +129,7 @@ class Comparison:
     titles: dict[str, str]
     roles: dict[str, str]
     baselines: dict[str, str]
+    fusions: dict[str, tuple[str, ...]]
     controls: frozenset[str]
     transductive: frozenset[str]
     labels: tuple[str, ...]
@@ -330,6 +334,8 @@ def compare(runs: Sequence[Run], unit: Literal["treatment", "well"] = "treatment
         roles={run.name: run.role for run in ordered},
         baselines={run.name: str(run.record.get("method", {}).get("feature", "")) for run in ordered
                    if run.role == "baseline"},
+        fusions={run.name: tuple(run.record.get("method", {}).get("parts", ())) for run in ordered
+                 if run.role == "fusion"},
         controls=controls,
         transductive=frozenset(run.name for run in ordered if run.record.get("transductive")),
         labels=labels,

@@ -168,7 +168,10 @@ def draw(comparison: Comparison, folder: Path, simulated: bool = False) -> list[
             svg, png = save(figure, folder, stem)
         pictures.append(Picture(kind, title, f"{SIMULATED}. {caption}" if simulated else caption, svg, png))
 
-    others = "Triangles: other read-outs. " if "other" in comparison.roles.values() else ""
+    roles = set(comparison.roles.values())
+    others = "".join(said for role, said in (("other", "Triangles: other read-outs. "), ("fusion", "Stars: fusion. "),
+                                             ("embedding", "Hollow triangles: profiles of a network's embeddings. "))
+                     if role in roles)
     add("accuracy", "accuracy", "Accuracy of every method",
         f"Share of {_listed(comparison)} given the right label, with Wilson's 95 % interval. Diamonds: "
         "networks (hollow: frozen); circles: CellProfiler; square: cell count; plus signs: other baselines; crosses: "

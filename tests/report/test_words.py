@@ -184,3 +184,20 @@ def test_a_name_cannot_drive_the_terminal(name):
     object.__setattr__(runs[0], "name", name)
     text = accuracy_text(compare(runs))
     assert "\x1b" not in text and "two\nlines" not in text
+
+
+def test_a_fusion_is_set_against_each_of_its_parts():
+    layout = wells()
+    parts = {"method": {"parts": ["cellprofiler", "cnn_frozen", "gone"]}, "role": "fusion"}
+    runs = [*study_runs(cnn=(), classical=tuple(range(0, 54, 4))), run(layout, "fusion", (5,), "Fused", **parts)]
+    said = answer(compare(runs)).text
+    assert "Fused, against its parts: 54 against 41 of 55 treatments right by CellProfiler profiles (23.6 perc" in said
+    assert "interval over compounds" in said and "better than it" in said
+    assert "54 against 53 of 55 treatments right by EfficientNet-Lite0, frozen features (1.8" in said
+    assert "p\u00a0=\u00a01.00): no evidence of a difference." in said and "gone" not in said
+    worse = [*study_runs(cnn=(), classical=()), run(layout, "fusion", tuple(range(0, 54, 4)), "Fused", **parts)]
+    said = answer(compare(worse)).text
+    assert "(−25.5 percentage points" in said and ": worse than it" in said
+    weak = [*study_runs(classical=(0, 1, 2, 4, 5, 6)), run(layout, "fusion", (), "Fused", **parts)]
+    assert "better than it, on weak evidence (corrected for all comparisons" in answer(compare(weak)).text
+    assert "against its parts" not in answer(usual()).text
