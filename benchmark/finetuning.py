@@ -119,7 +119,7 @@ def activations_of(opened: Opened, method: FinetunedMethod, crops: tuple[Path, s
     to the same end; why is noted in the stage's record.
     """
     training = method.training
-    if not sharable(training):
+    if not sharable(training) or method.network.scratch:  # random layers are those of each seed
         return None
     device = resolve_device(opened.device)
     key = digest(["activations 1", crops[1], weights_identity(method.network), method.network.model_dump(mode="json"),

@@ -138,3 +138,9 @@ def test_what_is_faster_is_asked_once_and_holds_for_all_folds(opened, monkeypatc
     notes = [p.read_text() for p in done.folder.path.glob("seed*.json")]
     assert len(notes) == 4 and all('"bfloat16": true' in n for n in notes)
     assert prepare_finetuning(opened, auto).method.training.bfloat16 is True and len(asked) == 1
+
+
+def test_random_layers_are_not_shared_since_each_seed_has_its_own(opened):
+    how = method(learn="head")
+    random = how.model_copy(update={"network": how.network.model_copy(update={"weights": "none"})})
+    assert prepare_finetuning(opened, random).activations is None
