@@ -82,6 +82,7 @@ def report(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -
     is used as it is.
     """
     with _said_clearly():
+        from benchmark.dependents import run_dependents
         from benchmark.explaining import explained_fold, explained_or_why_not
         from benchmark.grid import run_grid
         from benchmark.opened import open_study
@@ -91,7 +92,8 @@ def report(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -
 
         opened = settled(open_study(study, jobs, device))
         explained_fold(opened)  # a fold that there is not is named before hours of work
-        done = {f.method.name: f for f in [*run_baseline(opened), *run_cnn(opened)]}
+        runs = [*run_baseline(opened), *run_cnn(opened)]
+        done = {f.method.name: f for f in [*runs, *run_dependents(opened, runs)]}
         finished = [done[m.name] for m in opened.study.methods]
         explained, why_not = explained_or_why_not(opened, finished)
         if why_not:
@@ -107,6 +109,7 @@ def report(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -
 def baseline(study: StudyName = "demo", jobs: Jobs = 0) -> None:
     """Run CellProfiler on the study's images and classify its profiles, fold by fold."""
     with _said_clearly():
+        from benchmark.dependents import run_dependents
         from benchmark.grid import run_grid
         from benchmark.opened import open_study
         from benchmark.report.grid import grid_text
@@ -114,7 +117,8 @@ def baseline(study: StudyName = "demo", jobs: Jobs = 0) -> None:
         from benchmark.stages import run_baseline
 
         opened = settled(open_study(study, jobs))
-        _finished(run_baseline(opened), "CellProfiler", opened)
+        runs = run_baseline(opened)
+        _finished([*runs, *run_dependents(opened, runs)], "CellProfiler", opened)
         grid = run_grid(opened)
         if grid is not None:
             out.print(grid_text(grid.table, grid.skipped, grid.unscored), markup=False, highlight=False)
@@ -124,6 +128,7 @@ def baseline(study: StudyName = "demo", jobs: Jobs = 0) -> None:
 def cnn(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -> None:
     """Cache the study's crops and run its networks (fine-tuned and frozen), fold by fold."""
     with _said_clearly():
+        from benchmark.dependents import run_dependents
         from benchmark.explaining import explain, explained_fold
         from benchmark.opened import open_study
         from benchmark.settle import settled_for_networks
@@ -134,6 +139,7 @@ def cnn(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -> N
             out.print(unknown, markup=False, highlight=False)
         explained_fold(opened)
         runs = run_cnn(opened)
+        runs += run_dependents(opened, runs)
         _finished(runs, "network", opened)
         explained = explain(opened, runs)
         if explained is not None:

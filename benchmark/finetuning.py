@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.files import digest, read_json
+import torch
+
+from benchmark.crops.reader import open_crops
+from benchmark.files import digest, read_json, write_json
 from benchmark.methods.finetuned import FinetunedFold, SharedTrunk, run_trunk
 from benchmark.methods.labels import Permuted
 from benchmark.methods.runs import RunFolder
@@ -15,8 +19,9 @@ from benchmark.methods.settings import FinetunedMethod
 from benchmark.networks.activations import BATCH, sharable, store_activations, views_of
 from benchmark.networks.checkpoint import Checkpoint
 from benchmark.networks.device import resolve_device
-from benchmark.networks.learn import start_of
-from benchmark.networks.weights import weights_identity
+from benchmark.networks.learn import freeze, start_of
+from benchmark.networks.step import faster_in_bfloat16
+from benchmark.networks.weights import load_backbone, weights_identity
 from benchmark.opened import Opened
 from benchmark.prepare import crops_of
 from benchmark.splits import Fold
@@ -69,11 +74,45 @@ def prepare_finetuning(opened: Opened, method: FinetunedMethod) -> Finetuning:
         Crops cannot be made, or nothing can be shared that the study wants shared.
     """
     crops = crops_of(opened, method)
+    method = with_precision(opened, method, crops)
     inputs = {"crops": crops[1], "weights": weights_identity(start_of(method.network, method.training))}
     trunks = make_trunks(opened.split, opened.assay) if method.training.folds == "shared" else ()
     if trunks:
         inputs["trunks"] = digest([[t.name, t.folds, t.train] for t in trunks])
     return Finetuning(opened, method, crops, inputs, activations_of(opened, method, crops), trunks)
+
+
+def with_precision(opened: Opened, method: FinetunedMethod, crops: tuple[Path, str]) -> FinetunedMethod:
+    """The method with ``bfloat16: auto`` decided: what is faster on this CPU is tried once, and kept for all folds.
+
+    Folds that each tried for themselves might come to different answers, and a study would mix precisions.
+    """
+    training, device = method.training, resolve_device(opened.device)
+    if training.bfloat16 != "auto":
+        return method
+    faster = device.type == "cpu" and _faster(opened, method, crops)
+    return method.model_copy(update={"training": training.model_copy(update={"bfloat16": faster})})
+
+
+def _faster(opened: Opened, method: FinetunedMethod, crops: tuple[Path, str]) -> bool:
+    training, network = method.training, method.network
+    shape: tuple[int, ...] = open_crops(*crops).shape
+    channels = shape[0]
+    if network.bagged:
+        shape = (network.bag_size, *shape)
+    key = digest([network.model_dump(mode="json"), training.learn, training.batch, shape, opened.threads,
+                  platform.processor(), torch.__version__])
+    path = opened.folder / "bfloat16" / f"{key}.json"
+    if not path.exists():
+        before = torch.get_num_threads()
+        torch.set_num_threads(opened.threads)
+        try:
+            backbone = load_backbone(start_of(network, training), channels, 2)
+            freeze(backbone.model, training.learn)
+            write_json(path, {"faster": faster_in_bfloat16(backbone, shape, training.batch)})
+        finally:
+            torch.set_num_threads(before)
+    return bool(read_json(path)["faster"])
 
 
 def activations_of(opened: Opened, method: FinetunedMethod, crops: tuple[Path, str]) -> tuple[Path, str] | None:
@@ -82,13 +121,11 @@ def activations_of(opened: Opened, method: FinetunedMethod, crops: tuple[Path, s
     Where they cannot be had (the network cannot be cut there, the disk is too small) each fold computes them anew,
     to the same end; why is noted in the stage's record.
     """
-    training = method.training
-    if method.network.bagged or not sharable(training):
+    training, network = method.training, method.network
+    if not sharable(training) or network.bagged or network.scratch:  # random layers are those of each seed
         return None
-    from benchmark.crops.reader import open_crops
-
     device = resolve_device(opened.device)
-    key = digest(["activations 1", crops[1], weights_identity(method.network), method.network.model_dump(mode="json"),
+    key = digest(["activations 1", crops[1], weights_identity(network), network.model_dump(mode="json"),
                   training.learn, views_of(training), training.bfloat16 is True, device.type])
     path = opened.folder / "activations" / f"{key}.h5"
     with opened.stage("activations", key) as facts:
@@ -97,7 +134,7 @@ def activations_of(opened: Opened, method: FinetunedMethod, crops: tuple[Path, s
             source = open_crops(*crops)
             with progress_bar(f"{method.name}, batches of activations below what is learnt",
                               -(-len(source) // BATCH)) as advance:
-                why = store_activations(path, key, source, len(source), method.network, training, device, advance)
+                why = store_activations(path, key, source, len(source), network, training, device, advance)
             facts["detail"] = f"not shared: {why}" if why else f"{len(source)} crops, {views_of(training)} views each"
     return (path, key) if path.exists() else None
 
@@ -116,7 +153,8 @@ def train_trunks(tasks: Sequence[FinetunedFold], runner: RunTasks) -> None:
 def remove_trunks(tasks: Sequence[FinetunedFold]) -> None:
     """Remove where shared trainings ended, once all folds are done; what they cost stays noted."""
     for path in {t.trunk.path for t in tasks if t.trunk is not None}:
-        Checkpoint(path, "").remove()
+        for file in (path, path.with_suffix(".checkpoint")):
+            Checkpoint(file, "").remove()
 
 
 def shared_cost(run: RunFolder, folds: Sequence[dict[str, Any]], epochs: int) -> dict[str, Any]:

@@ -202,20 +202,23 @@ def network_features(opened: Opened, method: FrozenMethod) -> tuple[Path, Path, 
     return features, absent, inputs, read_json(facts)
 
 
-def crops_of(opened: Opened, method: FrozenMethod | FinetunedMethod) -> tuple[Path, str]:
-    """The crop cache of a method and its key, which names it; built where it is not there."""
+def crops_of(opened: Opened, method: FrozenMethod | FinetunedMethod, controls: bool = False) -> tuple[Path, str]:
+    """The crop cache of a method and its key, which names it; built where it is not there.
+
+    ``controls``: the cache of its negative controls, see `benchmark.crops.build.build_crops`.
+    """
     from benchmark.crops.build import build_crops, crop_key, crop_source
 
     need_images(opened, f"the method {method.name}")
     settings = method.crops
     illumination = illumination_of(opened) if settings.uses_illumination else None
     cells = cell_centres(opened) if settings.kind == "cells" else None
-    key = crop_key(opened.assay_hash, settings, crop_source(illumination, cells))
+    key = crop_key(opened.assay_hash, settings, crop_source(illumination, cells), controls)
     path = opened.folder / "crops" / f"{key}.h5"
     with opened.stage("crops", key) as facts:
         build_crops(path, opened.assay, opened.assay_hash, settings, illumination=illumination, cells=cells,
-                    run_tasks=opened.run_tasks)
-        facts["detail"] = settings.summary
+                    controls=controls, run_tasks=opened.run_tasks)
+        facts["detail"] = settings.summary + (", negative controls" if controls else "")
     return path, key
 
 

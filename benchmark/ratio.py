@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -30,3 +33,30 @@ def best_of(function: Callable[[], object], repeats: int) -> float:
         function()
         seconds.append(time.perf_counter() - start)
     return min(seconds)
+
+
+def interleaved(functions: Sequence[Callable[[], object]], repeats: int, warm_up: bool = False) -> list[float]:
+    """Seconds of the fastest run of each function, taking turns: a machine that slows down slows all of them.
+
+    Parameters
+    ----------
+    warm_up : bool
+        A first round is not counted.
+    """
+    best = [float("inf")] * len(functions)
+    for turn in range(repeats + warm_up):
+        for i, function in enumerate(functions):
+            seconds = best_of(function, 1)
+            if turn or not warm_up:
+                best[i] = min(best[i], seconds)
+    return best
+
+
+def print_ratios(console: Console, title: str, rows: Sequence[Ratio]) -> None:
+    """The rows as a table."""
+    table = Table(title=title)
+    for column in ("what", "against", "ours, s", "rival, s", "times faster"):
+        table.add_column(column, justify="left" if column in ("what", "against") else "right")
+    for r in rows:
+        table.add_row(r.what, r.rival, f"{r.ours_seconds:.2f}", f"{r.rival_seconds:.2f}", f"{r.times:.2f}")
+    console.print(table)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from benchmark import __version__
 from benchmark.evaluation.comparison import Run, compare
+from benchmark.evaluation.ensembles import with_ensembles
 from benchmark.evaluation.literature import literature
 from benchmark.explaining import Explained
 from benchmark.explanation import ARRAYS, RECORD
@@ -28,9 +29,10 @@ from benchmark.stages import FinishedRun
 from benchmark.tables import COMPOUND, FIELD_KEY, LABEL, PLATE, SITE, TREATMENT_KEY, WELL, WELL_KEY
 
 #: Raised when the page changes, so that pages made by older code are drawn again.
-PAGE = 5
+PAGE = 6
 #: Tables beside a page that not every study has.
-OPTIONAL = frozenset({"dose", "dose-wells", "grid", "grid-corrections", "reproducibility", "fields"})
+OPTIONAL = frozenset({"dose", "dose-wells", "grid", "grid-corrections", "reproducibility", "fields", "seeds",
+                      "seed-pairs"})
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,14 @@ def make_report(opened: Opened, finished: list[FinishedRun], grid: Grid | None =
             read_response(f.folder, opened.split, opened.study.seeds))
         for f in finished
     ]
+    runs = with_ensembles(runs, opened.study.ensembles)
     comparison = compare(runs, _unit(opened))
     comparison = replace(comparison, notes=(*comparison.notes, *sharing_notes(runs, comparison)))
     tables = {"accuracy": comparison.accuracy, "pairs": comparison.pairs}
     if comparison.doses is not None:
         tables |= {"dose": comparison.doses.table, "dose-wells": comparison.doses.wells}
+    if len(comparison.spread.table):
+        tables |= {"seeds": comparison.spread.table, "seed-pairs": comparison.spread.pairs}
     if grid is not None:
         tables |= {"grid": grid.table, "grid-corrections": pd.DataFrame(grid.facts),
                    "reproducibility": grid.reproducibility}
@@ -124,7 +129,7 @@ def _key(opened: Opened, finished: list[FinishedRun], grid: Grid | None, fields:
     facts = {k: v for k, v in _study_facts(opened).items() if k != "stages"}
     if explained is not None:
         shown += [explained.title, *(sha256_file(explained.folder / name) for name in (RECORD, ARRAYS))]
-    return digest([PAGE, __version__, facts, shown, fields,
+    return digest([PAGE, __version__, facts, shown, fields, opened.study.seeds, opened.study.ensembles,
                    [[f.title, f.record["run"], sha256_file(f.folder.record_path)] for f in finished]])
 
 

@@ -6,22 +6,28 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmark.classical import PLAIN, Features, classical_features
 from benchmark.cluster import available_cores
+from benchmark.embedded import write_frozen_embeddings
 from benchmark.errors import MorphobenchError
 from benchmark.files import read_json, write_json
 from benchmark.methods.classifier import summarise_choices
 from benchmark.methods.foldtable import Source
 from benchmark.methods.labels import Permuted, permute_labels, permute_wells
+from benchmark.methods.parts import parts_of
 from benchmark.methods.runs import RunFolder, fold_facts, joined_versions, open_run
 from benchmark.methods.settings import (
     CLASSICAL,
     CNN,
+    DEPENDENT,
     BaselineMethod,
+    CellCountMethod,
+    EmbeddingMethod,
     FinetunedMethod,
     FrozenMethod,
+    FusionMethod,
     MethodSettings,
     ProfileMethod,
     transductive,
@@ -29,13 +35,21 @@ from benchmark.methods.settings import (
 from benchmark.methods.summary import summary
 from benchmark.methods.tabular import TabularFold, run_tabular_fold
 from benchmark.opened import Opened
-from benchmark.prepare import network_features, pixels_seen
+from benchmark.prepare import crops_of, network_features, pixels_seen
 from benchmark.splits import Fold
 from benchmark.tables import FIELD_KEY
 from benchmark.tasks import RunTasks, run_serially
 
 ROLES = {"cell_count": "count", "baseline": "baseline", "profile": "classical", "cnn_frozen": "frozen",
-         "cnn_finetuned": "finetuned"}
+         "cnn_finetuned": "finetuned", "embedding": "embedding", "fusion": "fusion"}
+
+
+if TYPE_CHECKING:
+    from benchmark.finetuning import Finetuning
+    from benchmark.methods.finetuned import FinetunedFold
+
+#: Methods that one classifier (or the nearest treatment) decides for, on a table of features.
+Tabular = CellCountMethod | BaselineMethod | ProfileMethod | FrozenMethod
 
 
 @dataclass(frozen=True)
@@ -66,15 +80,17 @@ def run_cnn(opened: Opened) -> list[FinishedRun]:
     done = []
     for method in opened.study.methods:
         if isinstance(method, FrozenMethod):
-            table, absent, inputs, facts = network_features(opened, method)
-            found = Features(Source(table, PLAIN), absent, "field", inputs, facts, False)
-            done.append(_run_tabular(opened, method, found))
+            found = frozen_source(opened, method)
+            run = _run_tabular(opened, method, found)
+            if method.embeddings:
+                write_frozen_embeddings(opened, method, run.folder, found.source.table)
+            done.append(run)
         elif isinstance(method, FinetunedMethod):
             done.append(_run_finetuned(opened, method))
     return done
 
 
-def _permuted(opened: Opened, method: MethodSettings, seed: int) -> Permuted | None:
+def permuted(opened: Opened, method: MethodSettings, seed: int) -> Permuted | None:
     """Labels of a control, the same in all folds; over wells where a compound carries several labels."""
     if method.labels == "true":
         return None
@@ -82,53 +98,81 @@ def _permuted(opened: Opened, method: MethodSettings, seed: int) -> Permuted | N
     return permute(opened.assay.treated, seed)
 
 
-def _with_permutation(opened: Opened, method: MethodSettings, inputs: dict[str, Any]) -> dict[str, Any]:
+def with_permutation(opened: Opened, method: MethodSettings, inputs: dict[str, Any]) -> dict[str, Any]:
     """``inputs`` of a run's key, with how its labels were permuted where they were."""
     if method.labels == "true":
         return inputs
     return inputs | {"permuted": "wells of each compound" if opened.assay.scoring == "controls" else "typical"}
 
 
-def _run_tabular(opened: Opened, method: MethodSettings, found: Features) -> FinishedRun:
+def _run_tabular(opened: Opened, method: Tabular, found: Features) -> FinishedRun:
     """Run the folds of a method on a feature table; its facts go into the run's record."""
-    assert not isinstance(method, FinetunedMethod)
-    run = open_run(opened.folder, method, opened.split, _with_permutation(opened, method, found.inputs))
-    decision = method.decision if isinstance(method, ProfileMethod) else "classifier"
+    run = open_run(opened.folder, method, opened.split, with_permutation(opened, method, found.inputs))
+    if isinstance(method, ProfileMethod):
+        refuse_nearest_wells(opened, method.name, method.decision)
+    return finish(opened, method, run, run_tabular_fold, tabular_tasks(opened, method, run, found), found.facts)
+
+
+def refuse_nearest_wells(opened: Opened, name: str, decision: str) -> None:
+    """MorphobenchError where the nearest treatment is to decide and wells are what is scored."""
     if decision == "nearest" and opened.assay.scoring == "controls":
         raise MorphobenchError("controls are scored here, well by well, and the nearest treatment decides on "
-                               "treatments", f"method {method.name}, decision: nearest", "Set decision to classifier.")
+                               "treatments", f"method {name}, decision: nearest", "Set decision to classifier.")
+
+
+def tabular_tasks(opened: Opened, method: Tabular, run: RunFolder, found: Features
+                  ) -> Callable[[Fold, int], TabularFold]:
+    """What makes the task of a fold and seed."""
+    decision = method.decision if isinstance(method, ProfileMethod) else "classifier"
     source = found.source
     if isinstance(method, ProfileMethod):  # selection and correction are the method's own
         source = replace(source, profile=method.profile)
 
     def task(fold: Fold, seed: int) -> TabularFold:
         return TabularFold(source, found.absent, found.unit, method.name, fold, seed, method.classifier, decision,
-                           _permuted(opened, method, seed), tuple(opened.assay.labels), found.selected,
+                           permuted(opened, method, seed), tuple(opened.assay.labels), found.selected,
                            run.fold_path(fold, seed))
 
-    return _finish(opened, method, run, run_tabular_fold, task, found.facts)
+    return task
+
+
+def frozen_source(opened: Opened, method: FrozenMethod) -> Features:
+    """Features of the fields by a frozen network."""
+    table, absent, inputs, facts = network_features(opened, method)
+    return Features(Source(table, PLAIN), absent, "field", inputs, facts, False)
 
 
 def _run_finetuned(opened: Opened, method: FinetunedMethod) -> FinishedRun:
     from benchmark.finetuning import prepare_finetuning, remove_trunks, train_trunks
-    from benchmark.methods.finetuned import FinetunedFold, run_finetuned_fold
+    from benchmark.methods.finetuned import run_finetuned_fold
     from benchmark.networks.held import forget
 
     ready = prepare_finetuning(opened, method)
-    run = open_run(opened.folder, method, opened.split, _with_permutation(opened, method, ready.inputs))
-
-    def task(fold: Fold, seed: int) -> FinetunedFold:
-        return ready.task(run, fold, seed, _permuted(opened, method, seed), run.fold_path(fold, seed))
-
+    run = open_run(opened.folder, method, opened.split, with_permutation(opened, method, ready.inputs))
+    task = finetuned_tasks(ready, run)
     tasks = [task(fold, seed) for fold, seed in run.missing(opened.split, opened.study.seeds)]
-    train_trunks(tasks, _runner(opened, method))
-    done = _finish(opened, method, run, run_finetuned_fold, task, {})
+    train_trunks(tasks, runner(opened, method))
+    done = finish(opened, method, run, run_finetuned_fold, task, {})
     remove_trunks(tasks)
     forget()  # folds that ran in this process shared the crops
     return done
 
 
-def _finish(
+def finetuned_tasks(ready: Finetuning, run: RunFolder) -> Callable[[Fold, int], FinetunedFold]:
+    """What makes the task of a fold and seed."""
+    opened, method = ready.opened, ready.method
+    controls = None
+    if method.embeddings and len(opened.assay.unscored_controls):
+        controls = crops_of(opened, method, controls=True)
+
+    def task(fold: Fold, seed: int) -> FinetunedFold:
+        one = ready.task(run, fold, seed, permuted(opened, method, seed), run.fold_path(fold, seed))
+        return replace(one, controls=controls)
+
+    return task
+
+
+def finish(
     opened: Opened,
     method: MethodSettings,
     run: RunFolder,
@@ -142,7 +186,7 @@ def _finish(
     if missing:
         with opened.stage(f"method {method.name}", run.path.name) as timed:
             tasks = [task(fold, seed) for fold, seed in missing]
-            for _ in _runner(opened, method)(function, tasks, f"{method.name}, by fold"):
+            for _ in runner(opened, method)(function, tasks, f"{method.name}, by fold"):
                 pass
             timed["detail"] = f"{len(missing)} folds"
     seeds = list(opened.study.seeds)
@@ -162,10 +206,17 @@ def _description(opened: Opened, method: MethodSettings) -> dict[str, Any]:
     return {
         "role": _role(method),
         "control": method.labels == "permuted",
-        "transductive": [*transductive(method, _corrected(opened, method)), *_left_out(opened)],
+        "transductive": [*_transductive(opened, method), *_left_out(opened)],
         "data_lock": opened.lock_hash,
         "summary": summary(method, opened.assay.scoring == "controls", bool(opened.assay.channels)),
     }
+
+
+def _transductive(opened: Opened, method: MethodSettings) -> list[str]:
+    """What a method, and those it rests on, estimate from test wells without their labels; each said once."""
+    parts = parts_of(opened.study.methods, method) if isinstance(method, DEPENDENT) else []
+    said = [text for part in parts for text in _transductive(opened, part)]
+    return list(dict.fromkeys([*said, *transductive(method, _corrected(opened, method))]))
 
 
 def _left_out(opened: Opened) -> list[str]:
@@ -186,7 +237,7 @@ def _role(method: MethodSettings) -> str:
 
 def _corrected(opened: Opened, method: MethodSettings) -> str | None:
     """What the study's illumination correction estimated, where the method's pixels went through it."""
-    if isinstance(method, BaselineMethod):
+    if isinstance(method, BaselineMethod | EmbeddingMethod | FusionMethod):  # of the last two their parts say it
         return None
     source = method.profile.source if isinstance(method, ProfileMethod) else "cells"
     # Cell crops are cut where CellProfiler found nuclei in what it was given.
@@ -196,7 +247,7 @@ def _corrected(opened: Opened, method: MethodSettings) -> str | None:
     return opened.study.illumination.transductive if crops_see else pixels_seen(opened, source)
 
 
-def _runner(opened: Opened, method: MethodSettings) -> RunTasks:
+def runner(opened: Opened, method: MethodSettings) -> RunTasks:
     """What runs folds: they share one GPU, one after the other; tabular methods stay on the CPU."""
     if not isinstance(method, FinetunedMethod):
         return opened.run_tasks
@@ -228,6 +279,10 @@ def _record(opened: Opened, method: MethodSettings, run: RunFolder) -> dict[str,
         record["choices"] = summarise_choices([f["chosen"] for f in folds])
         record["features"] = folds[0]["features"]
         record["without_features"] = sum(f["without_features"] for f in folds)
+    if "weights_of_parts" in folds[0]:
+        record["weights_of_parts"] = {
+            part: f"{min(found):.2f} to {max(found):.2f}" for part in folds[0]["weights_of_parts"]
+            if (found := [f["weights_of_parts"][part] for f in folds])}
     if "weights" in folds[0]:
         record["weights"], record["weights_sha256"] = folds[0]["weights"], folds[0]["weights_sha256"]
         record["without_crops"] = sum(f["without_crops"] for f in folds)

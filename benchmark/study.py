@@ -23,6 +23,7 @@ from benchmark.cellprofiler.settings import CellProfilerSettings, WholeFieldSett
 from benchmark.errors import Fault, FaultsError, MorphobenchError
 from benchmark.images.settings import IlluminationSettings, QualitySettings
 from benchmark.methods.grid_settings import GridSettings
+from benchmark.methods.parts import refuse_unfit_parts
 from benchmark.methods.settings import FinetunedMethod, MethodSettings
 from benchmark.networks.explain_settings import ExplainSettings
 from benchmark.networks.settings import MCNN, MIL
@@ -75,6 +76,8 @@ class Study(Settings):
         The contestants; their names are unique.
     seeds : tuple of int
         Each method runs once a seed.
+    ensembles : tuple of str
+        Methods whose probabilities are averaged over the seeds as well, as a further row of the comparison.
     cellprofiler : settings
         Pipeline of the classical arm.
     illumination : settings
@@ -96,6 +99,7 @@ class Study(Settings):
     split: Scheme = "leave-one-compound-out"
     methods: tuple[MethodSettings, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field((1,), min_length=1)
+    ensembles: tuple[str, ...] = ()
     cellprofiler: CellProfilerSettings = CellProfilerSettings()
     illumination: IlluminationSettings = IlluminationSettings()
     whole_field: WholeFieldSettings = WholeFieldSettings()
@@ -119,9 +123,26 @@ class Study(Settings):
             raise ValueError(f"{nearest[0]}: the nearest treatment needs folds that leave compounds out")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("a seed is given twice")
+        refuse_unfit_parts(self.methods)
+        _refuse_ensembles(self.ensembles, self.methods, self.seeds)
         if self.explain is not None:
             _refuse_unexplainable(self.explain, self.methods)
         return self
+
+
+def _refuse_ensembles(ensembles: Sequence[str], methods: Sequence[MethodSettings], seeds: Sequence[int]) -> None:
+    """ValueError where there is nothing to average, or where seeds do not learn the same labels."""
+    known = {m.name: m for m in methods}
+    if len(set(ensembles)) != len(ensembles):
+        raise ValueError("ensembles: a method is named twice")
+    for name in ensembles:
+        if name not in known:
+            raise ValueError(f"ensembles: {name!r} is no method of the study; there are {', '.join(known)}")
+        if known[name].labels == "permuted":
+            raise ValueError(f"ensembles: the labels of {name} are permuted anew with each seed, so that there is "
+                             "nothing to average")
+    if ensembles and len(seeds) < 2:
+        raise ValueError("ensembles: the study has one seed; give several (seeds: [1, 2, 3])")
 
 
 def _refuse_unexplainable(explain: StudyExplainSettings, methods: Sequence[MethodSettings]) -> None:

@@ -21,6 +21,7 @@ COMPOUND = "Metadata_Compound"
 CONCENTRATION = "Metadata_Concentration"  # µM, float; 0 for controls without one
 LABEL = "Metadata_Label"
 CONTROL = "Metadata_Control"  # '', 'negative' or 'positive'
+CROP = "Metadata_Crop"  # number of a crop in its field, of embeddings
 CELL_LINE = "Metadata_CellLine"  # '' where an assay has one
 
 WELL_KEY = [PLATE, WELL]

@@ -40,7 +40,7 @@ def opened(make_tiny, tmp_path, monkeypatch) -> Opened:
     study = SimpleNamespace(illumination=IlluminationSettings(method="none"), quality=QualitySettings(), seeds=(1,),
                             name="s")
     return Opened(study, assay, hashes, assay_hash, make_split(assay, assay_hash, "leave-one-compound-out"),
-                  tmp_path / "runs", 1, "cpu", tmp_path)
+                  tmp_path / "runs", 2, "cpu", tmp_path)  # two jobs: one thread each, beside another test process
 
 
 def predictions(done) -> pd.DataFrame:
@@ -127,3 +127,20 @@ def test_what_cannot_be_cut_is_trained_fold_by_fold(opened, monkeypatch):
     monkeypatch.setattr(finetuning, "store_activations", lambda *args: "cannot be cut")
     ready = prepare_finetuning(opened, method(learn="head"))
     assert ready.activations is None
+
+
+def test_what_is_faster_is_asked_once_and_holds_for_all_folds(opened, monkeypatch):
+    asked = []
+    monkeypatch.setattr(finetuning, "faster_in_bfloat16", lambda *a: asked.append(a) or True)
+    auto = method(bfloat16="auto")
+    done = _run_finetuned(opened, auto)
+    assert len(asked) == 1 and done.record["method"]["training"]["bfloat16"] == "auto"
+    notes = [p.read_text() for p in done.folder.path.glob("seed*.json")]
+    assert len(notes) == 4 and all('"bfloat16": true' in n for n in notes)
+    assert prepare_finetuning(opened, auto).method.training.bfloat16 is True and len(asked) == 1
+
+
+def test_random_layers_are_not_shared_since_each_seed_has_its_own(opened):
+    how = method(learn="head")
+    random = how.model_copy(update={"network": how.network.model_copy(update={"weights": "none"})})
+    assert prepare_finetuning(opened, random).activations is None

@@ -59,6 +59,11 @@ def set_in(*keys, value):
     (set_in("methods", 0, "name", value="crops"), ["cannot have the name 'crops'"]),
     (set_in("methods", value=[]), ["methods"]),
     (set_in("name", value="../up"), ["name"]),
+    (set_in("ensembles", value=["cnn"]), ["ensembles", "one seed"]),
+    (set_in("ensembles", value=["nn"]), ["ensembles", "'nn' is no method", "count, cnn"]),
+    (set_in("ensembles", value=["cnn", "cnn"]), ["ensembles", "twice"]),
+    (lambda raw: (raw["methods"][1].update(labels="permuted"), raw.update(ensembles=["cnn"], seeds=[1, 2])),
+     ["ensembles", "cnn are permuted"]),
 ])
 def test_what_is_wrong_is_named(tmp_path, change, words):
     with pytest.raises(FaultsError) as caught:

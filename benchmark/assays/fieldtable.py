@@ -101,6 +101,12 @@ class Assay:
         return self.fields.loc[sorted([*self.treated.index, *self.responses.index])]
 
     @property
+    def unscored_controls(self) -> pd.DataFrame:
+        """Fields of negative controls that are not scored, on plates with scored wells: corrections look at them."""
+        unscored = (self.fields[CONTROL] == "negative") & (self.scoring == "treatments")
+        return self.fields[unscored & self.fields[PLATE].isin(self.treated[PLATE])]
+
+    @property
     def labels(self) -> list[str]:
         """Labels that are scored, sorted."""
         return sorted(self.treated[LABEL].unique())

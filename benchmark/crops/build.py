@@ -22,6 +22,7 @@ from pathlib import Path
 import cv2
 import h5py
 import numpy as np
+import pandas as pd
 import psutil
 
 from benchmark.assays.fieldtable import Assay, row_name
@@ -65,9 +66,10 @@ def crop_source(illumination: Illumination | None, cells: CellCentres | None) ->
     return "/".join(part.key for part in (illumination, cells) if part is not None)
 
 
-def crop_key(assay_hash: str, settings: CropSettings, source: str = "") -> str:
+def crop_key(assay_hash: str, settings: CropSettings, source: str = "", controls: bool = False) -> str:
     """Hash that names the cache of an assay under some settings, with some illumination and some cells."""
-    return digest([layout.SCHEMA, assay_hash, settings.model_dump(mode="json"), source])
+    which = ["controls"] if controls else []
+    return digest([layout.SCHEMA, assay_hash, settings.model_dump(mode="json"), source, *which])
 
 
 def build_crops(
@@ -78,6 +80,7 @@ def build_crops(
     *,
     illumination: Illumination | None = None,
     cells: CellCentres | None = None,
+    controls: bool = False,
     run_tasks: RunTasks = run_serially,
 ) -> None:
     """Write the crops of ``assay.predicted`` to ``path``, whole; a current cache is left alone, a stale one replaced.
@@ -88,6 +91,8 @@ def build_crops(
         For ``intensity: standard``; the other schemes take stored values.
     cells : CellCentres, optional
         For ``kind: cells``.
+    controls : bool
+        Crops of the negative controls that are not predicted, in place of those of ``assay.predicted``.
     run_tasks : RunTasks
         Workers must see the file system of ``path``.
 
@@ -102,21 +107,22 @@ def build_crops(
                                remedy="Give none.")
     if (cells is not None) != (settings.kind == "cells"):
         raise MorphobenchError(f"crops of kind {settings.kind} {'need' if cells is None else 'take no'} cell centres")
-    key = crop_key(assay_hash, settings, crop_source(illumination, cells))
+    key = crop_key(assay_hash, settings, crop_source(illumination, cells), controls)
+    wanted = assay.unscored_controls if controls else assay.predicted
     if path.exists() and _is_current(path, key):
         return
     statistics = plate_statistics(assay, settings, illumination, run_tasks)
     with _workshop(path) as place:
-        tasks = list(_tasks(assay, settings, statistics, illumination, cells, place))
+        tasks = list(_tasks(assay, wanted, settings, statistics, illumination, cells, place))
         tmp = place / "crops.h5"
         with h5py.File(tmp, "w", libver="v110") as file:
             crop = (len(crop_channels(assay.channels, settings)), settings.size, settings.size)
             dataset = layout.create_crops(file, crop, crop_dtype(settings))
             table = file.create_dataset("table", (0,), layout.ROW, maxshape=(None,), chunks=(8192,))
             total = _write_parts(dataset, table, run_tasks(_cut_fields, tasks, "crops, by fields"))
-            names = [row_name(row) for _, row in assay.predicted.iterrows()]
+            names = [row_name(row) for _, row in wanted.iterrows()]
             file.create_dataset("fields", data=names, dtype=h5py.string_dtype())
-            file["field_rows"] = assay.predicted.index.to_numpy(np.int32)
+            file["field_rows"] = wanted.index.to_numpy(np.int32)
             file["statistics"] = json.dumps(statistics)
             file.attrs.update({
                 "format": layout.FORMAT, "schema": layout.SCHEMA, "key": key, "assay": assay.name,
@@ -142,6 +148,7 @@ def _is_current(path: Path, key: str) -> bool:
 
 def _tasks(
     assay: Assay,
+    wanted: pd.DataFrame,
     settings: CropSettings,
     statistics: dict[str, list[tuple[float, float]]],
     illumination: Illumination | None,
@@ -152,7 +159,7 @@ def _tasks(
     centres = CentresByField(cells) if cells else None
     first = 0
     with (place / "centres").open("wb") as handle:
-        for number, (plate, piece) in enumerate(slices(assay, assay.predicted, FIELDS_A_TASK)):
+        for number, (plate, piece) in enumerate(slices(assay, wanted, FIELDS_A_TASK)):
             spans: list[tuple[Path, int, int]] = []
             masks: list[Path | None] = []
             if cells and centres:

@@ -12,6 +12,7 @@ from benchmark.errors import LeakError, MorphobenchError
 from benchmark.evaluation.aggregate import reduce_to, with_cell_line
 from benchmark.evaluation.dose import DoseResponse, dose_response, positive_label
 from benchmark.evaluation.metrics import FEWEST_CLUSTERS, REPORTED, confusion, summarise
+from benchmark.evaluation.seeds import Spread, paired_spread, spread_table
 from benchmark.evaluation.statistics import aligned, pairwise
 from benchmark.tables import (
     CELL_LINE,
@@ -27,9 +28,10 @@ from benchmark.tables import (
 )
 
 #: Kinds of contestant; the report's headline sets ``finetuned`` against ``classical``.
-ROLES = ("count", "baseline", "classical", "frozen", "finetuned", "control", "other")
+ROLES = ("count", "baseline", "classical", "frozen", "finetuned", "embedding", "fusion", "control", "other")
 #: Words in a run's name that tell its role where the record does not, the telling ones first.
-ROLE_WORDS = {"count": "count", "finetun": "finetuned", "frozen": "frozen", "cellprofiler": "classical"}
+ROLE_WORDS = {"fusion": "fusion", "count": "count", "finetun": "finetuned", "frozen": "frozen",
+              "cellprofiler": "classical"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Run:
     record : dict
         JSON-able run record. Read here: ``assay_hash``, ``split_hash`` (runs are compared only where both
         are equal), ``control`` (labels permuted: shown, never tested against the methods), ``role`` (one of
-        `ROLES`, optional) and ``transductive`` (list of str).
+        `ROLES`, optional), ``transductive`` (list of str) and ``ensemble_of`` (the method whose seeds it averages).
     predictions : DataFrame
         Prediction table of all folds, one or several seeds.
     response : DataFrame
@@ -89,6 +91,8 @@ class Comparison:
         Kind of each method, one of `ROLES`.
     baselines : dict of str to str
         Methods of the role ``baseline``: the one thing that each looks at (``intensity``, ``position``, ``batch``).
+    fusions : dict of str to tuple of str
+        Methods of the role ``fusion``: the methods that each is made of.
     controls, transductive : frozenset of str
         Label-permuted runs; runs that used unlabelled test data for a normalisation or correction.
     labels : tuple of str
@@ -97,6 +101,10 @@ class Comparison:
         What the comparison rests on: ``treatment``, or ``well`` where only controls are scored.
     seeds : dict of str to int
         The seed whose outcomes and confusions are shown for each method: its lowest.
+    ensembles : dict of str to str
+        Runs that are ensembles over seeds, and the method that each is one of.
+    spread : Spread
+        How far seeds go apart; without rows where each method has one.
     accuracy : DataFrame
         As `benchmark.evaluation.metrics.summarise`, with ``title`` and ``control``; ordered by unit
         (treatment, well, field; none coarser than ``unit``), then method.
@@ -121,11 +129,14 @@ class Comparison:
     titles: dict[str, str]
     roles: dict[str, str]
     baselines: dict[str, str]
+    fusions: dict[str, tuple[str, ...]]
     controls: frozenset[str]
     transductive: frozenset[str]
     labels: tuple[str, ...]
     unit: str
     seeds: dict[str, int]
+    ensembles: dict[str, str]
+    spread: Spread
     accuracy: pd.DataFrame
     pairs: pd.DataFrame
     confusions: dict[str, pd.DataFrame]
@@ -313,7 +324,8 @@ def compare(runs: Sequence[Run], unit: Literal["treatment", "well"] = "treatment
     accuracy["control"] = accuracy["method"].isin(controls)
     rank = {u: i for i, u in enumerate(REPORTED)}
     accuracy = accuracy.sort_values("unit", key=lambda s: s.map(rank), kind="stable").reset_index(drop=True)
-    pairs = pairwise({n: r[unit] for n, r in reduced.items() if n not in controls}, unit)
+    tested = {n: r[unit] for n, r in reduced.items() if n not in controls}
+    pairs = pairwise(tested, unit)
     telling = next((run for run in ordered if WELL in run.predictions), ordered[0])
     labels = tuple(sorted({label for run in ordered for label in labels_of(run.predictions)}))
     return Comparison(
@@ -322,11 +334,15 @@ def compare(runs: Sequence[Run], unit: Literal["treatment", "well"] = "treatment
         roles={run.name: run.role for run in ordered},
         baselines={run.name: str(run.record.get("method", {}).get("feature", "")) for run in ordered
                    if run.role == "baseline"},
+        fusions={run.name: tuple(run.record.get("method", {}).get("parts", ())) for run in ordered
+                 if run.role == "fusion"},
         controls=controls,
         transductive=frozenset(run.name for run in ordered if run.record.get("transductive")),
         labels=labels,
         unit=unit,
         seeds={name: int(table["seed"].min()) for name, table in tables.items()},
+        ensembles={run.name: str(run.record["ensemble_of"]) for run in ordered if run.record.get("ensemble_of")},
+        spread=Spread(spread_table(reduced, controls), paired_spread(tested)),
         accuracy=accuracy,
         pairs=pairs,
         confusions={n: confusion(_one_seed(r[unit]), labels) for n, r in reduced.items()},

@@ -42,9 +42,11 @@ def reproducibility(table: pd.DataFrame, seed: int) -> dict[str, Any]:
     treated = (metadata[CONTROL] != "negative") & (metadata[LABEL] != "")
     controls = metadata[CONTROL] == "negative"
     replicating, treatments = percent_replicating(metadata[treated], values[treated.to_numpy()], seed)
-    on_plates = controls.any() and metadata.loc[treated, PLATE].isin(metadata.loc[controls, PLATE]).all()
+    on_plates = False
+    if controls.any() and PLATE in metadata:  # profiles of treatments are of no plate
+        on_plates = bool(metadata.loc[treated, PLATE].isin(metadata.loc[controls, PLATE]).all())
     used = treated | controls if on_plates else treated
-    found = replicate_precision(metadata[used], values[used.to_numpy()], bool(on_plates), seed)
+    found = replicate_precision(metadata[used], values[used.to_numpy()], on_plates, seed)
     labels = label_precision(metadata[treated], values[treated.to_numpy()], seed)
     return {
         "treatments": treatments, "replicating": replicating,

@@ -15,18 +15,21 @@ from benchmark.assays.fieldtable import Assay
 from benchmark.crops.reader import Crops, open_crops
 from benchmark.errors import LeakError, MorphobenchError
 from benchmark.files import digest, write_json
+from benchmark.methods.embeddings import embedding_path, write_units
 from benchmark.methods.labels import Permuted, label_frequencies, with_labels
 from benchmark.methods.runs import REVISION, measured, write_fold
 from benchmark.methods.settings import FinetunedMethod
 from benchmark.methods.units import bags_of, empty_keys, field_of, unit_keys, units_of_wells
-from benchmark.networks.activations import open_activations
+from benchmark.networks.activations import Activations, open_activations
 from benchmark.networks.bags import Bags
 from benchmark.networks.checkpoint import Checkpoint
 from benchmark.networks.device import device_name, gpu_peak, resolve_device
+from benchmark.networks.embed import field_embeddings, headless
 from benchmark.networks.feeding import Source, place
 from benchmark.networks.held import Held, hold
 from benchmark.networks.predict import predict
 from benchmark.networks.shared import own_phase, trunk_phase
+from benchmark.networks.source import CropSource
 from benchmark.networks.train import Trained, fine_tune
 from benchmark.splits import Fold, WellKey, inner_folds, inner_groups, rows_of
 from benchmark.splits_shared import Trunk
@@ -49,7 +52,8 @@ class FinetunedFold:
     """One fold of a fine-tuned network, as a worker gets it.
 
     ``crops`` is the cache's file, ``key`` what it must hold (`benchmark.crops`); ``activations`` the same of what is
-    used in the crops' place (`benchmark.networks.activations`); ``trunk`` what its training goes on from.
+    used in the crops' place (`benchmark.networks.activations`); ``trunk`` what its training goes on from;
+    ``controls`` the crops of negative controls, where there are any and embeddings are asked for.
     """
 
     crops: Path
@@ -64,6 +68,7 @@ class FinetunedFold:
     out: Path
     activations: tuple[Path, str] | None = None
     trunk: SharedTrunk | None = None
+    controls: tuple[Path, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,8 @@ def run_finetuned_fold(task: FinetunedFold) -> str:
         facts["threads"] = torch.get_num_threads()
         test, said = predict_wells(task, found, task.fold.test)
         response, _ = predict_wells(task, found, task.fold.response)
+        if task.method.embeddings:
+            _write_embeddings(task, found)
     trained = found.trained
     shared = {} if task.trunk is None else {"trunk": task.trunk.trunk.name}
     for clock, before in zip(("seconds", "cpu_seconds"), trained.before, strict=True):
@@ -123,6 +130,21 @@ def run_finetuned_fold(task: FinetunedFold) -> str:
     write_fold(task.out, test, task.fold, facts, response=response if task.fold.response else None)
     checkpoint.remove()
     return task.fold.name
+
+
+def _write_embeddings(task: FinetunedFold, found: TrainedFold) -> None:
+    """Embeddings of all wells with crops, before the prediction file: where that is, they are there too."""
+    # Where activations stand in the crops' place, those of controls are not among them: all pixels are read.
+    pixels: CropSource = found.crops if isinstance(found.source, Activations | Bags) else found.source
+    crops: list[tuple[Crops, CropSource]] = [(found.crops, pixels)]
+    if task.controls is not None:
+        controls = open_crops(*task.controls)
+        crops.append((controls, controls))
+    units, trained = task.method.embeddings, found.trained
+    fields = field_embeddings(crops, task.assay.fields, headless(trained.backbone), found.device,
+                              bfloat16=trained.bfloat16,
+                              crop_file=embedding_path(task.out, "crop") if "crop" in units else None)
+    write_units(task.out, fields, units)
 
 
 def checkpoint_of(task: FinetunedFold) -> Checkpoint:

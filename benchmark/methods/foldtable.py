@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.preprocessing import StandardScaler
 
+from benchmark.methods.embeddings import read_wells
 from benchmark.profiles.aggregate import make_well_profiles
 from benchmark.profiles.corrections import make_correction
 from benchmark.profiles.normalise import PlateNormaliser
@@ -34,12 +35,15 @@ class Source:
         Folder of single cells (or a file of a profile table's rows), where profiles hang on the fold's training wells.
     left_out : DataFrame or None
         Fields whose cells are not used.
+    embedded : bool
+        ``table`` has a network's embeddings of wells (or features of fields, whose means they are), not yet normalised.
     """
 
     table: Path
     profile: ProfileSettings
     cells: Path | None = None
     left_out: pd.DataFrame | None = field(default=None, compare=False)
+    embedded: bool = False
 
 
 def fold_profiles(source: Source, fold: Fold, seed: int) -> pd.DataFrame:
@@ -47,6 +51,8 @@ def fold_profiles(source: Source, fold: Fold, seed: int) -> pd.DataFrame:
 
     Where ``reference`` is ``training``, the reference cells are those of the fold's training wells alone.
     """
+    if source.embedded:
+        return normalised(read_wells(source.table), source.profile)
     table = pd.read_parquet(source.table)
     if source.cells is None:
         return table

@@ -28,7 +28,8 @@ from benchmark.tables import LABEL, TREATMENT_KEY, WELL_KEY, check_predictions, 
 PACKAGES = ("torch", "torchvision", "timm", "scikit-learn", "pycytominer", "copairs", "harmonypy", "pandas", "numpy",
             "h5py")
 #: Raised when a method's code changes what it predicts, so that old folds are not taken for new ones.
-REVISION = {"cell_count": 2, "baseline": 2, "profile": 5, "cnn_frozen": 3, "cnn_finetuned": 3}
+REVISION = {"cell_count": 2, "baseline": 2, "profile": 5, "cnn_frozen": 3, "cnn_finetuned": 3,
+            "embedding": 1, "fusion": 1}
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,10 @@ def open_run(study_folder: Path, method: MethodSettings, split: Split, inputs: d
         "assay_hash": split.assay_hash,
         "inputs": inputs,
     }
-    # The title is for readers: changing it changes no prediction.
-    keyed = {**config, "method": {k: v for k, v in config["method"].items() if k != "title"}}
+    # The title is for readers: changing it changes no prediction. Embeddings of a frozen network are made without a run
+    # of its folds; those of a fine-tuned one with it.
+    idle = {"title", "embeddings"} if method.kind == "cnn_frozen" else {"title"}
+    keyed = {**config, "method": {k: v for k, v in config["method"].items() if k not in idle}}
     path = study_folder / method.name / digest(keyed)
     run = RunFolder(path, config)
     if not (path / "config.json").exists():

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from benchmark.crops.settings import CropSettings
 from benchmark.networks.presets import resolved
 from benchmark.networks.settings import MCNN, MIL, NetworkSettings, TrainingSettings
-from benchmark.profiles.settings import ProfileSettings
+from benchmark.profiles.settings import Correction, Normalise, ProfileSettings, Scaling, Selection
 from benchmark.settings import Settings
 
+EmbeddingUnit = Literal["crop", "field", "well", "treatment"]
+EMBEDDING_UNITS: tuple[EmbeddingUnit, ...] = get_args(EmbeddingUnit)
 ClassifierName = Literal["logistic_regression", "linear_svm", "rbf_svm", "lda", "knn", "random_forest",
                          "gradient_boosting"]
 
@@ -90,7 +99,31 @@ class ProfileMethod(_Method):
     classifier: ClassifierSettings = ClassifierSettings()
 
 
-class FrozenMethod(_Method):
+class _NetworkMethod(_Method):
+    """What methods with a network have besides.
+
+    Parameters
+    ----------
+    embeddings : tuple of str
+        Units (``crop``, ``field``, ``well``, ``treatment``) whose embeddings are written beside the predictions: what
+        the network makes of crops just before its classifier. See `benchmark.methods.embeddings`.
+    """
+
+    embeddings: tuple[EmbeddingUnit, ...] = ()
+
+    @field_validator("embeddings")
+    @classmethod
+    def _once_each(cls, value: tuple[EmbeddingUnit, ...]) -> tuple[EmbeddingUnit, ...]:
+        return tuple(unit for unit in EMBEDDING_UNITS if unit in value)
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Keys of runs made before there were embeddings stay theirs.
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if k != "embeddings" or v}
+
+
+class FrozenMethod(_NetworkMethod):
     """Features of the pretrained network, nothing of it learnt, and the same classifier."""
 
     kind: Literal["cnn_frozen"]
@@ -107,7 +140,7 @@ class FrozenMethod(_Method):
         return self
 
 
-class FinetunedMethod(_Method):
+class FinetunedMethod(_NetworkMethod):
     """The pretrained network fine-tuned on a fold's training crops.
 
     ``training`` holds every setting as it is used: what the study does not give comes from the preset.
@@ -117,6 +150,13 @@ class FinetunedMethod(_Method):
     network: NetworkSettings = NetworkSettings()
     crops: CropSettings = CropSettings()
     training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="after")
+    def _embeds(self) -> FinetunedMethod:
+        if self.embeddings and self.network.backbone == MIL and self.network.pooling == "noisy_and":
+            raise ValueError("noisy_and pools the scores of each class, so that there are no features to embed by: "
+                             "leave embeddings out, or use network.pooling: attention or mean")
+        return self
 
     @model_validator(mode="after")
     def _drops_out(self) -> FinetunedMethod:
@@ -129,6 +169,9 @@ class FinetunedMethod(_Method):
     def _bags(self) -> FinetunedMethod:
         if not self.network.bagged:
             return self
+        if self.embeddings:
+            raise ValueError("embeddings are of crops, each by itself, and this network was trained on bags of them: "
+                             "leave embeddings out, or use network.bag: crop")
         if self.training.mix != "none":
             raise ValueError("mix blends crops, and bags have none to be blended with: leave training.mix out, or use "
                              "network.bag: crop")
@@ -147,11 +190,98 @@ class FinetunedMethod(_Method):
         return value if network is None else resolved(value, network.backbone)
 
 
+class EmbeddingProfileSettings(Settings):
+    """From embeddings of wells to profiles, as `ProfileSettings` has it for CellProfiler's.
+
+    ``select`` is as for network features elsewhere: nothing but what is constant or missing is dropped.
+    """
+
+    normalise: Normalise = "training"
+    method: Scaling = "standardize"
+    select: tuple[Selection, ...] = ("missing", "variance")
+    correlation: float = Field(0.95, gt=0, le=1)
+    clip: float | None = Field(20.0, gt=0)
+    correction: Correction = "none"
+
+    @property
+    def whole(self) -> ProfileSettings:
+        """The same for the classical arm."""
+        return ProfileSettings(aggregate="mean", **self.model_dump())
+
+
+class EmbeddingMethod(_Method):
+    """The classical arm on a network's embeddings of wells; each fold takes those of the same fold's network.
+
+    Parameters
+    ----------
+    of : str
+        Name of a method of this study with a network and ``embeddings: [well]``.
+    decision : str
+        As in `ProfileMethod`: ``nearest`` is NSC or NSCB, as the split has it.
+    """
+
+    kind: Literal["embedding"]
+    of: str
+    profile: EmbeddingProfileSettings = EmbeddingProfileSettings()
+    decision: Literal["classifier", "nearest"] = "classifier"
+    classifier: ClassifierSettings = ClassifierSettings(candidates=("logistic_regression",))
+
+
+class FusionMethod(_Method):
+    """Several methods of the study made into one.
+
+    Parameters
+    ----------
+    parts : tuple of str
+        Names of methods of the kinds ``profile`` (``decision: classifier``), ``cnn_frozen`` and ``cnn_finetuned``.
+    how : str
+        ``stacked``: the product of the parts' probabilities, each to a power that is fitted on predictions of a fold's
+        training wells by parts that did not see them; see `benchmark.methods.stacking.Pool`.
+        ``concatenated``: a classifier on the parts' features of wells, side by side.
+    inner_folds : int
+        For ``stacked``: folds inside the training wells, grouped by compound. Each part is fitted so many times more
+        in each fold.
+    classifier : settings
+        For ``concatenated``.
+    """
+
+    kind: Literal["fusion"]
+    parts: tuple[str, ...]
+    how: Literal["stacked", "concatenated"] = "stacked"
+    inner_folds: int = Field(3, ge=2)
+    classifier: ClassifierSettings = ClassifierSettings(candidates=("logistic_regression",))
+
+    @model_validator(mode="after")
+    def _sane(self) -> FusionMethod:
+        if len(self.parts) < 2:
+            raise ValueError("parts: two or more are fused")
+        twice = [p for p in self.parts if self.parts.count(p) > 1]
+        if twice:
+            raise ValueError(f"parts: {twice[0]!r} is given twice")
+        given = self.model_fields_set & set(self._idle)
+        if given:
+            other = "stacked" if self.how == "concatenated" else "concatenated"
+            raise ValueError(f"{given.pop()} is for how: {other}; leave it out")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if k not in self._idle}
+
+    @property
+    def _idle(self) -> tuple[str, ...]:
+        return ("inner_folds",) if self.how == "concatenated" else ("classifier",)
+
+
 MethodSettings = Annotated[
-    CellCountMethod | BaselineMethod | ProfileMethod | FrozenMethod | FinetunedMethod, Field(discriminator="kind")
+    CellCountMethod | BaselineMethod | ProfileMethod | FrozenMethod | FinetunedMethod | EmbeddingMethod | FusionMethod,
+    Field(discriminator="kind"),
 ]
 CLASSICAL = (CellCountMethod, BaselineMethod, ProfileMethod)
 CNN = (FrozenMethod, FinetunedMethod)
+#: Methods that rest on runs of others.
+DEPENDENT = (EmbeddingMethod, FusionMethod)
 
 
 def transductive(method: MethodSettings, corrected: str | None = None) -> list[str]:
@@ -159,14 +289,16 @@ def transductive(method: MethodSettings, corrected: str | None = None) -> list[s
 
     ``corrected`` says what an illumination correction of its pixels estimated.
     """
-    blocks = [getattr(method, "profile", None), getattr(method, "crops", None)]
+    profile = method.profile.whole if isinstance(method, EmbeddingMethod) else getattr(method, "profile", None)
+    blocks = [profile, getattr(method, "crops", None)]
     return [text for text in (corrected, *(b.transductive for b in blocks if b is not None)) if text]
 
 
 def uses_controls(method: MethodSettings) -> str:
     """The setting by which a method looks at which wells are negative controls; empty where none does."""
-    if isinstance(method, ProfileMethod) and method.profile.uses_controls:
-        return ", ".join(method.profile.uses_controls)
+    if isinstance(method, ProfileMethod | EmbeddingMethod):
+        profile = method.profile.whole if isinstance(method, EmbeddingMethod) else method.profile
+        return ", ".join(profile.uses_controls)
     if isinstance(method, CNN) and method.crops.uses_controls:
         return f"crops: {method.crops.summary}"
     return ""

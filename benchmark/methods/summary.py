@@ -6,8 +6,10 @@ from benchmark.methods.settings import (
     CNN,
     BaselineMethod,
     CellCountMethod,
+    EmbeddingMethod,
     FinetunedMethod,
     FrozenMethod,
+    FusionMethod,
     MethodSettings,
     ProfileMethod,
 )
@@ -78,6 +80,10 @@ def summary(method: MethodSettings, wells_permuted: bool = False, imaged: bool =
         start = "with random weights" if method.network.scratch else "as pretrained"
         text = (f"pooled features of {method.network.backbone} {start}, channels {method.channels}, "
                 f"crops {method.crops.summary}, averaged over each field")
+    elif isinstance(method, EmbeddingMethod):
+        text = f"mean embeddings of each well by the network of {method.of}{_embedded_words(method)}"
+    elif isinstance(method, FusionMethod):
+        text = fusion_words(method)
     else:
         text = training_words(method)
     if isinstance(method, CNN) and method.network.normalisation == "none":
@@ -85,6 +91,24 @@ def summary(method: MethodSettings, wells_permuted: bool = False, imaged: bool =
     text += _decision(method, wells_permuted)
     over = "between the wells of each compound" if wells_permuted else "between compounds"
     return text + (f"; labels permuted {over}" if method.labels == "permuted" else "")
+
+
+def _embedded_words(method: EmbeddingMethod) -> str:
+    p = method.profile
+    said = {"controls": f", normalised per plate to its negative controls ({p.method})",
+            "plate": f", normalised per plate to all its wells ({p.method})",
+            "training": ", standardised on the training wells"}[p.normalise]
+    said += f", cut at ±{p.clip:g}" if p.clip and (method.decision == "nearest" or p.correction != "none") else ""
+    return said + (f", {CORRECTIONS[p.correction]}" if p.correction != "none" else "")
+
+
+def fusion_words(method: FusionMethod) -> str:
+    """How methods are made into one, in a phrase."""
+    names = f"{', '.join(method.parts[:-1])} and {method.parts[-1]}"
+    if method.how == "concatenated":
+        return f"features of wells by {names} side by side, standardised on the training wells"
+    return (f"product of the probabilities of {names}, each to a power fitted on their predictions of training wells "
+            f"held out in {method.inner_folds} inner folds by compound")
 
 
 def training_words(method: FinetunedMethod) -> str:
@@ -118,9 +142,9 @@ def training_words(method: FinetunedMethod) -> str:
 
 
 def _decision(method: MethodSettings, wells_permuted: bool) -> str:
-    if isinstance(method, FinetunedMethod):
+    if isinstance(method, FinetunedMethod) or (isinstance(method, FusionMethod) and method.how == "stacked"):
         return ""
-    if isinstance(method, ProfileMethod) and method.decision == "nearest":
+    if isinstance(method, ProfileMethod | EmbeddingMethod) and method.decision == "nearest":
         return "; label of the nearest training treatment by cosine"
     text = "; classifier chosen by cross-validation inside the training wells, grouped by compound"
     text += " (by well where there is one compound)" if wells_permuted else ""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from benchmark.methods.classifier import Chosen, choose_and_fit
+from benchmark.methods.classifier import choose_and_fit
 from benchmark.methods.foldtable import Source, corrected, fold_profiles, selector
 from benchmark.methods.labels import Permuted, label_frequencies, with_labels
 from benchmark.methods.nearest import nearest_treatment
@@ -116,8 +116,16 @@ def _classified(
     return predictions, response, without, {"chosen": chosen.name, "inner_scores": chosen.scores}
 
 
+class Decider(Protocol):
+    """What gives probabilities of labels: `benchmark.methods.classifier.Chosen`, `benchmark.methods.stacking.Pool`."""
+
+    def probabilities(self, X: pd.DataFrame, labels: list[str]) -> np.ndarray:
+        """(rows, labels) float64, rows sum to 1."""
+        ...
+
+
 def classified_rows(
-    chosen: Chosen, train: pd.DataFrame, ready: Prepared, labels: list[str], wells: tuple[WellKey, ...], unit: str
+    chosen: Decider, train: pd.DataFrame, ready: Prepared, labels: list[str], wells: tuple[WellKey, ...], unit: str
 ) -> tuple[pd.DataFrame, int]:
     """Predictions of ``wells``, a row a unit, and how many units had no features."""
     seen, unseen = (t[rows_of(t, wells)] for t in (ready.table, ready.absent))

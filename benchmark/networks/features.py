@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
@@ -54,9 +55,13 @@ def frozen_features(
         With the source and hash of its weights.
     """
     means = field_means(crops, np.arange(len(crops)), crops.field, network, channels, device)
-    metadata = assay.fields.loc[means.fields, FIELD_COLUMNS].reset_index(drop=True)
-    names = [f"Network_{i:05d}" for i in range(means.values.shape[1])]
-    return pd.concat([metadata, pd.DataFrame(means.values, columns=names)], axis=1), means.backbone
+    return feature_table(assay.fields.loc[means.fields, FIELD_COLUMNS], means.values), means.backbone
+
+
+def feature_table(metadata: pd.DataFrame, values: np.ndarray) -> pd.DataFrame:
+    """Metadata and (rows, K) features of a network as a table: ``Network_00000`` …"""
+    names = [f"Network_{i:05d}" for i in range(values.shape[1])]
+    return pd.concat([metadata.reset_index(drop=True), pd.DataFrame(values, columns=names)], axis=1)
 
 
 def field_means(
@@ -94,17 +99,38 @@ def field_means(
         raise MorphobenchError("there are no crops to take features of", remedy="See which tiles crops.* drops.")
     apart = channels == "separately"
     backbone = load_backbone(network, 3 if apart else source.shape[0], 0)
+    with closing(outputs(backbone, source, rows, device, batch=batch, separately=apart)) as parts:
+        fields, values = averaged(parts, field)
+    return FieldFeatures(fields, values, backbone)
+
+
+def averaged(parts: Iterable[np.ndarray], field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over the rows of each field of features that come in parts, one after the other.
+
+    Parameters
+    ----------
+    parts : iterable of ndarray
+        (n, K) each, N rows in all.
+    field : ndarray
+        (N,) the field of each row.
+
+    Returns
+    -------
+    fields : ndarray
+        (M,) those that there are, rising.
+    values : ndarray
+        (M, K) float32.
+    """
     fields, number, counts = np.unique(field, return_inverse=True, return_counts=True)
     values: np.ndarray | None = None
     start = 0
-    with closing(outputs(backbone, source, rows, device, batch=batch, separately=apart)) as parts:
-        for part in parts:
-            if values is None:
-                values = np.zeros((len(fields), part.shape[1]), np.float32)
-            here = number[start : start + len(part)]
-            for one in np.unique(here):
-                # summed in 64 bits and weighted at once: thousands of cells a field cost no precision
-                values[one] += part[here == one].sum(axis=0, dtype=np.float64) / counts[one]
-            start += len(part)
+    for part in parts:
+        if values is None:
+            values = np.zeros((len(fields), part.shape[1]), np.float32)
+        here = number[start : start + len(part)]
+        for one in np.unique(here):
+            # summed in 64 bits and weighted at once: thousands of cells a field cost no precision
+            values[one] += part[here == one].sum(axis=0, dtype=np.float64) / counts[one]
+        start += len(part)
     assert values is not None
-    return FieldFeatures(fields, values, backbone)
+    return fields, values

@@ -74,7 +74,11 @@ class MultiScaleCNN(nn.Module):
         return self.classifier
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, classes).
+        """(B, C, H, W) to (B, classes); raises as `features`."""
+        return self.classifier(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the (B, 512) values that the last layer takes.
 
         Raises
         ------
@@ -89,4 +93,4 @@ class MultiScaleCNN(nn.Module):
         scales = [adaptive_max_pool2d(p(max_pool2d(x, 2**i, ceil_mode=True) if i else x), grid)
                   for i, p in enumerate(self.paths)]
         mixed = adaptive_max_pool2d(relu(self.mix(torch.cat(scales, 1))), (GRID, GRID))
-        return self.classifier(relu(self.hidden(mixed.flatten(1))))
+        return relu(self.hidden(mixed.flatten(1)))

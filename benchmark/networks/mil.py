@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from benchmark.errors import MorphobenchError
 from benchmark.networks.pooling import attend, attention, log_noisy_and, masked_mean
 from benchmark.networks.settings import Pooling
 from benchmark.networks.timm_models import config, names_of
@@ -55,10 +56,14 @@ class GatedAttention(nn.Module):
 
     def forward(self, instances: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, N, K) instances, (B, N) bool: (B, classes) logits."""
+        return self.score(self.pool(instances, mask))
+
+    def pool(self, instances: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The bag as one (B, K) vector, which the classifier takes."""
         if mask is not None:
             instances = instances.masked_fill(~mask[..., None], 0)
         gated = self.content(instances).tanh() * self.gate(instances).sigmoid()
-        return self.score(attend(instances, attention(self.weigh(gated)[..., 0], mask)))
+        return attend(instances, attention(self.weigh(gated)[..., 0], mask))
 
 
 class Mean(nn.Module):
@@ -70,7 +75,11 @@ class Mean(nn.Module):
 
     def forward(self, instances: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, N, K) instances, (B, N) bool: (B, classes) logits."""
-        return self.score(masked_mean(instances, mask))
+        return self.score(self.pool(instances, mask))
+
+    def pool(self, instances: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The bag as one (B, K) vector, which the classifier takes."""
+        return masked_mean(instances, mask)
 
 
 HEADS: dict[Pooling, type[nn.Module]] = {"noisy_and": NoisyAnd, "attention": GatedAttention, "mean": Mean}
@@ -120,6 +129,21 @@ class MultipleInstances(nn.Module):
         instances = self._of_crops(x, mask) if x.ndim == 5 else self._positions(x)
         with torch.autocast(x.device.type, enabled=False):  # probabilities near 0 and 1 need 32 bits
             return self.head(instances.float(), mask if x.ndim == 5 else None)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(B, C, S, S) to (B, K): fields as the classifier takes them, their positions pooled.
+
+        Raises
+        ------
+        MorphobenchError
+            The pooling is noisy-AND, which pools scores of each class and no features.
+        """
+        if isinstance(self.head, NoisyAnd):
+            raise MorphobenchError("has no features before its classifier: noisy-AND pools the scores of each class",
+                                   "network mil", "Use network.pooling: attention or mean.")
+        instances = self._positions(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return cast(Tensor, self.head.pool(instances.float()))  # type: ignore[operator]
 
     def _positions(self, x: Tensor) -> Tensor:
         """Features at each position of the feature map: (B, C, S, S) to (B, N, K)."""

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from benchmark.files import whole
 
-_BLUE, _ORANGE, _GREEN, _VERMILION, *_REST = sns.color_palette("colorblind").as_hex()
+_BLUE, _ORANGE, _GREEN, _VERMILION, _PURPLE, *_REST = sns.color_palette("colorblind").as_hex()
 #: Colour, marker and filling of each role: told apart without colour too.
 STYLES = {
     "count": ("#767676", "s", "full"),
@@ -21,6 +21,8 @@ STYLES = {
     "classical": (_BLUE, "o", "full"),
     "frozen": (_ORANGE, "D", "none"),
     "finetuned": (_VERMILION, "D", "full"),
+    "embedding": (_PURPLE, "v", "none"),
+    "fusion": (_PURPLE, "*", "full"),
     "other": (_GREEN, "^", "full"),
     "control": ("#767676", "x", "full"),
 }

@@ -42,18 +42,23 @@ def _accuracy_panel(axes: Axes, comparison: Comparison, unit: str) -> None:
     axes.axvline(100 * chance, color="#333333", linestyle="--", linewidth=1, zorder=0)
     axes.text(100 * chance, -0.62, " chance", fontsize=8, color="#333333", va="center", ha="left")
     axes.set(xlim=(0, 100), ylim=(len(methods) - 0.4, -0.9), xlabel="", title=f"by {unit}")
-    axes.set_yticks(range(len(methods)), [clean(comparison.titles[m], 24) for m in methods], fontsize=9)
+    axes.set_yticks(range(len(methods)), [_row_name(comparison, m) for m in methods], fontsize=9)
     for tick, method in zip(axes.get_yticklabels(), methods, strict=True):
         tick.set_fontstyle("italic" if method in comparison.controls else "normal")
     axes.grid(visible=False, axis="y")
     sns.despine(ax=axes, left=True)
 
 
+def _row_name(comparison: Comparison, method: str) -> str:
+    return clean(comparison.titles[method], 24)
+
+
 def accuracy_figure(comparison: Comparison) -> Figure:
     """Accuracy of every method by treatment, well and field, one panel each, below one another."""
     units = [u for u in REPORTED if u in set(comparison.accuracy["unit"])]
     counts = [comparison.accuracy.loc[comparison.accuracy["unit"] == u, "method"].nunique() for u in units]
-    figure = Figure(figsize=(5.4, sum(0.4 * n + 0.75 for n in counts)), layout="constrained")
+    lines = max(_row_name(comparison, m).count("\n") + 1 for m in comparison.methods)
+    figure = Figure(figsize=(5.4, sum(0.2 * max(lines, 2) * n + 0.75 for n in counts)), layout="constrained")
     panels = figure.subplots(len(units), 1, squeeze=False, height_ratios=[n + 0.6 for n in counts])
     for axes, unit in zip(panels[:, 0], units, strict=True):
         _accuracy_panel(axes, comparison, unit)
@@ -163,7 +168,10 @@ def draw(comparison: Comparison, folder: Path, simulated: bool = False) -> list[
             svg, png = save(figure, folder, stem)
         pictures.append(Picture(kind, title, f"{SIMULATED}. {caption}" if simulated else caption, svg, png))
 
-    others = "Triangles: other read-outs. " if "other" in comparison.roles.values() else ""
+    roles = set(comparison.roles.values())
+    others = "".join(said for role, said in (("other", "Triangles: other read-outs. "), ("fusion", "Stars: fusion. "),
+                                             ("embedding", "Hollow triangles: profiles of a network's embeddings. "))
+                     if role in roles)
     add("accuracy", "accuracy", "Accuracy of every method",
         f"Share of {_listed(comparison)} given the right label, with Wilson's 95 % interval. Diamonds: "
         "networks (hollow: frozen); circles: CellProfiler; square: cell count; plus signs: other baselines; crosses: "

@@ -24,6 +24,7 @@ from benchmark.report.figures import draw
 from benchmark.report.grid import GRID_CITATIONS, draw_grid
 from benchmark.report.saliency import CITATIONS as WHY_CITATIONS
 from benchmark.report.saliency import draw_explanation
+from benchmark.report.seeds import ENSEMBLE_CITATIONS, seed_section, shown_seed
 from benchmark.report.words import answer, interval, p_value, percent, points
 
 HERE = Path(__file__).parent
@@ -122,8 +123,9 @@ def _accuracy_rows(comparison: Comparison) -> list[dict[str, Any]]:
         table = comparison.accuracy[comparison.accuracy["unit"] == unit]
         for i, (_, row) in enumerate(table.iterrows()):
             rows.append({
-                "unit": unit, "first": i == 0, "method": row["method"], "title": row["title"], "seed": row["seed"],
-                "control": row["control"], "transductive": row["method"] in comparison.transductive,
+                "unit": unit, "first": i == 0, "method": row["method"], "title": row["title"],
+                "seed": shown_seed(comparison, row), "control": row["control"],
+                "transductive": row["method"] in comparison.transductive,
                 "count": f"{row['correct']}/{row['n']}", "percent": percent(row["accuracy"]),
                 "interval": interval(row["low"], row["high"]),
                 "cluster": interval(row["cluster_low"], row["cluster_high"]),
@@ -145,6 +147,8 @@ def _pair_rows(comparison: Comparison) -> list[dict[str, Any]]:
             "p_compounds": p_value(row["p_compounds"]),
             # Not "clear": in the template that would be the mapping's own method.
             "differs": bool(row["p_holm"] < 0.05),
+            "within": (over := comparison.spread.pair(row["method_a"], row["method_b"])) is not None
+            and not over["apart"],
         }
         for _, row in comparison.pairs.iterrows()
     ]  # fmt: skip
@@ -232,6 +236,7 @@ def render(
         several_seeds=comparison.accuracy["seed"].nunique() > 1,
         accuracy=_accuracy_rows(comparison),
         pairs=_pair_rows(comparison),
+        seeds=seed_section(comparison),
         doses=dose_rows(comparison) if comparison.doses is not None else [],
         unit=comparison.unit,
         fewest=FEWEST_CLUSTERS,
@@ -247,7 +252,8 @@ def render(
         explained=[(p, data_uri(p.png if p.kind in ("maps", "filters") else p.svg)) for p in explained],
         fields=list(fields),
         pictures=[(title, data_uri(path)) for title, path in pictures.items()],
-        citations=(*CITATIONS, *(DOSE_CITATIONS if comparison.doses is not None else ()),
+        citations=(*CITATIONS, *(ENSEMBLE_CITATIONS if comparison.ensembles else ()),
+                   *(DOSE_CITATIONS if comparison.doses is not None else ()),
                    *(GRID_CITATIONS if grid else ()), *(WHY_CITATIONS if why else ())),
     )
     page = folder / "index.html"

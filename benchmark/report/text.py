@@ -9,6 +9,7 @@ import pandas as pd
 from benchmark.evaluation.comparison import Comparison
 from benchmark.evaluation.metrics import REPORTED
 from benchmark.report.dose import dose_rows
+from benchmark.report.seeds import shown_seed, spread_lines
 from benchmark.report.words import interval, p_value, percent, points
 
 
@@ -45,10 +46,11 @@ def accuracy_text(comparison: Comparison) -> str:
     rows = [["method", *(["seed"] if several else []), *units]]
     for method in comparison.methods:
         mine = table[table["method"] == method]
-        for seed, of_seed in mine.groupby("seed", sort=True):
+        for _, of_seed in mine.groupby("seed", sort=True):
             by_unit = {str(row["unit"]): cell_text(row) for _, row in of_seed.iterrows()}
             name = method + (" (control)" if method in comparison.controls else "")
-            rows.append([name, *([str(seed)] if several else []), *(by_unit.get(u, "–") for u in units)])
+            shown = shown_seed(comparison, of_seed.iloc[0])
+            rows.append([name, *([shown] if several else []), *(by_unit.get(u, "–") for u in units)])
     chance = table.loc[table["unit"] == comparison.unit, "chance"].iloc[0]
     lines = [*_aligned(rows), f"chance (commonest label): {percent(chance)} of {comparison.unit}s; "
              "intervals: Wilson 95 %"]  # fmt: skip
@@ -67,6 +69,8 @@ def accuracy_text(comparison: Comparison) -> str:
                 str(pair["b"]), str(pair["c"]), p_value(pair["p"]), p_value(pair["p_holm"]),
             ])  # fmt: skip
         lines += ["", *_aligned(rows)]
+    if spread := spread_lines(comparison):
+        lines += ["", *_aligned(spread)]
     if comparison.doses is not None:
         heading = ["dose response", *(["seed"] if several else []), "curve", "Z′", "V", "EC50 [95 %]", "Spearman"]
         rows = [heading]

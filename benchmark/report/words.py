@@ -84,9 +84,10 @@ def _row(comparison: Comparison, method: str) -> pd.Series:
 
 
 def _best(comparison: Comparison, methods: list[str]) -> list[str]:
-    """The methods with the most units right; several where they tie."""
+    """The methods with the most units right; several where they tie, but no ensemble beside its own method."""
     correct = {m: int(_row(comparison, m)["correct"]) for m in methods}
-    return [m for m in methods if correct[m] == max(correct.values())]
+    best = [m for m in methods if correct[m] == max(correct.values())]
+    return [m for m in best if comparison.ensembles.get(m) not in best]
 
 
 def _headline(comparison: Comparison, methods: list[str]) -> str:
@@ -113,6 +114,7 @@ def _duel(comparison: Comparison) -> str:
         return f"Whether a fine-tuned CNN does better than CellProfiler is not answered: no {missing} has run."
     pair = comparison.pair(cnn, classical)
     assert pair is not None
+    beside = _over_seeds(comparison, cnn, classical)
     mine, theirs = ("a", "b") if pair["method_a"] == cnn else ("b", "a")
     right, other = int(pair[f"correct_{mine}"]), int(pair[f"correct_{theirs}"])
     only, only_other = (pair["b"], pair["c"]) if mine == "a" else (pair["c"], pair["b"])
@@ -123,7 +125,7 @@ def _duel(comparison: Comparison) -> str:
     if pair["p"] >= ALPHA:
         return (
             f"Between {names} there is no evidence of a difference: {right} against {other} of {pair['n']} "
-            f"{unit} ({test}; {detail}). That is not evidence that they are equal."
+            f"{unit} ({test}; {detail}). That is not evidence that they are equal.{beside}"
         )
     verdict = "better" if right > other else "worse"
     text = (
@@ -135,7 +137,87 @@ def _duel(comparison: Comparison) -> str:
             f" The evidence is weak: corrected for all {len(comparison.pairs)} comparisons "
             f"{p_equals(pair['p_holm'])}, and counting each compound once {p_equals(pair['p_compounds'])}."
         )
-    return text
+    return text + beside
+
+
+def seed_range(comparison: Comparison, method: str) -> str:
+    """``50 to 53``, or ``51`` where each seed has as many right."""
+    spread = comparison.spread.of(method, comparison.unit)
+    if spread is None:
+        return str(_row(comparison, method)["correct"])
+    low, high = spread["correct_low"], spread["correct_high"]
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _over_seeds(comparison: Comparison, a: str, b: str) -> str:
+    """Whether two methods differ by more than their seeds do; nothing where they have one."""
+    pair = comparison.spread.pair(a, b)
+    if pair is None:
+        return ""
+    turn = 1 if pair["method_a"] == a else -1
+    low, high = sorted((turn * pair["low"], turn * pair["high"]))
+    verdict = "is larger than" if pair["apart"] else "is no larger than"
+    return (
+        f" The difference {verdict} the spread over seeds: with {pair['seeds']} seeds {comparison.titles[a]} had "
+        f"{seed_range(comparison, a)} of {pair['n']} right and {comparison.titles[b]} {seed_range(comparison, b)} "
+        f"(difference at the same seed on average {points(turn * pair['mean'])} points, {points(low)} to "
+        f"{points(high)})."
+    )
+
+
+def _seeds(comparison: Comparison, methods: list[str]) -> list[str]:
+    """What the other seeds say: of the lead of the best method, and of ensembles; nothing where there is one seed."""
+    if comparison.accuracy["seed"].nunique() < 2:
+        return []
+    first = "The numbers above are those of each method's lowest seed."
+    said = [first]
+    best = _best(comparison, [m for m in methods if m not in comparison.ensembles] or methods)[0]
+    pairs = {m: pair for m in methods if m != best and (pair := comparison.spread.pair(best, m)) is not None}
+    near = [comparison.titles[m] for m, pair in pairs.items() if not pair["apart"]]
+    if pairs:
+        spread = comparison.spread.of(best, comparison.unit)
+        assert spread is not None
+        lead = f"over {listing(near)} is no larger" if near else "over every other method is larger"
+        said = [f"{first} With {spread['seeds']} seeds {comparison.titles[best]} had {seed_range(comparison, best)} of "
+                f"{spread['n']} right; its lead {lead} than the spread over seeds."]
+    for name, method in comparison.ensembles.items():
+        pair = comparison.pair(name, method)
+        row = _row(comparison, name)
+        assert pair is not None
+        said.append(f"{comparison.titles[name]}: {row['correct']} of {row['n']} right, single seeds "
+                    f"{seed_range(comparison, method)} (exact McNemar test against seed {pair['seed']}, "
+                    f"{p_equals(pair['p'])}).")
+    return said
+
+
+def _fusions(comparison: Comparison, methods: list[str]) -> list[str]:
+    """Each fusion against each of its parts, by the same paired test."""
+    sentences = []
+    for fusion in methods:
+        against = [t for part in comparison.fusions.get(fusion, ()) if (t := _against(comparison, fusion, part))]
+        if against:
+            sentences.append(f"{comparison.titles[fusion]}, against its parts: {'; '.join(against)}.")
+    return sentences
+
+
+def _against(comparison: Comparison, fusion: str, part: str) -> str:
+    """``52 against 49 of 55 treatments of CellProfiler (difference …, p = …): no evidence of a difference``."""
+    pair = comparison.pair(fusion, part)
+    if pair is None:  # the part is not in this comparison
+        return ""
+    sign, mine, other = (1, "a", "b") if pair["method_a"] == fusion else (-1, "b", "a")
+    low, high = sorted((sign * pair["cluster_low"], sign * pair["cluster_high"]))
+    difference = sign * pair["difference"]
+    said = f"{points(difference)} percentage points"
+    if not math.isnan(low):
+        said += f", 95\u00a0% interval over compounds {points(low)} to {points(high)}"
+    verdict = "no evidence of a difference"
+    if pair["p"] < ALPHA:
+        verdict = f"{'better' if difference > 0 else 'worse'} than it"
+        if pair["p_holm"] >= ALPHA or pair["p_compounds"] >= ALPHA or low <= 0 <= high:
+            verdict += f", on weak evidence (corrected for all comparisons {p_equals(pair['p_holm'])})"
+    return (f"{pair[f'correct_{mine}']} against {pair[f'correct_{other}']} of {pair['n']} {comparison.unit}s right by "
+            f"{comparison.titles[part]} ({said}; exact McNemar test, {p_equals(pair['p'])}): {verdict}")
 
 
 def _controls(comparison: Comparison) -> tuple[list[str], list[str]]:
@@ -236,14 +318,14 @@ def answer(comparison: Comparison, simulated: bool = False) -> Answer:
     control_text, leaks = _controls(comparison)
     base_text, base_warnings = _baselines(comparison, methods)
     layout_text, layout_warnings = _confounding(comparison)
-    sentences = [_headline(comparison, methods), _duel(comparison), *control_text, *base_text, *layout_text]
+    sentences = [_headline(comparison, methods), _duel(comparison), *_fusions(comparison, methods), *control_text,
+                 *base_text, *layout_text]
     if comparison.unit == "well":
         sentences.append(
             f"Only control wells are scored, of {len(comparison.folds)} held-out groups, each judged by one fitted "
             "model: a thin basis, whatever the numbers."
         )
-    if comparison.accuracy["seed"].nunique() > 1:
-        sentences.append("These are the numbers of each method's lowest seed; the table lists the others.")
+    sentences += _seeds(comparison, methods)
     if simulated:
         sentences.append("The images are simulated, so this says nothing about real cells.")
     return Answer(tuple(sentences), (*leaks, *layout_warnings, *base_warnings))

@@ -290,3 +290,15 @@ def test_a_killed_build_leaves_nothing_that_looks_whole_and_is_swept_up(make_tin
     time.sleep(0.1)
     build_crops(path, assay, "1" * 64, RAW)
     assert [p.name for p in path.parent.iterdir()] == ["c.h5"]
+
+
+def test_negative_controls_have_a_cache_of_their_own(make_tiny, tmp_path):
+    assay, _, whole_hash = make_tiny(labels=2, compounds=2, controls=2)
+    settings = CropSettings(size=32, scale_from="controls")
+    build_crops(tmp_path / "c.h5", assay, whole_hash, settings, controls=True)
+    key = crop_key(whole_hash, settings, controls=True)
+    assert key != crop_key(whole_hash, settings)
+    fields = assay.fields.loc[open_crops(tmp_path / "c.h5", key).field]
+    assert set(fields["Metadata_Control"]) == {"negative"} and len(fields) == 4
+    scored = replace(assay, scoring="controls")  # there controls are what is predicted
+    assert not len(scored.unscored_controls)

@@ -55,6 +55,7 @@ def test_settings_of_bags_are_kept_only_where_there_are_bags():
     ({"backbone": "mil", "bag_size": 4}, {}, "bag_size is for bag"),
     ({"backbone": "mil", "bag": "field"}, {"training": {"mix": "mixup"}}, "mix blends crops"),
     ({"backbone": "mil", "bag": "field"}, {"training": {"folds": "shared"}}, "with crops alone"),
+    ({"backbone": "mil", "bag": "well", "pooling": "mean"}, {"embeddings": ["well"]}, "embeddings are of crops"),
     ({"backbone": "mil", "bag": "field"}, {"crops": {}}, "each field is one crop"),
 ])
 def test_what_does_not_go_with_bags_is_refused(network, more, words):

@@ -2,6 +2,7 @@
 
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from benchmark.errors import MorphobenchError
 from benchmark.evaluation.comparison import compare
+from benchmark.evaluation.ensembles import with_ensembles
 from benchmark.report.page import PICTURE_BYTES, data_uri, duration, render
 
 EVIL = "<script>alert('x')</script>&\"$a_b$"
@@ -122,6 +124,25 @@ def test_page_tells_what_ran_and_what_was_left_out(simulated):
         "13 min 32 s", "actin-b", "Wilson", "Kensert",
     ):  # fmt: skip
         assert part in text, part
+
+
+def test_the_spread_over_seeds_is_on_the_page(tmp_path):
+    layout = wells()
+    runs = [run(layout, "cnn", (1, 2), f"CNN {EVIL}", seeds=(1, 2)), run(layout, "frozen", (), "Frozen", seeds=(1, 2)),
+            run(layout, "permuted", range(50), seeds=(1, 2), control=True)]  # fmt: skip
+    runs = with_ensembles(runs, ["cnn"])
+    html = render(study(), runs, compare(runs), {}, tmp_path).read_text(encoding="utf-8")
+    text = " ".join(Reader(html).text.split())
+    for part in ("Spread over seeds", "by treatment, 55 of them", "ensemble of 2 seeds", "Deep Confidence",
+                 "permuted anew with each seed", "averaged over its seeds 1, 2"):
+        assert part in text, part
+    assert html.count('<td class="n">mean</td>') == 2 and "<script" not in html  # by treatment and by well
+    assert "Spread over seeds" not in render(study(), runs[-1:], compare([one_seed(runs[-1])]), {}, tmp_path).read_text(
+        encoding="utf-8")
+
+
+def one_seed(many):
+    return replace(many, predictions=many.predictions[many.predictions["seed"] == 1])
 
 
 def test_hostile_names_come_out_escaped(hostile):

@@ -3,10 +3,13 @@
 from dataclasses import replace
 from functools import cache
 
+import pandas as pd
 import pytest
 from fake_runs import dose_runs, run, study_runs, wells
 
 from benchmark.evaluation.comparison import compare
+from benchmark.evaluation.ensembles import with_ensembles
+from benchmark.report.seeds import seed_section
 from benchmark.report.text import accuracy_text
 from benchmark.report.words import answer, interval, p_value, percent, points
 
@@ -112,6 +115,53 @@ def test_ties_and_chance():
     assert "not clearly better than chance" in text
 
 
+def with_seeds(classical, cnn):
+    """CellProfiler and a fine-tuned CNN; of each the wrong treatments with each seed."""
+    layout = wells()
+    runs = []
+    for name, role, by_seed in (("cellprofiler", "classical", classical), ("cnn_finetuned", "finetuned", cnn)):
+        parts = [run(layout, name, wrong, role.upper(), seeds=(seed,), role=role)
+                 for seed, wrong in enumerate(by_seed, 1)]
+        runs.append(replace(parts[0], predictions=pd.concat([p.predictions for p in parts], ignore_index=True)))
+    return runs
+
+
+def test_a_difference_within_the_spread_over_seeds_is_said_to_be():
+    """Seven treatments at the first seed (p = 0.016), and none at the third."""
+    comparison = compare(with_seeds([range(8), range(4), range(1)], [range(1), range(3), range(1)]))
+    text = answer(comparison).text
+    assert "did better than CellProfiler (CLASSICAL): 54 against 47 of 55" in text
+    assert ("The difference is no larger than the spread over seeds: with 3 seeds FINETUNED had 52 to 54 of 55 right "
+            "and CLASSICAL 47 to 54 (difference at the same seed on average 4.8 points, 0.0 to 12.7)") in text
+    assert "its lead over CLASSICAL is no larger than the spread over seeds" in text
+    section = seed_section(comparison)
+    assert [row["p"] for row in section["doubtful"]] == ["p\u00a0=\u00a00.016"]
+    assert [row["changing"] for row in section["spread"] if row["unit"] == "treatment"] == ["7", "2"]
+
+
+def test_a_difference_beyond_the_spread_over_seeds_is_said_to_be():
+    comparison = compare(with_seeds([range(12), range(12), range(12)], [range(1), range(3), range(2)]))
+    text = answer(comparison).text
+    assert "is larger than the spread over seeds: with 3 seeds FINETUNED had 52 to 54 of 55 right" in text
+    assert "and CLASSICAL 43 (difference" in text
+    assert "its lead over every other method is larger than the spread over seeds" in text
+    assert seed_section(comparison)["doubtful"] == []
+    assert "cnn_finetuned      3      52–54/55" in accuracy_text(comparison)
+
+
+def test_one_seed_says_nothing_of_seeds():
+    assert "seed" not in answer(usual()).text and seed_section(usual()) == {}
+    assert "spread" not in accuracy_text(usual())
+
+
+def test_an_ensemble_is_set_against_its_single_seeds_and_never_ties_with_its_method():
+    runs = with_ensembles(with_seeds([range(5)] * 3, [range(1), range(3), range(1)]), ["cnn_finetuned"])
+    text = answer(compare(runs)).text
+    assert "FINETUNED, ensemble of 3 seeds: 54 of 55 right, single seeds 52 to 54 (exact McNemar test" in text
+    assert text.startswith("FINETUNED had the most treatments right")
+    assert "cnn_finetuned:ensemble  mean" in accuracy_text(compare(runs))
+
+
 def test_simulated_is_said():
     assert "simulated" in answer(usual(), simulated=True).text
 
@@ -134,3 +184,20 @@ def test_a_name_cannot_drive_the_terminal(name):
     object.__setattr__(runs[0], "name", name)
     text = accuracy_text(compare(runs))
     assert "\x1b" not in text and "two\nlines" not in text
+
+
+def test_a_fusion_is_set_against_each_of_its_parts():
+    layout = wells()
+    parts = {"method": {"parts": ["cellprofiler", "cnn_frozen", "gone"]}, "role": "fusion"}
+    runs = [*study_runs(cnn=(), classical=tuple(range(0, 54, 4))), run(layout, "fusion", (5,), "Fused", **parts)]
+    said = answer(compare(runs)).text
+    assert "Fused, against its parts: 54 against 41 of 55 treatments right by CellProfiler profiles (23.6 perc" in said
+    assert "interval over compounds" in said and "better than it" in said
+    assert "54 against 53 of 55 treatments right by EfficientNet-Lite0, frozen features (1.8" in said
+    assert "p\u00a0=\u00a01.00): no evidence of a difference." in said and "gone" not in said
+    worse = [*study_runs(cnn=(), classical=()), run(layout, "fusion", tuple(range(0, 54, 4)), "Fused", **parts)]
+    said = answer(compare(worse)).text
+    assert "(−25.5 percentage points" in said and ": worse than it" in said
+    weak = [*study_runs(classical=(0, 1, 2, 4, 5, 6)), run(layout, "fusion", (), "Fused", **parts)]
+    assert "better than it, on weak evidence (corrected for all comparisons" in answer(compare(weak)).text
+    assert "against its parts" not in answer(usual()).text
