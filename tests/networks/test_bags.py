@@ -123,24 +123,23 @@ def test_bags_are_turned_whole_and_passes_over_their_views_have_a_spread():
 
 
 def blinking(n: int, rng: np.random.Generator) -> tuple[Bags, np.ndarray]:
-    """Bags of 4 crops of noise; of class 1 are those of which two have stripes, which no crop of class 0 has."""
+    """Bags of three crops of noise; of class 1 are those of which one has stripes."""
     targets = np.arange(n) % 2
-    pixels = rng.normal(100, 12, (n, 4, 3, 48, 48))
+    pixels = rng.normal(100, 12, (n, 3, 3, 40, 40))
     for i in np.flatnonzero(targets):
-        for j in rng.permutation(4)[:2]:
-            pixels[i, j, 1] += 60 * np.sin(2 * np.pi * np.arange(48) / 4)[None, :]
-    crops = np.clip(pixels, 0, 255).astype(np.uint8).reshape(n * 4, 3, 48, 48)
-    return Bags(ArrayCrops(crops), tuple(np.arange(n * 4).reshape(n, 4)), 4), targets.astype(np.int64)
+        pixels[i, rng.integers(3), 1] += 60 * np.sin(2 * np.pi * np.arange(40) / 4)[None, :]
+    crops = np.clip(pixels, 0, 255).astype(np.uint8).reshape(n * 3, 3, 40, 40)
+    return Bags(ArrayCrops(crops), tuple(np.arange(n * 3).reshape(n, 3)), 3), targets.astype(np.int64)
 
 
-def test_a_network_learns_which_bags_hold_what_only_some_of_their_crops_show():
+def test_a_network_learns_which_bags_hold_what_one_of_their_crops_shows():
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
-    (held, targets), (fresh, truth) = blinking(32, rng), blinking(16, rng)
-    network = NetworkSettings(backbone="mil", pooling="attention", bag="field", bag_size=4)
-    s = TrainingSettings(epochs=5, batch=8, learning_rate=1e-3, augmentation="none")
-    trained = fine_tune(held, np.arange(32), targets, 2, network, s, CPU, 1)
-    assert trained.images == 5 * 32 * 4 and trained.losses[-1] < trained.losses[0]
+    (held, targets), (fresh, truth) = blinking(24, rng), blinking(16, rng)
+    network = NetworkSettings(backbone="mil", pooling="attention", bag="field", bag_size=3)
+    s = TrainingSettings(epochs=4, batch=6, learning_rate=1e-3, augmentation="none")
+    trained = fine_tune(held, np.arange(24), targets, 2, network, s, CPU, 1)
+    assert trained.images == 4 * 24 * 3 and trained.losses[-1] < trained.losses[0] / 2
     p = predict(trained.backbone, (), fresh, np.arange(16), CPU, s, False, 1).p
     assert (p.argmax(axis=1) == truth).mean() >= 0.8
 
