@@ -95,16 +95,19 @@ def with_precision(opened: Opened, method: FinetunedMethod, crops: tuple[Path, s
 
 
 def _faster(opened: Opened, method: FinetunedMethod, crops: tuple[Path, str]) -> bool:
-    training = method.training
-    shape = open_crops(*crops).shape
-    key = digest([method.network.model_dump(mode="json"), training.learn, training.batch, shape, opened.threads,
+    training, network = method.training, method.network
+    shape: tuple[int, ...] = open_crops(*crops).shape
+    channels = shape[0]
+    if network.bagged:
+        shape = (network.bag_size, *shape)
+    key = digest([network.model_dump(mode="json"), training.learn, training.batch, shape, opened.threads,
                   platform.processor(), torch.__version__])
     path = opened.folder / "bfloat16" / f"{key}.json"
     if not path.exists():
         before = torch.get_num_threads()
         torch.set_num_threads(opened.threads)
         try:
-            backbone = load_backbone(start_of(method.network, training), shape[0], 2)
+            backbone = load_backbone(start_of(network, training), channels, 2)
             freeze(backbone.model, training.learn)
             write_json(path, {"faster": faster_in_bfloat16(backbone, shape, training.batch)})
         finally:
@@ -118,11 +121,11 @@ def activations_of(opened: Opened, method: FinetunedMethod, crops: tuple[Path, s
     Where they cannot be had (the network cannot be cut there, the disk is too small) each fold computes them anew,
     to the same end; why is noted in the stage's record.
     """
-    training = method.training
-    if not sharable(training) or method.network.scratch:  # random layers are those of each seed
+    training, network = method.training, method.network
+    if not sharable(training) or network.bagged or network.scratch:  # random layers are those of each seed
         return None
     device = resolve_device(opened.device)
-    key = digest(["activations 1", crops[1], weights_identity(method.network), method.network.model_dump(mode="json"),
+    key = digest(["activations 1", crops[1], weights_identity(network), network.model_dump(mode="json"),
                   training.learn, views_of(training), training.bfloat16 is True, device.type])
     path = opened.folder / "activations" / f"{key}.h5"
     with opened.stage("activations", key) as facts:
@@ -131,7 +134,7 @@ def activations_of(opened: Opened, method: FinetunedMethod, crops: tuple[Path, s
             source = open_crops(*crops)
             with progress_bar(f"{method.name}, batches of activations below what is learnt",
                               -(-len(source) // BATCH)) as advance:
-                why = store_activations(path, key, source, len(source), method.network, training, device, advance)
+                why = store_activations(path, key, source, len(source), network, training, device, advance)
             facts["detail"] = f"not shared: {why}" if why else f"{len(source)} crops, {views_of(training)} views each"
     return (path, key) if path.exists() else None
 

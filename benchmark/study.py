@@ -159,6 +159,9 @@ def _refuse_unexplainable(explain: StudyExplainSettings, methods: Sequence[Metho
     if method.training.snapshots > 1:
         raise ValueError(f"explain.method: {method.name} averages the predictions of several networks "
                          f"(training.snapshots: {method.training.snapshots}), and maps would explain one of them")
+    if method.network.bagged:
+        raise ValueError(f"explain.method: {method.name} decides on bags of crops (network.bag: {method.network.bag}), "
+                         "and maps explain single crops")
     if method.network.backbone in (MCNN, MIL) and not {"integrated_gradients", "occlusion"} & set(explain.ways):
         raise ValueError(f"explain.ways: grad_cam and guided_backpropagation need not suit {method.network.backbone}; "
                          "take integrated_gradients or occlusion as well")

@@ -18,6 +18,7 @@ from benchmark.images.settings import IlluminationSettings, QualitySettings
 from benchmark.methods import finetuned
 from benchmark.methods.finetuned import run_finetuned_fold, run_trunk
 from benchmark.methods.settings import FinetunedMethod, MethodSettings
+from benchmark.networks.settings import NetworkSettings
 from benchmark.opened import Opened
 from benchmark.reporting import _audit_shared
 from benchmark.splits import make_split
@@ -153,3 +154,15 @@ def test_random_layers_are_not_shared_since_each_seed_has_its_own(opened):
     how = method(learn="head")
     random = how.model_copy(update={"network": how.network.model_copy(update={"weights": "none"})})
     assert prepare_finetuning(opened, random).activations is None
+
+
+def test_bags_share_no_activations_and_are_tried_as_they_are(opened, monkeypatch):
+    asked = []
+    monkeypatch.setattr(finetuning, "faster_in_bfloat16", lambda net, shape, batch: bool(asked.append((batch, *shape))))
+    tiny = {"backbone": "mil", "instances": "test_efficientnet", "weights": "none"}
+    how = method(learn="frozen", bfloat16="auto").model_copy(update={"network": NetworkSettings(
+        **tiny, bag="well", bag_size=2)})
+    ready = prepare_finetuning(opened, how)
+    assert ready.activations is None and asked == [(4, 2, 3, 32, 32)]
+    table = predictions(_run_finetuned(opened, how))
+    assert set(table["unit"]) == {"well"} and len(table) == 4

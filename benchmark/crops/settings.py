@@ -93,6 +93,11 @@ class CropSettings(Settings):
         return self.intensity.startswith("kensert2019")
 
     @property
+    def one_a_field(self) -> bool:
+        """Whether each field is one crop."""
+        return self.kind == "tiles" and self.grid == (1, 1) and not self.papers
+
+    @property
     def uses_illumination(self) -> bool:
         """Whether the study's illumination correction applies: the other schemes take stored values."""
         return self.intensity == "standard"

@@ -20,10 +20,10 @@ from benchmark.methods.finetuned import (
     FinetunedFold,
     TrainedFold,
     checkpoint_of,
-    crops_of_wells,
     predict_wells,
     train_fold,
 )
+from benchmark.methods.units import units_of_wells
 from benchmark.networks.device import resolve_device
 from benchmark.networks.explain import choose_crops, explain_fold, plain_probabilities
 from benchmark.networks.explain_settings import ExplainSettings
@@ -67,7 +67,7 @@ def explain_finetuned_fold(task: ExplainedFold) -> str:
     checkpoint = checkpoint_of(fold)
     found = train_fold(fold, checkpoint)
     table, _ = predict_wells(fold, found, fold.fold.test)
-    rows = crops_of_wells(found.crops, found.fields, fold.fold.test)
+    rows = units_of_wells(found.crops, found.source, found.fields, fold.fold.test)
     refuse_trained_on(found, rows)
     if not len(rows):
         raise MorphobenchError("no test well has a crop", f"fold {fold.fold.name!r} of {fold.method.name}",

@@ -1,4 +1,4 @@
-"""The contestant that fine-tunes a network on the crops of a fold's training wells."""
+"""The contestant that fine-tunes a network on the crops, or bags of crops, of a fold's training wells."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from benchmark.methods.embeddings import embedding_path, write_units
 from benchmark.methods.labels import Permuted, label_frequencies, with_labels
 from benchmark.methods.runs import REVISION, measured, write_fold
 from benchmark.methods.settings import FinetunedMethod
+from benchmark.methods.units import bags_of, empty_keys, field_of, unit_keys, units_of_wells
 from benchmark.networks.activations import Activations, open_activations
+from benchmark.networks.bags import Bags
 from benchmark.networks.checkpoint import Checkpoint
 from benchmark.networks.device import device_name, gpu_peak, resolve_device
 from benchmark.networks.embed import field_embeddings, headless
@@ -31,10 +33,8 @@ from benchmark.networks.source import CropSource
 from benchmark.networks.train import Trained, fine_tune
 from benchmark.splits import Fold, WellKey, inner_folds, inner_groups, rows_of
 from benchmark.splits_shared import Trunk
-from benchmark.tables import FIELD_COLUMNS, LABEL, WELL_KEY, probability_columns
+from benchmark.tables import LABEL, probability_columns
 
-#: Stands for the crop's number where a well has no crop at all.
-NO_CROP = -1
 #: One in so many training compounds, about, is held out where training is to stop early.
 INNER_FOLDS = 5
 
@@ -84,7 +84,7 @@ class TrainedFold:
     labels : list of str
         In the order of the network's scores.
     train : ndarray
-        Numbers of the training crops.
+        Numbers of the training crops; of bags where ``source`` gives these.
     """
 
     trained: Trained
@@ -135,7 +135,7 @@ def run_finetuned_fold(task: FinetunedFold) -> str:
 def _write_embeddings(task: FinetunedFold, found: TrainedFold) -> None:
     """Embeddings of all wells with crops, before the prediction file: where that is, they are there too."""
     # Where activations stand in the crops' place, those of controls are not among them: all pixels are read.
-    pixels: CropSource = found.crops if isinstance(found.source, Activations) else found.source
+    pixels: CropSource = found.crops if isinstance(found.source, Activations | Bags) else found.source
     crops: list[tuple[Crops, CropSource]] = [(found.crops, pixels)]
     if task.controls is not None:
         controls = open_crops(*task.controls)
@@ -168,11 +168,11 @@ def train_fold(task: FinetunedFold, checkpoint: Checkpoint) -> TrainedFold:
     training = task.method.training
     phase = None
     if task.trunk is not None:
-        seen = crops_of_wells(ready.crops, ready.fields, task.trunk.trunk.train)
+        seen = units_of_wells(ready.crops, ready.source, ready.fields, task.trunk.trunk.train)
         phase = own_phase(_trunk_end(task, ready), ~np.isin(train, seen))
     held_out = None
     if training.early_stopping:
-        held_out = _to_stop_by(ready.fields.loc[ready.crops.field[train]], task.seed, _where(task))
+        held_out = _to_stop_by(ready.fields.loc[field_of(ready.crops, ready.source)[train]], task.seed, _where(task))
     trained = fine_tune(ready.source, train, targets, len(ready.labels), task.method.network, training, ready.device,
                         task.seed, validation=held_out, checkpoint=checkpoint, phase=phase)
     return TrainedFold(trained, ready.crops, ready.source, ready.fields, ready.labels, train, ready.device)
@@ -202,7 +202,8 @@ def _ready(task: FinetunedFold) -> _Ready:
         rows = hold(stored, len(crops.field) * stored.views, device, task.activations)
         source = replace(stored, held=rows if isinstance(rows, Held) else None)
     else:
-        source = hold(crops, len(crops.field), device, (str(task.crops), task.key))
+        pixels, network = hold(crops, len(crops.field), device, (str(task.crops), task.key)), task.method.network
+        source = Bags(pixels, bags_of(crops, fields, network.bag), network.bag_size) if network.bagged else pixels
     return _Ready(crops, source, fields, labels, device)
 
 
@@ -211,12 +212,13 @@ def _where(task: FinetunedFold) -> str:
 
 
 def _learnt_from(task: FinetunedFold, ready: _Ready, wells: tuple[WellKey, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the crops of some wells, and their class numbers."""
-    train = crops_of_wells(ready.crops, ready.fields, wells)
+    """Numbers of the crops (or bags) of some wells, and their class numbers."""
+    train = units_of_wells(ready.crops, ready.source, ready.fields, wells)
     if not len(train):
         raise MorphobenchError("no crop is left to train on", _where(task), "See which tiles crops.* drops.")
     number = {label: i for i, label in enumerate(ready.labels)}
-    return train, ready.fields[LABEL].map(number).to_numpy()[ready.crops.field[train]].astype(np.int64)
+    field = field_of(ready.crops, ready.source)[train]
+    return train, ready.fields[LABEL].map(number).to_numpy()[field].astype(np.int64)
 
 
 def run_trunk(task: FinetunedFold) -> str:
@@ -256,7 +258,7 @@ def _to_stop_by(fields: pd.DataFrame, seed: int, where: str) -> np.ndarray:
     Parameters
     ----------
     fields : DataFrame
-        The field of each training crop; of test wells there is nothing here.
+        The field of each training crop (or bag); of test wells there is nothing here.
 
     Returns
     -------
@@ -273,17 +275,13 @@ def _to_stop_by(fields: pd.DataFrame, seed: int, where: str) -> np.ndarray:
                            "Set training.early_stopping to 0.")
 
 
-def crops_of_wells(crops: Crops, fields: pd.DataFrame, wells: tuple[WellKey, ...]) -> np.ndarray:
-    """Numbers of the crops that lie in ``wells``."""
-    return crops.of_fields(rows_of(fields, wells).to_numpy())
-
-
 def predict_wells(task: FinetunedFold, fold: TrainedFold, wells: tuple[WellKey, ...]
                   ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Predictions for ``wells``, a row a crop; and facts: how many wells have no crop and got one row each, spread."""
+    """Predictions for ``wells``, a row a crop or bag; and facts: wells without crops that got one row each, spread."""
     crops, fields, labels, trained = fold.crops, fold.fields, fold.labels, fold.trained
-    rows = crops_of_wells(crops, fields, wells)
-    seen = fields.loc[crops.field[rows], FIELD_COLUMNS].assign(crop=crops.crop[rows].astype(int))
+    unit = task.method.network.bag
+    rows = units_of_wells(crops, fold.source, fields, wells)
+    seen = unit_keys(crops, fold.source, fields, rows, unit)
     p = np.zeros((0, len(labels)))
     facts: dict[str, Any] = {}
     if len(rows):
@@ -292,11 +290,10 @@ def predict_wells(task: FinetunedFold, fold: TrainedFold, wells: tuple[WellKey, 
         p = found.p
         if found.spread is not None:
             facts = {"spread": round(found.spread, 6), "passes": found.passes}
-    first = fields.loc[rows_of(fields, wells), FIELD_COLUMNS].drop_duplicates(WELL_KEY)
-    empty = first[~rows_of(first, tuple(seen[WELL_KEY].itertuples(index=False, name=None)))].assign(crop=NO_CROP)
+    empty = empty_keys(fields, wells, seen, unit)
     flat = label_frequencies(fields[rows_of(fields, task.fold.train)], labels, len(empty))
     predictions = pd.concat([seen, empty], ignore_index=True).assign(
-        unit="crop", method=task.method.name, fold=task.fold.name, seed=task.seed)
+        unit=unit, method=task.method.name, fold=task.fold.name, seed=task.seed)
     predictions[probability_columns(labels)] = np.concatenate([p, flat])
     return predictions, {"without_crops": len(empty), **facts}
 

@@ -165,6 +165,24 @@ class FinetunedMethod(_NetworkMethod):
                              "and training.mc_dropout out")
         return self
 
+    @model_validator(mode="after")
+    def _bags(self) -> FinetunedMethod:
+        if not self.network.bagged:
+            return self
+        if self.embeddings:
+            raise ValueError("embeddings are of crops, each by itself, and this network was trained on bags of them: "
+                             "leave embeddings out, or use network.bag: crop")
+        if self.training.mix != "none":
+            raise ValueError("mix blends crops, and bags have none to be blended with: leave training.mix out, or use "
+                             "network.bag: crop")
+        if self.training.folds == "shared":
+            raise ValueError("folds: shared was tried with crops alone: leave training.folds out, or use network.bag: "
+                             "crop")
+        if self.network.bag == "field" and self.crops.one_a_field:
+            raise ValueError("each field is one crop here, so that a bag would hold no other: cut more by crops.grid "
+                             "or crops.kind: cells, or use network.bag: well")
+        return self
+
     @field_validator("training")
     @classmethod
     def _resolved(cls, value: TrainingSettings, info: ValidationInfo) -> TrainingSettings:

@@ -119,7 +119,9 @@ def training_words(method: FinetunedMethod) -> str:
            "frozen": "as pretrained under a new classifier layer, which alone is trained"}
     learnt = how.get(t.learn) or f"fine-tuned from {t.learn.removeprefix('from:')} on"
     rate = "peak rate" if t.schedule == "cosine" else "rate"
-    said = [method.crops.summary, f"{t.epochs} epochs, batch {t.batch}, {rate} {t.learning_rate:g}"]
+    n = method.network
+    batch = f"{t.batch} bags of up to {n.bag_size} crops" if n.bagged else f"{t.batch}"
+    said = [method.crops.summary, f"{t.epochs} epochs, batch {batch}, {rate} {t.learning_rate:g}"]
     if t.preset != "modern":
         said.append(f"preset {t.preset}")
     said += [words for words, there in (
@@ -134,9 +136,9 @@ def training_words(method: FinetunedMethod) -> str:
         ("8 views averaged", t.tta),
         (f"{t.mc_dropout} passes with dropout averaged", t.mc_dropout > 0),
     ) if there]
-    if method.network.scratch:
+    if n.scratch:
         learnt = how["scratch"]
-    return f"{method.network.summary} {learnt} on the training wells' crops ({'; '.join(said)})"
+    return f"{n.summary} {learnt} on the training wells' crops ({'; '.join(said)})"
 
 
 def _decision(method: MethodSettings, wells_permuted: bool) -> str:

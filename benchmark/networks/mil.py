@@ -2,7 +2,7 @@
 
 Instances are the positions of a timm network's feature map over a whole field, as Kraus, Ba & Frey 2016
 (Bioinformatics 32:i52) have it: their network is fully convolutional, and so is a network without its pooling and
-classifier. Or they are the crops of a field (tiles, cells), each passed through the network.
+classifier. Or they are the crops (tiles, cells) of a field or a well, each passed through the network.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.errors import MorphobenchError
-from benchmark.networks.pooling import attend, attention, log_noisy_and, masked_mean
+from benchmark.networks.pooling import attend, log_noisy_and
 from benchmark.networks.settings import Pooling
 from benchmark.networks.timm_models import config, names_of
 
@@ -35,9 +35,9 @@ class NoisyAnd(nn.Module):
         self.score = nn.Linear(features, classes)
         self.threshold = nn.Parameter(torch.full((classes,), 0.5))  # starts where it is steepest; chosen here
 
-    def forward(self, instances: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, N, K) instances, (B, N) bool: (B, classes), at most 0."""
-        return log_noisy_and(self.score(instances), self.threshold, mask)
+    def forward(self, instances: Tensor) -> Tensor:
+        """(B, N, K) instances: (B, classes), at most 0."""
+        return log_noisy_and(self.score(instances), self.threshold)
 
 
 class GatedAttention(nn.Module):
@@ -54,16 +54,14 @@ class GatedAttention(nn.Module):
         self.weigh = nn.Linear(ATTENTION_UNITS, 1)
         self.score = nn.Linear(features, classes)
 
-    def forward(self, instances: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, N, K) instances, (B, N) bool: (B, classes) logits."""
-        return self.score(self.pool(instances, mask))
+    def forward(self, instances: Tensor) -> Tensor:
+        """(B, N, K) instances: (B, classes) logits."""
+        return self.score(self.pool(instances))
 
-    def pool(self, instances: Tensor, mask: Tensor | None = None) -> Tensor:
+    def pool(self, instances: Tensor) -> Tensor:
         """The bag as one (B, K) vector, which the classifier takes."""
-        if mask is not None:
-            instances = instances.masked_fill(~mask[..., None], 0)
         gated = self.content(instances).tanh() * self.gate(instances).sigmoid()
-        return attend(instances, attention(self.weigh(gated)[..., 0], mask))
+        return attend(instances, self.weigh(gated)[..., 0].softmax(1))
 
 
 class Mean(nn.Module):
@@ -73,13 +71,13 @@ class Mean(nn.Module):
         super().__init__()
         self.score = nn.Linear(features, classes)
 
-    def forward(self, instances: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, N, K) instances, (B, N) bool: (B, classes) logits."""
-        return self.score(self.pool(instances, mask))
+    def forward(self, instances: Tensor) -> Tensor:
+        """(B, N, K) instances: (B, classes) logits."""
+        return self.score(self.pool(instances))
 
-    def pool(self, instances: Tensor, mask: Tensor | None = None) -> Tensor:
+    def pool(self, instances: Tensor) -> Tensor:
         """The bag as one (B, K) vector, which the classifier takes."""
-        return masked_mean(instances, mask)
+        return instances.mean(1)
 
 
 HEADS: dict[Pooling, type[nn.Module]] = {"noisy_and": NoisyAnd, "attention": GatedAttention, "mean": Mean}
@@ -109,26 +107,23 @@ class MultipleInstances(nn.Module):
         """What starts from random numbers."""
         return self.head
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Score fields.
+    def forward(self, x: Tensor) -> Tensor:
+        """Score fields or bags.
 
         Parameters
         ----------
         x : Tensor
-            (B, C, S, S): one crop a field, instances are positions. Or (B, T, C, S, S): T crops a field, each an
-            instance (the mean of its positions).
-        mask : Tensor, optional
-            (B, T) bool: which crops are there; for bags of crops alone. The others are not passed through the network,
-            so that batch normalisation does not see them.
+            (B, C, S, S): one crop a field, instances are positions. Or (B, T, C, S, S): T crops a bag, each an
+            instance (the mean of its positions). Bags have as many crops as each other: see `benchmark.networks.bags`.
 
         Returns
         -------
         Tensor
             (B, classes) to which softmax applies, float32.
         """
-        instances = self._of_crops(x, mask) if x.ndim == 5 else self._positions(x)
+        instances = self._of_crops(x) if x.ndim == 5 else self._positions(x)
         with torch.autocast(x.device.type, enabled=False):  # probabilities near 0 and 1 need 32 bits
-            return self.head(instances.float(), mask if x.ndim == 5 else None)
+            return self.head(instances.float())
 
     def features(self, x: Tensor) -> Tensor:
         """(B, C, S, S) to (B, K): fields as the classifier takes them, their positions pooled.
@@ -155,11 +150,7 @@ class MultipleInstances(nn.Module):
             found = found.permute(0, 2, 3, 1)
         return found.flatten(1, 2)
 
-    def _of_crops(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def _of_crops(self, x: Tensor) -> Tensor:
         """Mean features of each crop of each bag: (B, T, C, S, S) to (B, T, K)."""
-        if mask is None:
-            return self._positions(x.flatten(0, 1)).mean(1).unflatten(0, x.shape[:2])
-        there = self._positions(x[mask]).mean(1)
-        instances = there.new_zeros(*mask.shape, there.shape[1])
-        instances[mask] = there
-        return instances
+        crops = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        return self._positions(crops).mean(1).unflatten(0, x.shape[:2])

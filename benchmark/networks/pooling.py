@@ -1,7 +1,6 @@
-"""Pooling of instances into bags: the positions of one field's feature map, or the crops of one field.
+"""Pooling of instances into bags: the positions of one field's feature map, or the crops of a field or a well.
 
-Pure functions on (B, N, …) with a mask (B, N) of the instances that are there. What stands in the other places is
-never looked at, and the order of instances does not matter.
+Pure functions on (B, N, …), to which the order of instances does not matter.
 """
 
 from __future__ import annotations
@@ -18,28 +17,7 @@ SLOPE = 10.0
 LEAST = 1e-12
 
 
-def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean over the instances that are there.
-
-    Parameters
-    ----------
-    values : Tensor
-        (B, N, K) float.
-    mask : Tensor, optional
-        (B, N) bool; None where all are there.
-
-    Returns
-    -------
-    Tensor
-        (B, K); zeros for a bag without instances.
-    """
-    if mask is None:
-        return values.mean(1)
-    count = mask.sum(1, keepdim=True).clamp(min=1)
-    return values.masked_fill(~mask[..., None], 0).sum(1) / count
-
-
-def log_noisy_and(scores: Tensor, threshold: Tensor, mask: Tensor | None = None, slope: float = SLOPE) -> Tensor:
+def log_noisy_and(scores: Tensor, threshold: Tensor, slope: float = SLOPE) -> Tensor:
     """Logarithm of noisy-AND (Kraus, Ba & Frey 2016, Bioinformatics 32:i52).
 
     A bag is of class c once the mean p̄ of its instances' probabilities exceeds the class's threshold b, softly::
@@ -58,8 +36,6 @@ def log_noisy_and(scores: Tensor, threshold: Tensor, mask: Tensor | None = None,
         (B, N, C) float: logits of each class in each instance.
     threshold : Tensor
         (C,) float: b of each class, learnt.
-    mask : Tensor, optional
-        (B, N) bool.
     slope : float
         a > 0.
 
@@ -68,36 +44,16 @@ def log_noisy_and(scores: Tensor, threshold: Tensor, mask: Tensor | None = None,
     Tensor
         (B, C), at most 0.
     """
-    p = masked_mean(scores.sigmoid(), mask).clamp(LEAST, 1)
+    p = scores.sigmoid().mean(1).clamp(LEAST, 1)
     rise = logsigmoid(slope * (p - threshold)) - logsigmoid(slope * (1 - threshold))
     return rise + torch.log(-torch.expm1(-slope * p)) - math.log(-math.expm1(-slope))
 
 
-def noisy_and(scores: Tensor, threshold: Tensor, mask: Tensor | None = None, slope: float = SLOPE) -> Tensor:
+def noisy_and(scores: Tensor, threshold: Tensor, slope: float = SLOPE) -> Tensor:
     """`log_noisy_and` without the logarithm: (B, C) in 0…1."""
-    return log_noisy_and(scores, threshold, mask, slope).exp()
-
-
-def attention(scores: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Weights of instances: softmax over those that are there.
-
-    Parameters
-    ----------
-    scores : Tensor
-        (B, N) float.
-    mask : Tensor, optional
-        (B, N) bool.
-
-    Returns
-    -------
-    Tensor
-        (B, N) that sums to 1 over each bag; zero where no instance is, and everywhere in a bag without any.
-    """
-    if mask is None:
-        return scores.softmax(1)
-    return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(1) * mask
+    return log_noisy_and(scores, threshold, slope).exp()
 
 
 def attend(values: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum over instances, (B, N, K) by (B, N): (B, K). Instances of weight 0 are not looked at."""
-    return (weights[..., None] * values.masked_fill((weights == 0)[..., None], 0)).sum(1)
+    """Weighted sum over instances, (B, N, K) by (B, N): (B, K)."""
+    return (weights[..., None] * values).sum(1)

@@ -1,4 +1,4 @@
-"""What a network says of crops: outputs, probabilities, and averages over views, passes and snapshots."""
+"""What a network says of crops or bags: outputs, probabilities, and averages over views, passes and snapshots."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.networks.augment import scaled
+from benchmark.networks.bags import mean_by_owner
 from benchmark.networks.feeding import Feed, Source, feed_of
 from benchmark.networks.held import in_order
 from benchmark.networks.settings import TrainingSettings
@@ -20,18 +21,21 @@ from benchmark.networks.weights import Backbone
 
 #: Crops a batch in prediction.
 BATCH = 64
+#: Probabilities of bags below this count as this, so that their logarithm is finite.
+LEAST = 1e-12
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """Class probabilities of crops, and how much the passes they are the mean of differ.
+    """Class probabilities of crops or bags, and how much the passes they are the mean of differ.
 
     Attributes
     ----------
     p : ndarray
         (N, classes) float64, rows summing to 1.
     spread : float or None
-        Standard deviation of a probability over passes, averaged over crops and classes; None where there is one pass.
+        Standard deviation of a probability over passes, averaged over crops (of bags over the
+        parts that are looked at at once) and classes; None where there is one pass.
     passes : int
         Views × passes with dropout × snapshots.
     """
@@ -80,11 +84,18 @@ def run_model(backbone: Backbone, source: CropSource, rows: np.ndarray, device: 
 
 
 def scores_of(feed: Feed, rows: np.ndarray, bfloat16: bool) -> np.ndarray:
-    """Outputs of a network for the crops ``rows`` of its feed, as they are: (N, K) float32."""
+    """Outputs of a network for ``rows`` of its feed, to which softmax applies: (N, K) float32.
+
+    Of bags the logarithm of their probabilities, which are means over parts.
+    """
     feed.backbone.model.eval()
-    with closing(feed.plain(rows, sizes_of(len(rows), BATCH))) as read, torch.inference_mode():
-        return np.concatenate([_outputs(feed.backbone, inputs, bfloat16).cpu().numpy()
-                               for batch in read for inputs in batch])
+    batches, owners = feed.parts(rows, BATCH)
+    with closing(feed.plain(batches)) as read, torch.inference_mode():
+        scores = np.concatenate([_outputs(feed.backbone, inputs, bfloat16).cpu().numpy()
+                                 for batch in read for inputs in batch])
+    if owners is None:
+        return scores
+    return np.log(mean_by_owner(_softmax(scores), owners).clip(LEAST)).astype(np.float32)
 
 
 def _outputs(backbone: Backbone, inputs: Tensor, bfloat16: bool) -> Tensor:
@@ -109,20 +120,22 @@ def predict(backbone: Backbone, snapshots: Sequence[Mapping[str, Tensor]], sourc
     """Class probabilities averaged over the settings' views (``tta``), dropout passes and snapshots.
 
     Test-time augmentation over the 8 views of the square; Monte-Carlo dropout (Gal & Ghahramani 2016, ICML); snapshots
-    of one training (Huang et al. 2017, ICLR; Cortés-Ciriano & Bender 2019, J Chem Inf Model 59:1269).
+    of one training (Huang et al. 2017, ICLR; Cortés-Ciriano & Bender 2019, J Chem Inf Model 59:1269). Every crop of a
+    bag is looked at, in parts (`benchmark.networks.bags`), whose probabilities are averaged.
 
     Parameters
     ----------
     snapshots : sequence of state dicts
         Where there are none, the network as it is.
     rows : ndarray
-        (N,) numbers of the crops in ``source``, one at least.
+        (N,) numbers of the crops (or bags) in ``source``, one at least.
     seed : int
         Of the dropout.
     """
     views, dropouts = range(8 if settings.tta else 1), range(max(1, settings.mc_dropout))
     backbone = on_device(backbone, device)
     feed = feed_of(source, backbone, settings.learn, device)
+    batches, owners = feed.parts(rows, BATCH)
     total: np.ndarray | float = 0.0
     squares: np.ndarray | float = 0.0
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -131,16 +144,16 @@ def predict(backbone: Backbone, snapshots: Sequence[Mapping[str, Tensor]], sourc
             if state:
                 backbone.model.load_state_dict(state)
             with _evaluating(feed.backbone.model, settings.mc_dropout > 0), \
-                    closing(feed.plain(rows, sizes_of(len(rows), BATCH), views)) as read:
+                    closing(feed.plain(batches, views)) as read:
                 sums = [_passes(feed.backbone, batch, dropouts, bfloat16) for batch in read]
             total = total + np.concatenate([s[0] for s in sums])
             squares = squares + np.concatenate([s[1] for s in sums])
     passes = len(views) * len(dropouts) * max(1, len(snapshots))
     p = np.asarray(total) / passes
     if passes == 1:
-        return Predicted(p, None, 1)
+        return Predicted(mean_by_owner(p, owners), None, 1)
     spread = np.sqrt(np.clip(np.asarray(squares) / passes - p**2, 0, None))
-    return Predicted(p / p.sum(axis=1, keepdims=True), float(spread.mean()), passes)
+    return Predicted(mean_by_owner(p / p.sum(axis=1, keepdims=True), owners), float(spread.mean()), passes)
 
 
 @torch.inference_mode()

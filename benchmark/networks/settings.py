@@ -10,6 +10,7 @@ from benchmark.settings import Settings
 
 Normalisation = Literal["weights", "none"]
 Pooling = Literal["noisy_and", "attention", "mean"]
+Bag = Literal["crop", "field", "well"]
 #: Backbones that are ours and not timm's.
 MCNN, MIL = "mcnn", "mil"
 Augmentation = Literal["standard", "views", "kensert2019", "none"]
@@ -44,6 +45,12 @@ class NetworkSettings(Settings):
         For ``mil``: the timm network (or short name) whose feature map's positions are the instances.
     pooling : str
         For ``mil``: how instances become one prediction, see `benchmark.networks.pooling`.
+    bag : str
+        For ``mil``: what has one label and one prediction. ``crop``: a crop, whose instances are the positions of its
+        feature map. ``field``, ``well``: all crops (tiles or cells) of a field, or of a well, each an instance.
+    bag_size : int
+        For bags of crops: how many crops of a bag a training step sees, drawn anew in each epoch. In prediction all
+        are looked at, so many at once. See `benchmark.networks.bags`.
     """
 
     backbone: str = "tf_efficientnet_lite0"
@@ -51,11 +58,16 @@ class NetworkSettings(Settings):
     normalisation: Normalisation = "weights"
     instances: str = "tf_efficientnet_lite0"
     pooling: Pooling = "noisy_and"
+    bag: Bag = "crop"
+    bag_size: int = Field(8, ge=1)
 
     @model_validator(mode="after")
     def _sane(self) -> NetworkSettings:
-        if self.backbone != MIL and self.model_fields_set & {"instances", "pooling"}:
-            raise ValueError(f"instances and pooling are for backbone: {MIL}; leave them out")
+        given = self.model_fields_set & set(self._idle)
+        if self.backbone != MIL and given:
+            raise ValueError(f"{', '.join(sorted(given))}: for backbone: {MIL} alone; leave out")
+        if given - {"bag"}:
+            raise ValueError("bag_size is for bag: field and bag: well; leave it out")
         if self.backbone == MCNN and self.weights not in ("auto", "none"):
             raise ValueError(f"{MCNN} is trained from scratch, no weights of it are known here; leave weights out")
         if self.instances in (MCNN, MIL):
@@ -64,10 +76,19 @@ class NetworkSettings(Settings):
 
     @model_serializer(mode="wrap")
     def _only_what_is_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # So records hold no idle settings, and keys of runs made before there was `mil` stay theirs.
+        # So records hold no idle settings, and keys of runs made before there was `mil`, or bags, stay theirs.
         values: dict[str, Any] = handler(self)
-        idle = () if self.backbone == MIL else ("instances", "pooling")
-        return {k: v for k, v in values.items() if k not in idle}
+        return {k: v for k, v in values.items() if k not in self._idle}
+
+    @property
+    def _idle(self) -> tuple[str, ...]:
+        bags = ("bag", "bag_size") if self.bag == "crop" else ()
+        return bags if self.backbone == MIL else ("instances", "pooling", "bag", "bag_size")
+
+    @property
+    def bagged(self) -> bool:
+        """Whether what has a label is a bag of crops, and not a crop."""
+        return self.bag != "crop"
 
     @property
     def scratch(self) -> bool:
@@ -86,7 +107,8 @@ class NetworkSettings(Settings):
             return "the multi-scale CNN of Godinez et al. 2017"
         if self.backbone == MIL:
             pooling = {"noisy_and": "noisy-AND", "attention": "gated attention", "mean": "mean"}[self.pooling]
-            return f"{self.instances}, {pooling} pooling over the positions of its feature map,"
+            over = f"the crops of each {self.bag}" if self.bagged else "the positions of its feature map"
+            return f"{self.instances}, {pooling} pooling over {over},"
         return self.backbone
 
 
@@ -101,7 +123,7 @@ class TrainingSettings(Settings):
     epochs : int
         Passes over the training crops.
     batch : int
-        Crops a step.
+        Crops a step; of bags (`NetworkSettings.bag`) so many bags.
     optimizer : str
         ``adamw`` (Loshchilov & Hutter 2019), or ``sgd`` with ``momentum``.
     learning_rate : float

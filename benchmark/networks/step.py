@@ -35,8 +35,8 @@ def forward(backbone: Backbone, pixels: Tensor, bfloat16: bool) -> Tensor:
 
 
 def normalised(backbone: Backbone, pixels: Tensor) -> Tensor:
-    """Pixels in 0…1, (N, C, S, S) float32, less the mean and over the deviation that the weights were trained with."""
-    mean, std = (v.to(pixels.device).view(1, -1, 1, 1) for v in (backbone.mean, backbone.std))
+    """Pixels in 0…1, (…, C, S, S) float32, less the mean and over the deviation that the weights were trained with."""
+    mean, std = (v.to(pixels.device).view(-1, 1, 1) for v in (backbone.mean, backbone.std))
     return (pixels - mean) / std
 
 
@@ -95,7 +95,7 @@ class Stepper:
         Parameters
         ----------
         pixels : Tensor
-            (n, C, S, S) float32 in 0…1.
+            (n, C, S, S) float32 in 0…1; or (n, T, C, S, S), n bags of T crops, each with one label.
         goals : Tensor
             (n,) int64 class numbers.
         shares : Tensor, optional
@@ -112,7 +112,7 @@ class Stepper:
         Raises
         ------
         MorphobenchError
-            Memory does not suffice for two crops.
+            Memory does not suffice for two crops (or bags).
         """
         for group in self.optimizer.param_groups:
             set_rate(group, group["peak"] * factor)
@@ -128,9 +128,10 @@ class Stepper:
                 break
             except torch.OutOfMemoryError:
                 if self.pieces * 2 > len(pixels) // 2:
+                    what, less = ("bags", "smaller bags (bag_size), ") if pixels.ndim == 5 else ("crops", "")
                     raise MorphobenchError(
-                        f"does not suffice to train on {len(pixels) // self.pieces} crops at once",
-                        f"memory of {self.weights.device}", "Use smaller crops or a smaller network."
+                        f"does not suffice to train on {len(pixels) // self.pieces} {what} at once",
+                        f"memory of {self.weights.device}", f"Use {less}smaller crops or a smaller network."
                     ) from None
                 self.pieces *= 2
             # Only now: while the error was handled, its frames held on to what is to be freed.
@@ -183,7 +184,7 @@ def in_halves(function: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
     return torch.cat([in_halves(function, half) for half in pixels.tensor_split(2)])
 
 
-def faster_in_bfloat16(backbone: Backbone, shape: tuple[int, int, int], batch: int, repeats: int = 2) -> bool:
+def faster_in_bfloat16(backbone: Backbone, shape: tuple[int, ...], batch: int, repeats: int = 2) -> bool:
     """Whether forward and backward of this network and batch are faster in bfloat16 on this CPU, by trying both.
 
     A copy is tried, so that nothing of the network changes.

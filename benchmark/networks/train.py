@@ -20,9 +20,10 @@ from torch.nn.functional import cross_entropy
 from benchmark.errors import MorphobenchError
 from benchmark.networks.augment import draw
 from benchmark.networks.averaging import RECALIBRATION_CROPS, averaged_model, recalibrate
+from benchmark.networks.bags import Bags
 from benchmark.networks.checkpoint import Checkpoint
 from benchmark.networks.device import moved
-from benchmark.networks.feeding import Source, crop_shape, feed_of
+from benchmark.networks.feeding import BagFeed, Source, crop_shape, feed_of
 from benchmark.networks.learn import freeze, start_of, train_mode
 from benchmark.networks.mixing import draw_mix
 from benchmark.networks.predict import scores_of
@@ -43,7 +44,7 @@ class Trained:
     losses, accuracies : tuple of float
         A mean over the training crops an epoch (augmented views, as seen while training).
     images : int
-        Crops shown in all.
+        Crops shown in all; of bags those that were drawn.
     snapshots : tuple of state dicts
         Where several were asked for: the networks at the ends of the cycles, on the CPU.
     bfloat16 : bool
@@ -102,8 +103,9 @@ def fine_tune(
 
     Parameters
     ----------
-    source : CropSource or Activations
-        Where crops are read from; or their activations where learning begins, and then that alone is run.
+    source : CropSource, Activations or Bags
+        Where crops are read from; or their activations where learning begins, and then that alone is run; or bags of
+        them, for ``mil``: what is said of crops here is then meant of bags.
     rows : ndarray
         (N,) numbers of the training crops in ``source``.
     targets : ndarray
@@ -139,7 +141,9 @@ def fine_tune(
     start = load_backbone(start_of(network, settings), crop_shape(source)[0], classes, seed, settings.dropout)
     backbone = on_device(start, device)
     if checkpoint is not None:
-        data = [hashlib.sha256(np.ascontiguousarray(a).tobytes()).hexdigest() for a in (rows, targets, held_out)]
+        bags = source.members if isinstance(source, Bags) else ()
+        data = [hashlib.sha256(np.ascontiguousarray(a).tobytes()).hexdigest()
+                for a in (rows, targets, held_out, *bags)]
         checkpoint = checkpoint.narrowed(settings.model_dump(mode="json"), network.model_dump(mode="json"),
                                          backbone.sha256, data, classes, seed, device.type, torch.__version__)
     training = _Training(backbone, source, rows, targets, held_out, classes, settings, device, seed, checkpoint,
@@ -170,12 +174,15 @@ class _Training:
         self.checkpoint, self.state = checkpoint, _State()
         freeze(backbone.model, settings.learn)
         self.phase, self.new = phase, None if phase is None else phase.new
-        self.per_epoch = max(1, len(self._order(self._generator(0))) // settings.batch)
+        generator = self._generator(0)
+        first = self.feed.drawn(self.rows[self._order(generator).numpy()], generator)
+        self.per_epoch = max(1, len(first) // settings.batch)
         saved = checkpoint.load(device) if checkpoint else None
         if saved:
             bfloat16 = bool(saved["bfloat16"])  # measured again, it might come out differently
         elif settings.bfloat16 == "auto":
-            bfloat16 = device.type == "cpu" and faster_in_bfloat16(backbone, self.crops, settings.batch)
+            one = (*first.shape[1:], *self.crops)
+            bfloat16 = device.type == "cpu" and faster_in_bfloat16(backbone, one, settings.batch)
         else:
             bfloat16 = settings.bfloat16
         self.weights = loss_weights(self.labels, classes, self.new)
@@ -210,7 +217,8 @@ class _Training:
         generator = self._generator(epoch)
         order = self._order(generator)
         n = len(order)
-        draws = draw(s, n, self.crops[0], generator).to(device)
+        drawn = self.feed.drawn(self.rows[order.numpy()], generator)
+        draws = draw(s, drawn.size, self.crops[0], generator).to(device)
         mix = draw_mix(s, n, self.crops[1], generator)
         mix = None if mix is None else mix.to(device)
         noise = Generator(device).manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
@@ -221,7 +229,7 @@ class _Training:
         sums = torch.zeros(2, device=device)
         train_mode(self.feed.backbone.model)
         start = 0
-        with closing(self.feed.training(self.rows[order.numpy()], sizes, draws, mix, noise)) as batches:
+        with closing(self.feed.training(drawn, sizes, draws, mix, noise)) as batches:
             for i, (size, inputs) in enumerate(zip(sizes, batches, strict=True)):
                 here = slice(start, start + size)
                 factor = self._factor(epoch * self.per_epoch + i)
@@ -233,7 +241,7 @@ class _Training:
         if not math.isfinite(total):
             raise MorphobenchError("the training loss is no longer finite", f"epoch {epoch + 1}",
                                    "Lower training.learning_rate.")
-        self.state.images += n
+        self.state.images += drawn.size
         return total / n, right / n
 
     def _order(self, generator: Generator) -> Tensor:
@@ -283,9 +291,10 @@ class _Training:
         s = self.settings
         if not s.recalibrate and s.average == "none":
             return
-        chosen = torch.randperm(len(self.rows), generator=self._generator(-1))[:RECALIBRATION_CROPS].numpy()
-        sizes = [len(part) for part in np.array_split(chosen, max(1, len(chosen) // s.batch))]
-        with closing(self.feed.plain(self.rows[chosen], sizes)) as batches:
+        generator = self._generator(-1)
+        drawn = self.feed.drawn(self.rows[torch.randperm(len(self.rows), generator=generator).numpy()], generator)
+        chosen = drawn[: max(1, RECALIBRATION_CROPS * len(drawn) // drawn.size)]
+        with closing(self.feed.plain(np.array_split(chosen, max(1, len(chosen) // s.batch)))) as batches:
             run = self.feed.backbone
             recalibrate(run.model, chain.from_iterable(batches),
                         lambda inputs: forward(run, inputs, self.stepper.bfloat16))
@@ -337,7 +346,8 @@ class _Training:
         facts: dict[str, Any] = {"bfloat16": self.stepper.bfloat16 or self.device.type == "cuda"}
         if self.stepper.pieces > 1:
             size = math.ceil(self.settings.batch / self.stepper.pieces)
-            facts["memory"] = (f"did not suffice for {self.settings.batch} crops at once: gradients of "
+            what = "bags" if isinstance(self.feed, BagFeed) else "crops"
+            facts["memory"] = (f"did not suffice for {self.settings.batch} {what} at once: gradients of "
                                f"{self.stepper.pieces} pieces of about {size} were added up to the same batch, and "
                                "batch normalisation saw these pieces")
         if self.state.validation:

@@ -14,6 +14,7 @@ import pytest
 from benchmark.assays.fieldtable import Assay
 from benchmark.crops.build import build_crops, crop_key
 from benchmark.errors import MorphobenchError
+from benchmark.evaluation.aggregate import reduce_to
 from benchmark.methods import finetuned
 from benchmark.methods.finetuned import FinetunedFold, run_finetuned_fold
 from benchmark.methods.settings import FinetunedMethod
@@ -229,3 +230,67 @@ def test_how_much_averaged_passes_differ_is_noted(make_tiny, tmp_path, hold):
     assert facts["passes"] == 8 and facts["spread"] > 0 and facts["crops_in"] == "memory"
     assert np.allclose(probabilities(table).sum(axis=1), 1)
     assert "spread" not in run(assay, fold, tmp_path / "b.parquet")[1]
+
+
+def bagged(bag: str, **training: object) -> FinetunedMethod:
+    """A small network on bags of three crops."""
+    return FinetunedMethod.model_validate({
+        "kind": "cnn_finetuned", "name": "mil", "crops": {"size": 64, "grid": [1, 2], "scale_from": "plate"},
+        "network": {"backbone": "mil", "instances": "test_efficientnet", "weights": "none", "pooling": "mean",
+                    "bag": bag, "bag_size": 3},
+        "training": {"epochs": 1, "batch": 4, "learning_rate": 1e-4, **training}})
+
+
+def two_sites(make_tiny):
+    assay, _, whole_hash = make_tiny(labels=2, compounds=2, sites=2)
+    return assay, make_split(assay, whole_hash, "leave-one-compound-out").folds[0]
+
+
+@pytest.mark.parametrize(("bag", "rows", "train"), [("field", 4, 12), ("well", 2, 6)])
+def test_a_fold_predicts_each_bag_of_its_test_wells(make_tiny, tmp_path, hold, bag, rows, train):
+    assay, fold = two_sites(make_tiny)
+    crops = hold(assay)
+    table, facts = run(assay, fold, tmp_path / "a.parquet", method=bagged(bag))
+    assert set(table["unit"]) == {bag} and len(table) == rows and "crop" not in table
+    assert ("Metadata_Site" in table) == (bag == "field")
+    assert facts["train"] == train and facts["images"] == train * (2 if bag == "field" else 3)
+    assert len(np.unique(probabilities(table), axis=0)) == rows
+    assert len(reduce_to(table, "treatment")) == 1 and len(reduce_to(table, "well")) == 2
+    assert (reduce_to(table, "field") is None) == (bag == "well")
+    # The pixels of a test well change its own prediction alone.
+    last = assay.fields.index[assay.fields["Metadata_Compound"] == fold.name][-2:]
+    crops.pixels[np.isin(crops.field, last)] = 3
+    other, again = run(assay, fold, tmp_path / "b.parquet", method=bagged(bag))
+    assert again["losses"] == facts["losses"]
+    same = (probabilities(table) == probabilities(other)).all(axis=1)
+    assert same.tolist() == [True] * (rows // 2) + [False] * (rows // 2)
+
+
+def test_labels_of_test_wells_teach_bags_nothing(make_tiny, tmp_path, hold):
+    assay, fold = two_sites(make_tiny)
+    hold(assay)
+    held = assay.fields["Metadata_Compound"] == fold.name
+    lie = assay.fields.assign(Metadata_Label=assay.fields["Metadata_Label"].where(~held, "label-1"))
+    both = [run(a, fold, tmp_path / f"{i}.parquet", method=bagged("well"))[0]
+            for i, a in enumerate((assay, replace(assay, fields=lie)))]
+    assert np.array_equal(*map(probabilities, both))
+
+
+@pytest.mark.parametrize("bag", ["field", "well"])
+def test_a_well_without_crops_is_predicted_among_bags_too(make_tiny, tmp_path, hold, bag):
+    assay, fold = two_sites(make_tiny)
+    test = assay.fields.index[assay.fields["Metadata_Compound"] == fold.name]
+    hold(assay, empty=(*test[:2], int(test[2])))
+    table, facts = run(assay, fold, tmp_path / "a.parquet", method=bagged(bag))
+    assert facts["without_crops"] == 1 and len(table) == 2 and set(table["unit"]) == {bag}
+    flat = table[table["Metadata_Plate"] == assay.fields.loc[test[0], "Metadata_Plate"]]
+    assert flat[["p_label-0", "p_label-1"]].to_numpy() == pytest.approx(np.array([[1 / 3, 2 / 3]]))
+
+
+def test_bags_stop_early_by_whole_training_compounds(make_tiny, tmp_path, hold, monkeypatch):
+    assay, _, whole_hash = make_tiny(labels=2, compounds=4)
+    fold = make_split(assay, whole_hash, "leave-one-compound-out").folds[0]
+    hold(assay)
+    _, facts = run(assay, fold, tmp_path / "a.parquet", method=bagged("well", early_stopping=1, epochs=2))
+    assert facts["validated_on"] % 2 == 0 and 0 < facts["validated_on"] < facts["train"] == 14
+    assert facts["images"] == len(facts["losses"]) * 2 * (facts["train"] - facts["validated_on"])

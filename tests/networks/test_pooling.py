@@ -1,4 +1,4 @@
-"""Pooling of instances: order and absent instances do not matter, noisy-AND is its formula."""
+"""Pooling of instances: their order does not matter, noisy-AND is its formula."""
 
 from __future__ import annotations
 
@@ -9,19 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.networks.mil import HEADS, MultipleInstances
-from benchmark.networks.pooling import attend, attention, log_noisy_and, masked_mean, noisy_and
+from benchmark.networks.pooling import attend, log_noisy_and, noisy_and
 from benchmark.networks.timm_models import create
 
 FEATURES, CLASSES = 6, 3
 bags = {"seed": st.integers(0, 2**31), "b": st.integers(1, 4), "n": st.integers(1, 7)}
 
 
-def drawn(seed: int, b: int, n: int, scale: float = 2.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, N, K) instances and a mask with at least one instance in each bag."""
-    generator = torch.Generator().manual_seed(seed)
-    mask = torch.rand(b, n, generator=generator) < 0.6
-    mask[:, 0] = True
-    return scale * torch.randn(b, n, FEATURES, generator=generator), mask
+def drawn(seed: int, b: int, n: int, scale: float = 2.0) -> torch.Tensor:
+    """(B, N, K) instances."""
+    return scale * torch.randn(b, n, FEATURES, generator=torch.Generator().manual_seed(seed))
 
 
 def formula(p: np.ndarray, b: np.ndarray, a: float) -> np.ndarray:
@@ -34,36 +31,32 @@ def formula(p: np.ndarray, b: np.ndarray, a: float) -> np.ndarray:
 @pytest.mark.parametrize("pooling", sorted(HEADS))
 @settings(max_examples=25, deadline=None)
 @given(**bags)
-def test_order_does_not_matter_nor_what_stands_where_no_instance_is(pooling, seed, b, n):
+def test_order_does_not_matter_nor_what_other_bags_hold(pooling, seed, b, n):
     torch.manual_seed(seed)
     head = HEADS[pooling](FEATURES, CLASSES)
-    instances, mask = drawn(seed, b, n)
-    wanted = head(instances, mask)
+    instances = drawn(seed, b, n)
+    wanted = head(instances)
     assert wanted.shape == (b, CLASSES) and wanted.isfinite().all()
-    order = torch.randperm(n)
-    assert torch.allclose(head(instances[:, order], mask[:, order]), wanted, atol=1e-5)
-    junk = instances.masked_fill(~mask[..., None], float("nan"))
-    assert torch.allclose(head(junk, mask), wanted, atol=1e-6)
+    assert torch.allclose(head(instances[:, torch.randperm(n)]), wanted, atol=1e-5)
     for i in range(b):
-        assert torch.allclose(head(instances[i : i + 1, mask[i]]), wanted[i], atol=1e-5)
+        assert torch.allclose(head(instances[i : i + 1]), wanted[i], atol=1e-5)
 
 
 @pytest.mark.parametrize("pooling", sorted(HEADS))
-def test_gradients_do_not_see_absent_instances_and_are_finite(pooling):
+def test_gradients_of_extreme_instances_are_finite(pooling):
     head = HEADS[pooling](FEATURES, CLASSES)
-    instances, mask = drawn(3, 4, 7, scale=40)
-    instances.requires_grad_()
-    head(instances, mask).sum().backward()
-    assert instances.grad.isfinite().all() and not instances.grad[~mask].any() and instances.grad[mask].any()
+    instances = drawn(3, 4, 7, scale=40).requires_grad_()
+    head(instances).sum().backward()
+    assert instances.grad.isfinite().all() and instances.grad.any()
 
 
 @settings(max_examples=50, deadline=None)
 @given(**bags, b_class=st.floats(0.05, 0.95), slope=st.floats(1, 20))
 def test_noisy_and_is_its_formula_and_lies_in_0_to_1(seed, b, n, b_class, slope):
-    scores, mask = drawn(seed, b, n)
+    scores = drawn(seed, b, n)
     threshold = torch.full((FEATURES,), b_class)
-    got = noisy_and(scores.double(), threshold.double(), mask, slope).numpy()
-    p = masked_mean(scores.double().sigmoid(), mask).numpy()
+    got = noisy_and(scores.double(), threshold.double(), slope).numpy()
+    p = scores.double().sigmoid().mean(1).numpy()
     np.testing.assert_allclose(got, formula(p, threshold.double().numpy(), slope), rtol=1e-7, atol=1e-12)
     assert (got >= 0).all() and (got <= 1 + 1e-12).all()
 
@@ -71,7 +64,7 @@ def test_noisy_and_is_its_formula_and_lies_in_0_to_1(seed, b, n, b_class, slope)
 @settings(max_examples=50, deadline=None)
 @given(**bags, b_class=st.floats(-0.5, 1.5))
 def test_noisy_and_rises_with_every_instance(seed, b, n, b_class):
-    scores, _ = drawn(seed, b, n)
+    scores = drawn(seed, b, n)
     threshold = torch.full((FEATURES,), b_class)
     more = scores.clone()
     more[:, -1] += 0.5
@@ -88,37 +81,27 @@ def test_noisy_and_by_hand():
     assert log_noisy_and(-scores.abs(), torch.tensor([0.5])).isfinite()
 
 
-def test_a_bag_without_instances_gives_zeros_and_no_weight():
-    values, nobody = torch.full((1, 2, 3), 5.0), torch.zeros(1, 2, dtype=torch.bool)
-    assert masked_mean(values, nobody).tolist() == [[0, 0, 0]]
-    weights = attention(torch.tensor([[1.0, 2.0]]), nobody)
-    assert weights.tolist() == [[0, 0]] and attend(values, weights).tolist() == [[0, 0, 0]]
-
-
 @settings(max_examples=20, deadline=None)
 @given(**bags)
-def test_attention_sums_to_one_over_the_instances_that_are_there(seed, b, n):
-    instances, mask = drawn(seed, b, n, scale=30)
-    weights = attention(instances[..., 0], mask)
-    assert torch.allclose(weights.sum(1), torch.ones(b)) and not weights[~mask].any()
+def test_attention_is_a_weighted_sum(seed, b, n):
+    instances = drawn(seed, b, n, scale=30)
+    weights = instances[..., 0].softmax(1)
     assert torch.allclose(attend(instances, weights), torch.einsum("bn,bnk->bk", weights, instances), atol=1e-4)
 
 
 @pytest.mark.parametrize("pooling", sorted(HEADS))
-def test_bags_of_crops_of_any_number(pooling):
-    """Absent crops are not looked at, not even by batch normalisation while training."""
+def test_a_bag_is_its_crops_whatever_stands_in_other_bags(pooling):
     model = MultipleInstances(create("test_efficientnet", 2, 0), CLASSES, pooling)
-    generator = torch.Generator().manual_seed(0)
-    crops = torch.rand(3, 4, 2, 64, 64, generator=generator)
-    mask = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 0], [1, 0, 0, 0]]).bool()
-    crops[~mask] = float("nan")
-    model.train()(crops, mask).sum().backward()
+    crops = torch.rand(3, 4, 2, 64, 64, generator=torch.Generator().manual_seed(0))
+    model.train()(crops).sum().backward()
     assert all(torch.isfinite(b).all() for b in model.buffers())
     model.eval()
     with torch.no_grad():
-        bags_of = model(crops, mask)
-        assert torch.allclose(model(crops[1:2][:, mask[1]]), bags_of[1:2], atol=1e-5)
-    assert bags_of.shape == (3, CLASSES) and bags_of.isfinite().all()
+        found = model(crops)
+        assert torch.allclose(model(crops[1:2, [2, 0, 3, 1]]), found[1:2], atol=1e-5)
+        each = torch.stack([model._positions(bag).mean(1) for bag in crops])
+        assert torch.allclose(model.head(each), found, atol=1e-5)
+    assert found.shape == (3, CLASSES) and found.isfinite().all()
 
 
 @pytest.mark.parametrize(("name", "positions"), [("test_efficientnet", 4), ("test_vit", 16), ("test_convnext", 4),
