@@ -25,7 +25,7 @@ from benchmark.networks.weights import load_backbone, weights_identity
 from benchmark.opened import Opened
 from benchmark.prepare import crops_of
 from benchmark.splits import Fold
-from benchmark.splits_shared import Trunk, make_trunks, trunk_of
+from benchmark.splits_shared import Trunk, make_trunks, trunk_of, trunks_hash
 from benchmark.tasks import RunTasks, progress_bar
 
 
@@ -78,7 +78,7 @@ def prepare_finetuning(opened: Opened, method: FinetunedMethod) -> Finetuning:
     inputs = {"crops": crops[1], "weights": weights_identity(start_of(method.network, method.training))}
     trunks = make_trunks(opened.split, opened.assay) if method.training.folds == "shared" else ()
     if trunks:
-        inputs["trunks"] = digest([[t.name, t.folds, t.train] for t in trunks])
+        inputs["trunks"] = trunks_hash(trunks)
     return Finetuning(opened, method, crops, inputs, activations_of(opened, method, crops), trunks)
 
 

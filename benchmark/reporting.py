@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from benchmark import __version__
+from benchmark.errors import LeakError
 from benchmark.evaluation.comparison import Run, compare
 from benchmark.evaluation.ensembles import with_ensembles
 from benchmark.evaluation.literature import literature
@@ -25,6 +26,7 @@ from benchmark.report.sharing import sharing_notes
 from benchmark.report.text import accuracy_text
 from benchmark.samples import render_samples
 from benchmark.splits import HELD_OUT, audit, rows_of
+from benchmark.splits_shared import make_trunks, trunks_hash
 from benchmark.stages import FinishedRun
 from benchmark.tables import COMPOUND, FIELD_KEY, LABEL, PLATE, SITE, TREATMENT_KEY, WELL, WELL_KEY
 
@@ -63,6 +65,7 @@ def make_report(opened: Opened, finished: list[FinishedRun], grid: Grid | None =
         The folds are not sound, or runs used different ones.
     """
     audit(opened.split, opened.assay, opened.assay_hash, opened.hashes)
+    _audit_shared(opened, finished)
     folder = reports / opened.study.name
     fields = _field_rows(opened)
     key = _key(opened, finished, grid, fields, explained)
@@ -106,6 +109,15 @@ def make_report(opened: Opened, finished: list[FinishedRun], grid: Grid | None =
         text += grid_text(grid.table, grid.skipped, grid.unscored) + "\n"
     write_json(stamp, {"key": key, "text": text})
     return Report(page, text, True)
+
+
+def _audit_shared(opened: Opened, finished: list[FinishedRun]) -> None:
+    """Trainings that folds of a run shared are those that may be shared of these folds, audited once more."""
+    for run in finished:
+        if "shared" in run.record and run.record["inputs"]["trunks"] != trunks_hash(
+                make_trunks(opened.split, opened.assay)):
+            raise LeakError("its folds shared other trainings than these folds may", f"run of {run.method.name}",
+                            f"Delete {run.folder.path} and run again.")
 
 
 def _field_rows(opened: Opened) -> list[dict[str, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmark.assays.fieldtable import Assay
 from benchmark.errors import LeakError, MorphobenchError
+from benchmark.files import digest
 from benchmark.splits import Split, WellKey, rows_of
 from benchmark.tables import LABEL
 
@@ -103,3 +104,8 @@ def audit_trunks(trunks: Sequence[Trunk], split: Split, assay: Assay) -> None:
 def trunk_of(trunks: Sequence[Trunk], fold: str) -> Trunk:
     """The trunk that a fold starts from."""
     return next(t for t in trunks if fold in t.folds)
+
+
+def trunks_hash(trunks: Sequence[Trunk]) -> str:
+    """Hash of which folds share which trainings, and on what."""
+    return digest([[t.name, t.folds, t.train] for t in trunks])

@@ -20,6 +20,7 @@ from benchmark.methods.finetuned import run_finetuned_fold, run_trunk
 from benchmark.methods.settings import FinetunedMethod, MethodSettings
 from benchmark.networks.settings import NetworkSettings
 from benchmark.opened import Opened
+from benchmark.reporting import _audit_shared
 from benchmark.splits import make_split
 from benchmark.stages import _run_finetuned
 from benchmark.tasks import run_serially
@@ -60,6 +61,14 @@ def test_folds_that_share_trainings_run_once_and_say_what_they_cost(opened, monk
     for name in ("run_finetuned_fold", "run_trunk"):
         monkeypatch.setattr(finetuned, name, None)
     assert _run_finetuned(opened, method(folds="shared")).record == done.record
+
+
+def test_a_report_refuses_folds_that_shared_other_trainings(opened):
+    done = _run_finetuned(opened, method(folds="shared"))
+    _audit_shared(opened, [done])
+    other = replace(done, record={**done.record, "inputs": {**done.record["inputs"], "trunks": "0"}})
+    with pytest.raises(LeakError, match="shared other trainings"):
+        _audit_shared(opened, [other])
 
 
 def test_a_fold_whose_trunk_is_gone_trains_it_again_to_the_same(opened):
