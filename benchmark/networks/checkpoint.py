@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError  # the name of what torch raises; nothing is unpickled here
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from benchmark.files import digest, whole
 
@@ -54,3 +58,13 @@ class Checkpoint:
         """Remove the file, and what a killed process left of one."""
         for path in (self.path, *self.path.parent.glob(f".{self.path.name}.*.tmp*")):
             path.unlink(missing_ok=True)
+
+
+def array_hashes(*arrays: np.ndarray) -> list[str]:
+    """SHA-256 of the values of arrays, for the key of a training."""
+    return [hashlib.sha256(np.ascontiguousarray(a).tobytes()).hexdigest() for a in arrays]
+
+
+def on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A copy of a state dict, on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}

@@ -21,7 +21,7 @@ from benchmark.errors import MorphobenchError
 from benchmark.networks.augment import draw
 from benchmark.networks.averaging import RECALIBRATION_CROPS, averaged_model, recalibrate
 from benchmark.networks.bags import Bags
-from benchmark.networks.checkpoint import Checkpoint
+from benchmark.networks.checkpoint import Checkpoint, array_hashes, on_cpu
 from benchmark.networks.device import moved
 from benchmark.networks.feeding import BagFeed, Source, crop_shape, feed_of
 from benchmark.networks.learn import freeze, start_of, train_mode
@@ -142,18 +142,12 @@ def fine_tune(
     backbone = on_device(start, device)
     if checkpoint is not None:
         bags = source.members if isinstance(source, Bags) else ()
-        data = [hashlib.sha256(np.ascontiguousarray(a).tobytes()).hexdigest()
-                for a in (rows, targets, held_out, *bags)]
+        data = array_hashes(rows, targets, held_out, *bags)
         checkpoint = checkpoint.narrowed(settings.model_dump(mode="json"), network.model_dump(mode="json"),
                                          backbone.sha256, data, classes, seed, device.type, torch.__version__)
     training = _Training(backbone, source, rows, targets, held_out, classes, settings, device, seed, checkpoint,
                          phase)
     return training.run(on_epoch)
-
-
-def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A copy of a state dict, on the CPU."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
 
 def _clocks() -> tuple[float, float]:
@@ -305,7 +299,7 @@ class _Training:
         return Generator().manual_seed(int.from_bytes(number))
 
     def _copy(self) -> dict[str, Tensor]:
-        return _on_cpu(self.backbone.model.state_dict())
+        return on_cpu(self.backbone.model.state_dict())
 
     def _saved(self) -> dict[str, Any]:
         """All that the next epoch starts from. Generators are none of it: see `_generator`."""
@@ -338,8 +332,8 @@ class _Training:
         if self.averaged is not None:
             self.averaged.load_state_dict(saved["averaged"])
         self.state = replace(self.state, **{name: saved[name] for name in vars(self.state)})
-        self.state.snapshots = [_on_cpu(state) for state in self.state.snapshots]
-        self.state.best = _on_cpu(self.state.best)
+        self.state.snapshots = [on_cpu(state) for state in self.state.snapshots]
+        self.state.best = on_cpu(self.state.best)
 
     def _facts(self) -> dict[str, Any]:
         """Decisions on the way, and what they mean."""
