@@ -178,12 +178,9 @@ def _check_runs(runs: Sequence[Run]) -> None:
             if not run.record.get(key):
                 raise MorphobenchError(f"has no {key} in its record", run.name, "Run it again.")
             if run.record[key] != first.record.get(key):
-                raise error(
-                    f"have different {key}es ({first.record.get(key)} and {run.record[key]}): not the same "
-                    f"{'images' if key == 'assay_hash' else 'folds'}",
-                    f"{first.name} and {run.name}",
-                    "Run the stale one again.",
-                )
+                what = "images" if key == "assay_hash" else "folds"
+                raise error(f"have different {key}es ({first.record.get(key)} and {run.record[key]}): not the same "
+                            f"{what}", f"{first.name} and {run.name}", "Run the stale one again.")
 
 
 def _check_units(runs: Sequence[Run], reduced: dict[str, dict[str, pd.DataFrame]]) -> None:
