@@ -31,7 +31,7 @@ from benchmark.networks.shared import Phase, own_phase, trunk_phase
 from benchmark.networks.source import CropSource
 from benchmark.networks.train import Trained, fine_tune
 from benchmark.opened import Opened, open_study
-from benchmark.splits_shared import TRUNKS
+from benchmark.splits_shared import trunk_count
 
 T = TypeVar("T")
 COMPOUNDS = (4, 8, 16, 32)
@@ -77,7 +77,7 @@ def _cost(crops: CropSource, count: int, folder: Path, device: torch.device, k: 
     rows = np.arange(k * CROPS) % count
     compound = np.arange(len(rows)) // CROPS
     targets = (compound % LABELS).astype(np.int64)
-    trunks = min(TRUNKS, max(2, k // 2))
+    trunks = trunk_count(k)
     held = (compound % trunks) == 0  # what the first trunk does not see; its first fold holds out compound 0
 
     def tune(chosen: np.ndarray, settings: TrainingSettings, source: Source = crops,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def activations_of(opened: Opened, method: FinetunedMethod, crops: tuple[Path, s
     to the same end; why is noted in the stage's record.
     """
     training, network = method.training, method.network
-    if not sharable(training) or network.bagged or network.scratch:  # random layers are those of each seed
+    if not sharable(network, training):
         return None
     device = resolve_device(opened.device)
     key = digest(["activations 1", crops[1], weights_identity(network), network.model_dump(mode="json"),
@@ -144,7 +144,7 @@ def train_trunks(tasks: Sequence[FinetunedFold], runner: RunTasks) -> None:
     first: dict[Path, FinetunedFold] = {}
     for task in tasks:
         if task.trunk is not None and not task.trunk.path.exists():
-            first.setdefault(task.trunk.path, replace(task))
+            first.setdefault(task.trunk.path, task)
     if first:
         for _ in runner(run_trunk, list(first.values()), f"{tasks[0].method.name}, trainings that folds share"):
             pass

@@ -36,6 +36,11 @@ class Trunk:
     train: tuple[WellKey, ...]
 
 
+def trunk_count(folds: int) -> int:
+    """How many trunks so many folds share."""
+    return min(TRUNKS, max(2, folds // 2))
+
+
 def make_trunks(split: Split, assay: Assay) -> tuple[Trunk, ...]:
     """Deal the folds of a split to trunks, and audit them.
 
@@ -54,7 +59,7 @@ def make_trunks(split: Split, assay: Assay) -> tuple[Trunk, ...]:
                                "Use folds: exact.")
     labels = {f.name: sorted(set(assay.treated.loc[rows_of(assay.treated, f.test), LABEL])) for f in split.folds}
     folds = sorted(split.folds, key=lambda f: (labels[f.name], f.name))
-    count = min(TRUNKS, max(2, len(folds) // 2))
+    count = trunk_count(len(folds))
     trunks = []
     for i in range(count):
         own = folds[i::count]

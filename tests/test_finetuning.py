@@ -123,7 +123,7 @@ def test_a_head_is_trained_on_activations_that_all_folds_share(opened, monkeypat
     done = _run_finetuned(opened, method(learn="head", learning_rate=1e-4, optimizer="sgd"))
     facts = next(iter(done.folder.path.glob("seed*.json"))).read_text()
     assert "activations in memory" in facts
-    monkeypatch.setattr(finetuning, "sharable", lambda training: False)
+    monkeypatch.setattr(finetuning, "sharable", lambda *args: False)
     each = prepare_finetuning(opened, ready.method)
     assert each.activations is None
     fold = opened.split.folds[0]

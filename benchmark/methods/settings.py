@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import (
     Field,
-    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -116,11 +114,9 @@ class _NetworkMethod(_Method):
     def _once_each(cls, value: tuple[EmbeddingUnit, ...]) -> tuple[EmbeddingUnit, ...]:
         return tuple(unit for unit in EMBEDDING_UNITS if unit in value)
 
-    @model_serializer(mode="wrap")
-    def _only_what_is_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Keys of runs made before there were embeddings stay theirs.
-        values: dict[str, Any] = handler(self)
-        return {k: v for k, v in values.items() if k != "embeddings" or v}
+    @property
+    def _idle(self) -> tuple[str, ...]:
+        return () if self.embeddings else ("embeddings",)
 
 
 class FrozenMethod(_NetworkMethod):
@@ -263,11 +259,6 @@ class FusionMethod(_Method):
             other = "stacked" if self.how == "concatenated" else "concatenated"
             raise ValueError(f"{given.pop()} is for how: {other}; leave it out")
         return self
-
-    @model_serializer(mode="wrap")
-    def _only_what_is_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = handler(self)
-        return {k: v for k, v in values.items() if k not in self._idle}
 
     @property
     def _idle(self) -> tuple[str, ...]:

@@ -93,8 +93,13 @@ class Activations:
         return out
 
 
-def sharable(settings: TrainingSettings) -> bool:
-    """Whether folds see each crop in its plain views alone, and learn only a part of the network."""
+def sharable(network: NetworkSettings, settings: TrainingSettings) -> bool:
+    """Whether folds see each crop in its plain views alone, and learn only a part of a network that is the same in all.
+
+    Layers that start from random numbers are those of each seed.
+    """
+    if network.scratch or network.bagged:
+        return False
     return settings.partial and settings.augmentation in ("views", "none") and settings.mix == "none"
 
 

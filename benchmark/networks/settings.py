@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from benchmark.settings import Settings
 
@@ -73,12 +73,6 @@ class NetworkSettings(Settings):
         if self.instances in (MCNN, MIL):
             raise ValueError(f"instances is a network of timm, and {self.instances} is none")
         return self
-
-    @model_serializer(mode="wrap")
-    def _only_what_is_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # So records hold no idle settings, and keys of runs made before there was `mil`, or bags, stay theirs.
-        values: dict[str, Any] = handler(self)
-        return {k: v for k, v in values.items() if k not in self._idle}
 
     @property
     def _idle(self) -> tuple[str, ...]:
@@ -228,11 +222,9 @@ class TrainingSettings(Settings):
             raise ValueError("one pass with dropout is noise: give 2 or more, or 0")
         return value
 
-    @model_serializer(mode="wrap")
-    def _only_what_is_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Keys of runs made before folds could be shared stay theirs.
-        values: dict[str, Any] = handler(self)
-        return {k: v for k, v in values.items() if k != "folds" or v != "exact"}
+    @property
+    def _idle(self) -> tuple[str, ...]:
+        return ("folds",) if self.folds == "exact" else ()
 
     @property
     def partial(self) -> bool:

@@ -116,7 +116,6 @@ def fine_tune(
         (N,) bool: crops to stop early by. They are not trained on, and nothing is fitted on them.
     checkpoint : Checkpoint, optional
         Written after each epoch, and gone on from where it is this training's. The caller removes it.
-
     phase : Phase, optional
         Where folds share trainings: which part of one this is.
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from benchmark.evaluation.comparison import Comparison, Run
-from benchmark.report.words import interval, p_equals, percent, points
+from benchmark.report.words import interval, p_equals, percent, points, turned
 
 
 def sharing_notes(runs: Sequence[Run], comparison: Comparison) -> tuple[str, ...]:
@@ -51,8 +51,7 @@ def _gap(shared: str, exact: str, comparison: Comparison) -> str:
     pair = comparison.pair(shared, exact)
     if pair is None:  # a control is tested against nothing
         return said
-    sign = 1 if pair["method_a"] == shared else -1
-    low, high = sorted(sign * pair[bound] + 0.0 for bound in ("cluster_low", "cluster_high"))  # no minus before 0
+    sign, low, high = turned(pair, shared, ("cluster_low", "cluster_high"))
     return (f"{said} By {comparison.unit} the difference is {points(sign * pair['difference'])} points (compounds "
             f"resampled: {interval(low, high)}; exact McNemar test, {p_equals(pair['p'])}).")
 

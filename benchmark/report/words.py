@@ -77,6 +77,13 @@ def listing(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def turned(pair: pd.Series, first: str, bounds: tuple[str, str]) -> tuple[int, float, float]:
+    """A pair of methods seen from one of them: 1 or -1 on its difference, and the difference's bounds."""
+    sign = 1 if pair["method_a"] == first else -1
+    low, high = sorted(sign * pair[bound] + 0.0 for bound in bounds)  # no minus before a zero
+    return sign, low, high
+
+
 def _row(comparison: Comparison, method: str) -> pd.Series:
     row = comparison.score(method)
     assert row is not None  # every method reaches the unit that is compared
@@ -154,8 +161,7 @@ def _over_seeds(comparison: Comparison, a: str, b: str) -> str:
     pair = comparison.spread.pair(a, b)
     if pair is None:
         return ""
-    turn = 1 if pair["method_a"] == a else -1
-    low, high = sorted((turn * pair["low"], turn * pair["high"]))
+    turn, low, high = turned(pair, a, ("low", "high"))
     verdict = "is larger than" if pair["apart"] else "is no larger than"
     return (
         f" The difference {verdict} the spread over seeds: with {pair['seeds']} seeds {comparison.titles[a]} had "
@@ -205,8 +211,8 @@ def _against(comparison: Comparison, fusion: str, part: str) -> str:
     pair = comparison.pair(fusion, part)
     if pair is None:  # the part is not in this comparison
         return ""
-    sign, mine, other = (1, "a", "b") if pair["method_a"] == fusion else (-1, "b", "a")
-    low, high = sorted((sign * pair["cluster_low"], sign * pair["cluster_high"]))
+    sign, low, high = turned(pair, fusion, ("cluster_low", "cluster_high"))
+    mine, other = ("a", "b") if sign > 0 else ("b", "a")
     difference = sign * pair["difference"]
     said = f"{points(difference)} percentage points"
     if not math.isnan(low):

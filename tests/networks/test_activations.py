@@ -69,7 +69,7 @@ def test_training_on_activations_is_training_on_crops(tmp_path, learn, extra):
     # SGD: AdamW's first steps follow the signs of gradients, also of those that are nothing but rounding.
     settings = resolved(TrainingSettings(learn=learn, epochs=2, batch=8, learning_rate=1e-2, optimizer="sgd", **extra),
                         "tf_efficientnet_lite0")
-    assert settings.augmentation == "views" and sharable(settings)
+    assert settings.augmentation == "views" and sharable(NetworkSettings(), settings)
     found, rows = stored(tmp_path, pixels, settings), np.arange(16)
     held = replace(found, held=hold(found, 24 * found.views, CPU, "activations"))
     forget()
@@ -95,7 +95,7 @@ def test_one_view_is_stored_where_one_is_looked_at(tmp_path):
 def test_what_changes_from_epoch_to_epoch_below_is_not_shared():
     for other in ({"augmentation": "standard"}, {"mix": "mixup"}, {"learn": "full"}):
         settings = TrainingSettings(**{"learn": "head", "augmentation": "views", **other})
-        assert not sharable(settings)
+        assert not sharable(NetworkSettings(), settings)
 
 
 def test_a_damaged_or_foreign_file_is_named(tmp_path):
