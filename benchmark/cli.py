@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmark import __version__
-from benchmark.errors import Fault, MorphobenchError
-from benchmark.files import PROJECT
+from benchmark.base.errors import Fault, MorphobenchError
+from benchmark.base.files import PROJECT
 
 if TYPE_CHECKING:
-    from benchmark.opened import Opened
-    from benchmark.stages import FinishedRun
+    from benchmark.workflow.opened import Opened
+    from benchmark.workflow.run import FinishedRun
 
 app = typer.Typer(
     help="Does a fine-tuned CNN classify the compounds of your assay better than CellProfiler features, and can you "
@@ -83,12 +83,12 @@ def report(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -
     """
     with _said_clearly():
         from benchmark.dependents import run_dependents
-        from benchmark.explaining import explained_fold, explained_or_why_not
-        from benchmark.grid import run_grid
-        from benchmark.opened import open_study
-        from benchmark.reporting import make_report
-        from benchmark.settle import settled
-        from benchmark.stages import run_baseline, run_cnn
+        from benchmark.workflow.explaining import explained_fold, explained_or_why_not
+        from benchmark.workflow.grid import run_grid
+        from benchmark.workflow.opened import open_study
+        from benchmark.workflow.reporting import make_report
+        from benchmark.workflow.run import run_baseline, run_cnn
+        from benchmark.workflow.settle import settled
 
         opened = settled(open_study(study, jobs, device))
         explained_fold(opened)  # a fold that there is not is named before hours of work
@@ -110,11 +110,11 @@ def baseline(study: StudyName = "demo", jobs: Jobs = 0) -> None:
     """Run CellProfiler on the study's images and classify its profiles, fold by fold."""
     with _said_clearly():
         from benchmark.dependents import run_dependents
-        from benchmark.grid import run_grid
-        from benchmark.opened import open_study
         from benchmark.report.grid import grid_text
-        from benchmark.settle import settled
-        from benchmark.stages import run_baseline
+        from benchmark.workflow.grid import run_grid
+        from benchmark.workflow.opened import open_study
+        from benchmark.workflow.run import run_baseline
+        from benchmark.workflow.settle import settled
 
         opened = settled(open_study(study, jobs))
         runs = run_baseline(opened)
@@ -129,10 +129,10 @@ def cnn(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -> N
     """Cache the study's crops and run its networks (fine-tuned and frozen), fold by fold."""
     with _said_clearly():
         from benchmark.dependents import run_dependents
-        from benchmark.explaining import explain, explained_fold
-        from benchmark.opened import open_study
-        from benchmark.settle import settled_for_networks
-        from benchmark.stages import run_cnn
+        from benchmark.workflow.explaining import explain, explained_fold
+        from benchmark.workflow.opened import open_study
+        from benchmark.workflow.run import run_cnn
+        from benchmark.workflow.settle import settled_for_networks
 
         opened, unknown = settled_for_networks(open_study(study, jobs, device))
         if unknown:
@@ -150,7 +150,7 @@ def cnn(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -> N
 def _finished(runs: list[FinishedRun], kind: str, opened: Opened) -> None:
     """One line a finished method: where it is and how many treatments (or wells, of controls) it got right."""
     from benchmark.evaluation.metrics import summarise
-    from benchmark.methods.runs import read_run
+    from benchmark.methods.workers.runs import read_run
 
     _headline(opened.assay.simulated)
     if not runs:
@@ -183,7 +183,7 @@ def assay_check(study: StudyName) -> None:
     Exit status 1 if there is anything.
     """
     with _said_clearly():
-        from benchmark.checking import check_assay
+        from benchmark.workflow.checking import check_assay
 
         _show_faults(*check_assay(study))
 
@@ -203,8 +203,8 @@ def assay_fetch(
     file; later uses check against it.
     """
     with _said_clearly():
-        from benchmark.assays.collections import data_folder
-        from benchmark.assays.fetch import fetch_assay
+        from benchmark.assays.fetching.collections import data_folder
+        from benchmark.assays.fetching.fetch import fetch_assay
 
         wanted = tuple(p.strip() for p in plates.split(",") if p.strip())
         lock = fetch_assay(name, to or data_folder(), plates=wanted, jobs=jobs, keep_archives=keep_archives)
@@ -218,7 +218,7 @@ def crops_verify(
 ) -> None:
     """Read every crop of a cache and check it against the hash written with it. Exit status 1 if one differs."""
     with _said_clearly():
-        from benchmark.checking import check_crops
+        from benchmark.workflow.checking import check_crops
 
         _show_faults(*check_crops(what))
 
@@ -258,7 +258,7 @@ def doctor() -> None:
 def bench(study: StudyName = "demo") -> None:
     """Print how fast the parts are, each as a ratio to a named rival in the same run."""
     with _said_clearly():
-        from benchmark.bench import run_bench
+        from benchmark.bench.all import run_bench
 
         run_bench(study, out)
 

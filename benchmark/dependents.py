@@ -9,17 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.classical import PLAIN, classical_features
+from benchmark.base.files import write_parquet
+from benchmark.base.tables import WELL_KEY
 from benchmark.evaluation.aggregate import reduce_to
-from benchmark.files import write_parquet
-from benchmark.methods.embeddings import embeddings_of
-from benchmark.methods.foldtable import Source
-from benchmark.methods.fusion import Block, FusionFold, Predictions, run_fusion_fold
-from benchmark.methods.innerfolds import inner_path, inside
-from benchmark.methods.labels import with_labels
-from benchmark.methods.parts import names_of_parts
-from benchmark.methods.runs import REVISION, open_run
-from benchmark.methods.settings import (
+from benchmark.folds.fold import Fold, rows_of
+from benchmark.methods.base import (
     DEPENDENT,
     EmbeddingMethod,
     FinetunedMethod,
@@ -27,11 +21,17 @@ from benchmark.methods.settings import (
     FusionMethod,
     ProfileMethod,
 )
-from benchmark.methods.tabular import TabularFold, run_tabular_fold
-from benchmark.opened import Opened
+from benchmark.methods.classifiers.labels import with_labels
+from benchmark.methods.parts import names_of_parts
+from benchmark.methods.workers.embeddings import embeddings_of
+from benchmark.methods.workers.foldtable import Source
+from benchmark.methods.workers.fusion import Block, FusionFold, Predictions, run_fusion_fold
+from benchmark.methods.workers.innerfolds import inner_path, inside
+from benchmark.methods.workers.runs import REVISION, open_run
+from benchmark.methods.workers.tabular import TabularFold, run_tabular_fold
 from benchmark.profiles.wells import without_cells
-from benchmark.splits import Fold, rows_of
-from benchmark.stages import (
+from benchmark.workflow.opened import Opened
+from benchmark.workflow.run import (
     FinishedRun,
     finetuned_tasks,
     finish,
@@ -42,7 +42,7 @@ from benchmark.stages import (
     tabular_tasks,
     with_permutation,
 )
-from benchmark.tables import WELL_KEY
+from benchmark.workflow.tables import PLAIN, classical_features
 
 
 def run_dependents(opened: Opened, finished: Sequence[FinishedRun]) -> list[FinishedRun]:
@@ -133,9 +133,9 @@ def _fit_inside(opened: Opened, method: FusionMethod, part: FinishedRun, missing
         return 0
     label = f"{method.name}: {part.method.name} inside the training wells"
     if isinstance(part.method, FinetunedMethod):
-        from benchmark.finetuning import prepare_finetuning
-        from benchmark.methods.finetuned import run_finetuned_fold
-        from benchmark.networks.held import forget
+        from benchmark.methods.workers.finetuned import run_finetuned_fold
+        from benchmark.networks.feed.held import forget
+        from benchmark.workflow.finetuning import prepare_finetuning
 
         # Trained each on its own: what folds of the study share has seen what inner folds hold out.
         training = part.method.training.model_copy(update={"folds": "exact"})

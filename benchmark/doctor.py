@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 
 from benchmark import preflight
-from benchmark.cluster import available_cores
-from benchmark.errors import MorphobenchError
-from benchmark.methods.runs import versions
+from benchmark.base.cluster import available_cores
+from benchmark.base.errors import MorphobenchError
+from benchmark.methods.workers.runs import versions
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def _compiler() -> Finding:
 
 def _weights() -> Finding:
     from benchmark.networks.settings import NetworkSettings
-    from benchmark.networks.statefile import EMBEDDED
-    from benchmark.networks.weights import weights_identity
+    from benchmark.networks.weights.statefile import EMBEDDED
+    from benchmark.networks.weights.weights import weights_identity
 
     try:
         sha = weights_identity(NetworkSettings())

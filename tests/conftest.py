@@ -14,11 +14,11 @@ import tifffile
 from fake_server import PLATES, QUICK, collection_files
 from hostile_server import Hostile, serving
 
-from benchmark.assays.download import Patience
-from benchmark.assays.fetch import fetch_assay
+from benchmark.assays.fetching.download import Patience
+from benchmark.assays.fetching.fetch import fetch_assay
 from benchmark.assays.fieldtable import Assay, make_assay
-from benchmark.images.check import assay_hash, file_hashes
-from benchmark.tables import path_column, plane_column
+from benchmark.base.tables import path_column, plane_column
+from benchmark.quality.check import assay_hash, file_hashes
 
 CHANNELS = ("DNA", "Tubulin", "Actin")
 

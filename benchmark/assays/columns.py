@@ -16,8 +16,8 @@ from typing import Any, TextIO, cast
 import pandas as pd
 
 from benchmark.assays.settings import ColumnRule, Key, ProfileTableSettings, TableAssaySettings
-from benchmark.errors import Fault, FaultsError, MorphobenchError
-from benchmark.tables import (
+from benchmark.base.errors import Fault, FaultsError, MorphobenchError
+from benchmark.base.tables import (
     BATCH,
     CELL_LINE,
     COMPOUND,

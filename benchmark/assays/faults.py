@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from benchmark.errors import Fault, FaultsError, MorphobenchError
+from benchmark.base.errors import Fault, FaultsError, MorphobenchError
 
 
 def faults_of(error: MorphobenchError) -> list[Fault]:

@@ -11,8 +11,8 @@ from typing import Literal
 
 import pandas as pd
 
-from benchmark.errors import Fault, FaultsError
-from benchmark.tables import (
+from benchmark.base.errors import Fault, FaultsError
+from benchmark.base.tables import (
     BATCH,
     CELL_LINE,
     COMPOUND,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from benchmark.assays.fieldtable import CHANNEL_NAME
-from benchmark.settings import Settings
+from benchmark.base.settings import Settings
 
 Key = Literal["batch", "plate", "well", "site", "replicate", "compound", "concentration", "label", "cell_line"]
 REQUIRED: tuple[Key, ...] = ("plate", "well", "compound", "concentration", "label")

@@ -13,9 +13,9 @@ from benchmark.assays.columns import expand, metadata_of, read_text_table, rule_
 from benchmark.assays.faults import faults_of
 from benchmark.assays.fieldtable import Assay, field_table_faults, first_sites, lone_labels, make_assay
 from benchmark.assays.settings import TableAssaySettings
-from benchmark.errors import Fault, FaultsError, MorphobenchError
-from benchmark.files import inside
-from benchmark.tables import COMPOUND, SITE, WELL_KEY, path_column, plane_column
+from benchmark.base.errors import Fault, FaultsError, MorphobenchError
+from benchmark.base.files import inside
+from benchmark.base.tables import COMPOUND, SITE, WELL_KEY, path_column, plane_column
 
 _NAME = re.compile(r"\{([^{}]*)\}")
 
@@ -35,7 +35,7 @@ def load_table(settings: TableAssaySettings, name: str, base: Path) -> Assay:
     Returns
     -------
     Assay
-        Its fields checked, but not its images (see `benchmark.images.check.image_faults`).
+        Its fields checked, but not its images (see `benchmark.quality.check.image_faults`).
 
     Raises
     ------

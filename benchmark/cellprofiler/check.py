@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmark.base.errors import MorphobenchError
 from benchmark.cellprofiler.execute import DONE, LOG, OUT
 from benchmark.cellprofiler.pipeline import csv_prefix, loaded_images, module_names, object_names, saved_masks
 from benchmark.cellprofiler.shards import NUMBER, Shard, staged_name
-from benchmark.errors import MorphobenchError
 
 #: Modules that write Image.csv or come after it leave no trace in it.
 _LAST = "ExportToSpreadsheet"

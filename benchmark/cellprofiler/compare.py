@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pandas as pd
 
+from benchmark.base.tables import FIELD_KEY
 from benchmark.cellprofiler.ingest import OBJECT_NUMBER
-from benchmark.tables import FIELD_KEY
 
 #: Families of features, by CellProfiler's names of categories; all others are ``other``.
 FAMILIES = ("AreaShape", "Intensity", "Texture", "Granularity", "RadialDistribution", "Correlation", "Neighbors")

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark.base.errors import MorphobenchError
 from benchmark.cellprofiler.find import CellProfiler
-from benchmark.errors import MorphobenchError
 
 PIPELINE, TABLE, LOG, DONE, OUT = "pipeline.cppipe", "load_data.csv", "log.txt", "done.txt", "out"
 #: One process a core: libraries that start threads of their own would fight over it.

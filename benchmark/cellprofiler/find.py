@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.errors import MorphobenchError
-from benchmark.files import PROJECT, read_json, write_json
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.files import PROJECT, read_json, write_json
 
-#: Command and origin of what measures in CellProfiler's place (`benchmark.cellprofiler.cpshard`).
+#: Command and origin of what measures in CellProfiler's place (`benchmark.cellprofiler.cp_measure.cpshard`).
 OWN = "cp_measure"
 VENV = PROJECT / ".venv-cellprofiler"
 #: Last file of an installation; without it the installation is not whole.

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmark.base.errors import MorphobenchError
 from benchmark.cellprofiler.pipeline import Module, loaded_images, parse, with_modules_off
 from benchmark.cellprofiler.shards import Plane, image_channels
-from benchmark.errors import MorphobenchError
 
 if TYPE_CHECKING:
     from benchmark.images.illumination import Illumination

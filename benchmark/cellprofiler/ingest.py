@@ -1,7 +1,7 @@
 """CellProfiler's tables → one table of cells and one of fields.
 
 One row a cell: nuclei, cells and cytoplasm are separate tables of CellProfiler, joined through their parents
-(`benchmark.objects`).
+(`benchmark.cells.objects`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import re
 import numpy as np
 import pandas as pd
 
+from benchmark.base.tables import FIELD_KEY, PLATE, SITE, WELL
 from benchmark.cellprofiler.check import Output, count_table
 from benchmark.cellprofiler.shards import NUMBER, Shard
-from benchmark.objects import BOOKKEEPING, base_object, join_objects
-from benchmark.tables import FIELD_KEY, PLATE, SITE, WELL
+from benchmark.cells.objects import BOOKKEEPING, base_object, join_objects
 
 OBJECT_NUMBER = "Metadata_ObjectNumber"
 #: Columns of Image.csv that are no measurement of the image.

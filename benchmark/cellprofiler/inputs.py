@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmark.base.errors import MorphobenchError
 from benchmark.cellprofiler.pipeline import NAMES_OBJECTS, Module, object_names, parse
-from benchmark.errors import MorphobenchError
 
 IMAGES, METADATA, NAMES_AND_TYPES, GROUPS = INPUTS = ("Images", "Metadata", "NamesAndTypes", "Groups")
 #: As CellProfiler 4.2.8.1 writes it (revision 6); the table is given with --data-file.

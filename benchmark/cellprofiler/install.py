@@ -17,9 +17,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmark.base.errors import Fault, FaultsError, MorphobenchError
+from benchmark.base.files import read_json
 from benchmark.cellprofiler.find import STAMP, version_of, write_stamp
-from benchmark.errors import Fault, FaultsError, MorphobenchError
-from benchmark.files import read_json
 from benchmark.preflight import find_java_home, problems
 
 #: What CellProfiler's source packages and `pkg_resources` imports need.

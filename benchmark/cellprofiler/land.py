@@ -15,15 +15,15 @@ import numpy as np
 import pandas as pd
 import tifffile
 
+from benchmark.base.errors import Fault, FaultsError, MorphobenchError
+from benchmark.base.files import digest, read_json, replace_folder, write_json, write_parquet
+from benchmark.base.tables import FIELD_KEY
 from benchmark.cellprofiler.check import PipelineFault
 from benchmark.cellprofiler.execute import DONE, LOG, children_cpu
 from benchmark.cellprofiler.find import CellProfiler
 from benchmark.cellprofiler.ingest import OBJECT_NUMBER, cell_table, image_table
 from benchmark.cellprofiler.retry import Result, failed_log, none_measured, run_seconds, run_with_retries
 from benchmark.cellprofiler.shards import Shard
-from benchmark.errors import Fault, FaultsError, MorphobenchError
-from benchmark.files import digest, read_json, replace_folder, write_json, write_parquet
-from benchmark.tables import FIELD_KEY
 
 #: What a shard's folder holds, beside logs.
 CELLS, IMAGES, RECORD, MASKS = "cells.parquet", "images.parquet", "record.json", "masks"
@@ -97,7 +97,7 @@ def run_shard(task: Task) -> tuple[Fault, ...]:
 
 def _measure_own(task: Task, landing: Path) -> None:
     """Measure a shard without CellProfiler, and land it in the same form."""
-    from benchmark.cellprofiler.cpshard import measure_shard
+    from benchmark.cellprofiler.cp_measure.cpshard import measure_shard
 
     start, before = time.monotonic(), time.process_time()
     own = measure_shard(task.shard, task.pipeline)

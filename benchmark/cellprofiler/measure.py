@@ -18,6 +18,10 @@ import psutil
 import pyarrow.parquet as pq
 
 from benchmark.assays.fieldtable import Assay
+from benchmark.base.errors import Fault, FaultsError
+from benchmark.base.files import digest, read_json, whole
+from benchmark.base.tables import FIELD_KEY, PLATE, WELL_KEY
+from benchmark.base.tasks import RunTasks
 from benchmark.cellprofiler.find import OWN, CellProfiler
 from benchmark.cellprofiler.illumination import function_channels, function_planes, with_loaded_functions
 from benchmark.cellprofiler.inputs import with_load_data
@@ -37,14 +41,10 @@ from benchmark.cellprofiler.land import (
 from benchmark.cellprofiler.pipeline import read_pipeline, with_settings
 from benchmark.cellprofiler.settings import CellProfilerSettings
 from benchmark.cellprofiler.shards import Plane, Shard, image_channels, plan_shards
-from benchmark.errors import Fault, FaultsError
-from benchmark.files import digest, read_json, whole
-from benchmark.tables import FIELD_KEY, PLATE, WELL_KEY
-from benchmark.tasks import RunTasks
 
 if TYPE_CHECKING:
+    from benchmark.cells.table import SingleCells
     from benchmark.images.illumination import Illumination
-    from benchmark.singlecells import SingleCells
 
 #: So many fields that fail, and not one that is measured, are no matter of single fields, whatever the study lets fail.
 _TELLING = 50
@@ -92,7 +92,8 @@ class Measured:
     def failed(self) -> pd.DataFrame:
         """Fields that could not be measured: their keys (FIELD_KEY) and ``reason``, in the order of the shards.
 
-        They are rows of neither table, and stay out of both arms (`benchmark.settle`). A shard with such fields is run
+        They are rows of neither table, and stay out of both arms (`benchmark.workflow.settle`). A shard with such
+        fields is run
         again where one of them was out of time and would have more now; else delete its folder to try once more. Logs
         of those that CellProfiler failed on lie there.
         """
@@ -199,7 +200,7 @@ def measure(assay: Assay, hashes: Mapping[str, str], settings: CellProfilerSetti
     assay : Assay
         What to measure.
     hashes : mapping
-        Path relative to the assay's root → SHA-256 (`benchmark.images.check.file_hashes`).
+        Path relative to the assay's root → SHA-256 (`benchmark.quality.check.file_hashes`).
     settings : CellProfilerSettings
         Pipeline and changes to it.
     cellprofiler : CellProfiler

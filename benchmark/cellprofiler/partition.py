@@ -11,11 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmark.cellfolder import BLOCK_ROWS, CELLS, INDEX, write_folder
-from benchmark.errors import MorphobenchError
-from benchmark.files import digest, read_json
-from benchmark.singlecells import SingleCells
-from benchmark.tables import FIELD_KEY
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.files import digest, read_json
+from benchmark.base.tables import FIELD_KEY
+from benchmark.cells.folder import BLOCK_ROWS, CELLS, INDEX, write_folder
+from benchmark.cells.table import SingleCells
 
 #: A shard's table of cells (`benchmark.cellprofiler.measure`), and its count within the field.
 SHARD_CELLS, NUMBER = "cells.parquet", "Metadata_ObjectNumber"
@@ -36,7 +36,7 @@ class _Plan:
 def partition(shards: Sequence[Path], fields: pd.DataFrame, folder: Path, block_rows: int = BLOCK_ROWS) -> SingleCells:
     """Bring the cells of shards together by plate, once.
 
-    The memory taken is that of one block (`benchmark.cellfolder.BLOCK_ROWS` rows) and a part of one shard, whatever
+    The memory taken is that of one block (`benchmark.cells.folder.BLOCK_ROWS` rows) and a part of one shard, whatever
     the number of cells. A run killed at any moment goes on with the plate that it was at; the files are the same, bit
     for bit, as those of a run that never was.
 

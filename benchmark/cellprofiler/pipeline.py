@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
 
 N = TypeVar("N", int, float)
 _CORRECT = "Correct it in CellProfiler or in cellprofiler.settings."

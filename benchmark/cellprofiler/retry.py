@@ -18,11 +18,11 @@ from typing import TypeVar
 
 import pandas as pd
 
+from benchmark.base.errors import Fault, FaultsError, MorphobenchError
 from benchmark.cellprofiler.check import Output, PipelineFault, check_run
 from benchmark.cellprofiler.execute import LOG, OUT, CannotRunError, Execution, OutOfTimeError, execute
 from benchmark.cellprofiler.find import CellProfiler
 from benchmark.cellprofiler.shards import NUMBER, Shard, stage
-from benchmark.errors import Fault, FaultsError, MorphobenchError
 
 T = TypeVar("T")
 #: Errors that another try, or fewer fields, cannot mend.

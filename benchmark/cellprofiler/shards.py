@@ -16,13 +16,13 @@ import pandas as pd
 import tifffile
 
 from benchmark.assays.fieldtable import Assay, row_name
+from benchmark.base.errors import Fault, MorphobenchError
+from benchmark.base.files import digest, inside
+from benchmark.base.tables import PLATE, SITE, WELL, WELL_KEY, path_column, plane_column
 from benchmark.cellprofiler.execute import PIPELINE, TABLE
 from benchmark.cellprofiler.find import CellProfiler
 from benchmark.cellprofiler.pipeline import csv_prefix, loaded_images
-from benchmark.errors import Fault, MorphobenchError
-from benchmark.files import digest, inside
 from benchmark.images.reading import read_plane
-from benchmark.tables import PLATE, SITE, WELL, WELL_KEY, path_column, plane_column
 
 #: Name of the column that joins CellProfiler's tables to fields; plain numbers survive any CSV.
 NUMBER = "Metadata_FieldNumber"

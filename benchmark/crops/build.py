@@ -26,17 +26,17 @@ import pandas as pd
 import psutil
 
 from benchmark.assays.fieldtable import Assay, row_name
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.files import digest
+from benchmark.base.tables import FIELD_KEY
+from benchmark.base.tasks import RunTasks, run_serially
 from benchmark.crops import layout
 from benchmark.crops.cells import CENTRE, CellCentres, CentresByField
 from benchmark.crops.cutting import Plate, crop_channels, crop_dtype, field_crops
 from benchmark.crops.settings import CropSettings
 from benchmark.crops.statistics import plate_gains, plate_statistics, slices
-from benchmark.errors import MorphobenchError
-from benchmark.files import digest
 from benchmark.images.illumination import Illumination
 from benchmark.images.reading import read_field, read_plane
-from benchmark.tables import FIELD_KEY
-from benchmark.tasks import RunTasks, run_serially
 
 __all__ = ["CellCentres", "build_crops", "crop_key", "crop_source"]
 

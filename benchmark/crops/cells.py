@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmark.errors import MorphobenchError
-from benchmark.tables import FIELD_KEY
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import FIELD_KEY
 
 OBJECT_NUMBER = "Metadata_ObjectNumber"
 #: A cell in a worker's hands: number of the object, and its centre in pixels.

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from benchmark.base.errors import MorphobenchError
 from benchmark.crops.settings import CropSettings
-from benchmark.errors import MorphobenchError
 from benchmark.images.intensity import (
     kensert2019_bbbc014_tile,
     kensert2019_field,

@@ -22,7 +22,7 @@ import h5py
 import imagecodecs
 import numpy as np
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
 
 FORMAT = "morphobench crops"
 #: Raised when the layout or the way pixels become crops changes: older files are stale then.

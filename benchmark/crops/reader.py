@@ -12,8 +12,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from benchmark.base.errors import MorphobenchError
 from benchmark.crops import layout
-from benchmark.errors import MorphobenchError
 
 #: Crops whose pixels are checked on opening, spread over the file.
 SAMPLE = 32

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from benchmark.settings import Settings
+from benchmark.base.settings import Settings
 
 
 class CropSettings(Settings):

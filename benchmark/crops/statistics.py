@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 
 from benchmark.assays.fieldtable import Assay, row_name
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import CONTROL, PLATE
+from benchmark.base.tasks import RunTasks
 from benchmark.crops.settings import CropSettings
-from benchmark.errors import MorphobenchError
 from benchmark.images.illumination import Illumination
 from benchmark.images.intensity import anscombe_moments, grid_steps, histogram, histogram_quantile
 from benchmark.images.reading import read_field
-from benchmark.tables import CONTROL, PLATE
-from benchmark.tasks import RunTasks
 
 #: Fields a task reads: enough to outweigh handing it over, few enough that two workers finish together.
 FIELDS_A_TASK = 12

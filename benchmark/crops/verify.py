@@ -8,8 +8,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from benchmark.base.errors import Fault, MorphobenchError
 from benchmark.crops import layout
-from benchmark.errors import Fault, MorphobenchError
 
 
 def verify_crops(path: Path) -> list[Fault]:

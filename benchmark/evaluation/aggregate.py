@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from benchmark.errors import MorphobenchError
-from benchmark.tables import (
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import (
     CELL_LINE,
     COMPOUND,
     CONCENTRATION,
@@ -108,7 +108,7 @@ def reduce_to(predictions: pd.DataFrame, unit: str) -> pd.DataFrame | None:
     Parameters
     ----------
     predictions : DataFrame
-        A prediction table (`benchmark.tables.check_predictions`) of one unit; methods and seeds are
+        A prediction table (`benchmark.base.tables.check_predictions`) of one unit; methods and seeds are
         kept apart.
     unit : {'crop', 'field', 'well', 'treatment'}
         What one row of the result is.

@@ -8,13 +8,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from benchmark.errors import LeakError, MorphobenchError
-from benchmark.evaluation.aggregate import reduce_to, with_cell_line
-from benchmark.evaluation.dose import DoseResponse, dose_response, positive_label
-from benchmark.evaluation.metrics import FEWEST_CLUSTERS, REPORTED, confusion, summarise
-from benchmark.evaluation.seeds import Spread, paired_spread, spread_table
-from benchmark.evaluation.statistics import aligned, pairwise
-from benchmark.tables import (
+from benchmark.base.errors import LeakError, MorphobenchError
+from benchmark.base.tables import (
     CELL_LINE,
     COMPOUND,
     CONCENTRATION,
@@ -26,6 +21,11 @@ from benchmark.tables import (
     check_predictions,
     labels_of,
 )
+from benchmark.evaluation.aggregate import reduce_to, with_cell_line
+from benchmark.evaluation.dose import DoseResponse, dose_response, positive_label
+from benchmark.evaluation.metrics import FEWEST_CLUSTERS, REPORTED, confusion, summarise
+from benchmark.evaluation.seeds import Spread, paired_spread, spread_table
+from benchmark.evaluation.statistics import aligned, pairwise
 
 #: Kinds of contestant; the report's headline sets ``finetuned`` against ``classical``.
 ROLES = ("count", "baseline", "classical", "frozen", "finetuned", "embedding", "fusion", "control", "other")

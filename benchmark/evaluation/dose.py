@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata, spearmanr
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import CELL_LINE, COMPOUND, CONCENTRATION, CONTROL, LABEL, PLATE, WELL_KEY, labels_of
 from benchmark.evaluation.aggregate import RUN_KEY, reduce_to
 from benchmark.evaluation.hill import HillFit, hill_fit
 from benchmark.evaluation.metrics import BOOTSTRAP_SEED, RESAMPLINGS
-from benchmark.tables import CELL_LINE, COMPOUND, CONCENTRATION, CONTROL, LABEL, PLATE, WELL_KEY, labels_of
 
 #: What tells curves of one method and seed apart: each is held out as a whole, and scored by one fitted model.
 CURVE_KEY = [COMPOUND, CELL_LINE]

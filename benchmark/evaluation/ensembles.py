@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
 from benchmark.evaluation.comparison import Run
 from benchmark.evaluation.seeds import mean_over_seeds
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import least_squares
 from scipy.stats import f as f_distribution
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
 from benchmark.evaluation.metrics import BOOTSTRAP_SEED
 
 Status = Literal["fitted", "below", "above", "flat", "too few"]

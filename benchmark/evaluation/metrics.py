@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix, f1_score, recall_score
 from statsmodels.stats.proportion import proportion_confint
 
+from benchmark.base.tables import COMPOUND, GRID_PARTS, LABEL, SEPARATOR
 from benchmark.evaluation.aggregate import RUN_KEY, reduce_to
-from benchmark.tables import COMPOUND, LABEL
 
 #: Units that are reported, the headline first.
 REPORTED = ("treatment", "well", "field")
@@ -123,4 +124,30 @@ def summarise(predictions: pd.DataFrame, units: Sequence[str] = REPORTED) -> pd.
             reduced = reduce_to(table, unit)
             if reduced is not None:
                 rows.append({"method": method, "seed": seed, "unit": unit, **scores(reduced)})
+    return pd.DataFrame(rows)
+
+
+def summarise_grid(predictions: pd.DataFrame, unit: Literal["treatment", "well"]) -> pd.DataFrame:
+    """Scores of every combination under one scheme.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        Predictions of all folds: wells of classifiers, treatments of the nearest treatment profile; ``method`` is a
+        combination's name (`benchmark.base.tables.combination`).
+    unit : {'treatment', 'well'}
+        What is counted.
+
+    Returns
+    -------
+    DataFrame
+        One row a combination, in the order of the table: ``profile, normalise, correction, decision, unit``, and the
+        columns of `benchmark.evaluation.metrics.scores` (``n, correct, accuracy, low, high, …``).
+    """
+    rows = []
+    for name, table in predictions.groupby("method", sort=False):
+        # A column of wells is empty where treatments are predicted.
+        reduced = reduce_to(table.dropna(axis=1, how="all"), unit)
+        assert reduced is not None  # nothing coarser than the unit is predicted
+        rows.append(dict(zip(GRID_PARTS, str(name).split(SEPARATOR), strict=True)) | {"unit": unit} | scores(reduced))
     return pd.DataFrame(rows)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmark.tables import COMPOUND, CONTROL, LABEL, PLATE, TREATMENT_KEY
+from benchmark.base.tables import COMPOUND, CONTROL, LABEL, PLATE, TREATMENT_KEY
 
 #: Draws behind a p value of mean average precision, and pairs behind the null of replicate correlation.
 NULL_SIZE = 10_000

@@ -9,10 +9,10 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import LABEL, UNIT_KEY, labels_of, probability_columns
 from benchmark.evaluation.aggregate import predicted_unit, with_cell_line
 from benchmark.evaluation.metrics import REPORTED
-from benchmark.tables import LABEL, UNIT_KEY, labels_of, probability_columns
 
 SPREAD_COLUMNS = ["method", "unit", "seeds", "n", "mean", "sd", "low", "high", "correct_low", "correct_high",
                   "changing"]

@@ -10,9 +10,9 @@ import pandas as pd
 from scipy.stats import binomtest, permutation_test
 from statsmodels.stats.multitest import multipletests
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import COMPOUND, LABEL, UNIT_KEY
 from benchmark.evaluation.metrics import BOOTSTRAP_SEED, cluster_bootstrap
-from benchmark.tables import COMPOUND, LABEL, UNIT_KEY
 
 PAIR_COLUMNS = [
     "method_a", "method_b", "seed", "n", "correct_a", "correct_b", "difference", "cluster_low",

@@ -21,12 +21,12 @@ import pandas as pd
 from scipy.ndimage import median_filter
 
 from benchmark.assays.fieldtable import Assay
-from benchmark.errors import MorphobenchError
-from benchmark.files import digest, read_json, safe_name, sha256_file, whole, write_json
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.files import digest, read_json, safe_name, sha256_file, whole, write_json
+from benchmark.base.tables import PLATE
+from benchmark.base.tasks import RunTasks, run_serially
 from benchmark.images.reading import read_field
 from benchmark.images.settings import IlluminationSettings
-from benchmark.tables import PLATE
-from benchmark.tasks import RunTasks, run_serially
 
 #: Raised when the functions change for the same settings.
 SMOOTHING = 1

@@ -15,7 +15,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
 
 #: Kensert et al. 2019: a value above 255 / 5.1 = 50 is bright …
 BRIGHT = 255 / 5.1

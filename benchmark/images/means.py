@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from benchmark.assays.fieldtable import Assay
-from benchmark.files import inside
+from benchmark.base.files import inside
+from benchmark.base.tables import FIELD_KEY, path_column, plane_column
+from benchmark.base.tasks import RunTasks
 from benchmark.images.reading import read_plane
-from benchmark.tables import FIELD_KEY, path_column, plane_column
-from benchmark.tasks import RunTasks
 
 #: Fields of one task.
 CHUNK = 64

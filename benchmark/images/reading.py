@@ -19,9 +19,9 @@ import tifffile
 from PIL import Image
 
 from benchmark.assays.fieldtable import Assay
-from benchmark.errors import MorphobenchError
-from benchmark.files import inside
-from benchmark.tables import path_column, plane_column
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.files import inside
+from benchmark.base.tables import path_column, plane_column
 
 SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 #: Planes larger than this are refused before decoding: a small file may claim to be a huge image.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmark.methods.settings import (
+from benchmark.methods.base import (
     CNN,
     EmbeddingMethod,
     FinetunedMethod,

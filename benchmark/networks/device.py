@@ -11,7 +11,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
 
 
 def resolve_device(device: str) -> torch.device:

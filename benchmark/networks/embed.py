@@ -18,15 +18,15 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
+from benchmark.base.files import whole
+from benchmark.base.tables import CROP, FIELD_COLUMNS
 from benchmark.crops.reader import Crops
-from benchmark.files import whole
+from benchmark.networks.architectures.mcnn import MultiScaleCNN
+from benchmark.networks.architectures.mil import MultipleInstances
 from benchmark.networks.features import averaged, feature_table
-from benchmark.networks.mcnn import MultiScaleCNN
-from benchmark.networks.mil import MultipleInstances
+from benchmark.networks.feed.source import CropSource
 from benchmark.networks.predict import outputs
-from benchmark.networks.source import CropSource
-from benchmark.networks.weights import Backbone
-from benchmark.tables import CROP, FIELD_COLUMNS
+from benchmark.networks.weights.weights import Backbone
 
 
 class Headless(nn.Module):

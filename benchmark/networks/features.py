@@ -12,13 +12,13 @@ import pandas as pd
 import torch
 
 from benchmark.assays.fieldtable import Assay
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import FIELD_COLUMNS
 from benchmark.crops.reader import Crops
-from benchmark.errors import MorphobenchError
+from benchmark.networks.feed.source import CropSource
 from benchmark.networks.predict import outputs
 from benchmark.networks.settings import NetworkSettings
-from benchmark.networks.source import CropSource
-from benchmark.networks.weights import Backbone, load_backbone
-from benchmark.tables import FIELD_COLUMNS
+from benchmark.networks.weights.weights import Backbone, load_backbone
 
 Channels = Literal["together", "separately"]
 

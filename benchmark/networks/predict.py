@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmark.networks.augment import scaled
-from benchmark.networks.bags import mean_by_owner
-from benchmark.networks.feeding import Feed, Source, feed_of
-from benchmark.networks.held import in_order
+from benchmark.networks.feed.augment import scaled
+from benchmark.networks.feed.bags import mean_by_owner
+from benchmark.networks.feed.feeding import Feed, Source, feed_of
+from benchmark.networks.feed.held import in_order
+from benchmark.networks.feed.source import CropSource, sizes_of
 from benchmark.networks.settings import TrainingSettings
-from benchmark.networks.source import CropSource, sizes_of
-from benchmark.networks.step import forward, in_halves, on_device
-from benchmark.networks.weights import Backbone
+from benchmark.networks.training.step import forward, in_halves, on_device
+from benchmark.networks.weights.weights import Backbone
 
 #: Crops a batch in prediction.
 BATCH = 64
@@ -121,7 +121,7 @@ def predict(backbone: Backbone, snapshots: Sequence[Mapping[str, Tensor]], sourc
 
     Test-time augmentation over the 8 views of the square; Monte-Carlo dropout (Gal & Ghahramani 2016, ICML); snapshots
     of one training (Huang et al. 2017, ICLR; Cortés-Ciriano & Bender 2019, J Chem Inf Model 59:1269). Every crop of a
-    bag is looked at, in parts (`benchmark.networks.bags`), whose probabilities are averaged.
+    bag is looked at, in parts (`benchmark.networks.feed.bags`), whose probabilities are averaged.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from benchmark.settings import Settings
+from benchmark.base.settings import Settings
 
 Normalisation = Literal["weights", "none"]
 Pooling = Literal["noisy_and", "attention", "mean"]
@@ -26,8 +26,8 @@ class NetworkSettings(Settings):
         A timm model name. ``tf_efficientnet_lite0`` needs no download. Short names of the paper's networks,
         ``resnet50``, ``inception_v3``, ``inception_resnet_v2``, mean timm's ``resnet50.tv_in1k``,
         ``inception_v3.tf_in1k``, ``inception_resnet_v2.tf_in1k``. Or one of ours: ``mcnn``, the multi-scale CNN of
-        Godinez et al. 2017 (`benchmark.networks.mcnn`), and ``mil``, multiple-instance learning
-        (`benchmark.networks.mil`).
+        Godinez et al. 2017 (`benchmark.networks.architectures.mcnn`), and ``mil``, multiple-instance learning
+        (`benchmark.networks.architectures.mil`).
     weights : str
         ``auto``: the weights inside the installed package for ``tf_efficientnet_lite0``, else timm's download.
         ``none``: random, on purpose (never chosen silently). Otherwise a file (``.safetensors``, or a state
@@ -44,13 +44,13 @@ class NetworkSettings(Settings):
     instances : str
         For ``mil``: the timm network (or short name) whose feature map's positions are the instances.
     pooling : str
-        For ``mil``: how instances become one prediction, see `benchmark.networks.pooling`.
+        For ``mil``: how instances become one prediction, see `benchmark.networks.architectures.pooling`.
     bag : str
         For ``mil``: what has one label and one prediction. ``crop``: a crop, whose instances are the positions of its
         feature map. ``field``, ``well``: all crops (tiles or cells) of a field, or of a well, each an instance.
     bag_size : int
         For bags of crops: how many crops of a bag a training step sees, drawn anew in each epoch. In prediction all
-        are looked at, so many at once. See `benchmark.networks.bags`.
+        are looked at, so many at once. See `benchmark.networks.feed.bags`.
     """
 
     backbone: str = "tf_efficientnet_lite0"
@@ -113,7 +113,7 @@ class TrainingSettings(Settings):
     ----------
     preset : str
         Where settings that are not given come from: ``modern`` (what stands here), or a version of the code of Kensert
-        et al. 2019; see `benchmark.networks.presets`.
+        et al. 2019; see `benchmark.networks.training.presets`.
     epochs : int
         Passes over the training crops.
     batch : int
@@ -136,16 +136,16 @@ class TrainingSettings(Settings):
     learn : str
         How much is learnt: ``scratch`` (all of it, from random weights), ``frozen`` (the new classifier alone),
         ``head`` (all that follows the last stage), ``from:STAGE`` (from that stage on), ``full``. See
-        `benchmark.networks.learn`.
+        `benchmark.networks.training.learn`.
     folds : str
         ``exact``: each fold is trained by itself. ``shared``: folds start from trainings that several of them share,
         none of which has seen a compound that they hold out, and each goes on for a short while on what it may see
-        besides. See `benchmark.networks.shared`.
+        besides. See `benchmark.networks.training.shared`.
     augmentation : str
         ``standard``: one of the 8 views of the square, and ``gain`` and ``offset``. ``views``: one of the 8 views
         alone; the default where only a part is learnt, since what lies below is then computed once for all folds
-        (`benchmark.networks.activations`). ``kensert2019``: that paper's whole augmentation, see
-        `benchmark.networks.augment.one_by_one`. ``none``: crops as they are.
+        (`benchmark.networks.feed.activations`). ``kensert2019``: that paper's whole augmentation, see
+        `benchmark.networks.feed.augment.one_by_one`. ``none``: crops as they are.
     gain : float
         Each channel of each crop is multiplied by a factor drawn from 1 ± gain …
     offset : float

@@ -21,7 +21,9 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import LinearSVC
 from sklearn.utils.validation import check_is_fitted
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import PLATE, WELL_KEY
+from benchmark.cells.table import SingleCells
 from benchmark.profiles.scaling import Standardiser
 from benchmark.profiles.wells import (
     FEWEST_CELLS,
@@ -33,8 +35,6 @@ from benchmark.profiles.wells import (
     unit_table,
     well_list,
 )
-from benchmark.singlecells import SingleCells
-from benchmark.tables import PLATE, WELL_KEY
 
 #: Reference cells at most (a plate's controls; the training wells together).
 REFERENCE_CELLS = 10_000

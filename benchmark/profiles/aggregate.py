@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import FIELD_COLUMNS, FIELD_KEY, PLATE, WELL_COLUMNS, WELL_KEY
+from benchmark.cells.table import SingleCells
 from benchmark.profiles.against import KolmogorovSmirnov, SvmNormal
 from benchmark.profiles.latent import FactorMeans, MixtureCounts
 from benchmark.profiles.scaling import CellScaler
 from benchmark.profiles.settings import ProfileSettings
 from benchmark.profiles.wells import _wanted_features, unit_cells, unit_table
-from benchmark.singlecells import SingleCells
-from benchmark.tables import FIELD_COLUMNS, FIELD_KEY, PLATE, WELL_COLUMNS, WELL_KEY
 
 Kind = Literal["mean", "median", "median_mad", "deciles"]
 #: Percentages of the deciles.

@@ -10,8 +10,8 @@ import re
 import numpy as np
 import pandas as pd
 
-from benchmark.errors import MorphobenchError
-from benchmark.tables import BATCH, PLATE, WELL, WELL_KEY
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import BATCH, PLATE, WELL, WELL_KEY
 
 _WELL = re.compile(r"(?P<row>[A-Za-z]{1,2})0*(?P<column>[1-9]\d?)")
 

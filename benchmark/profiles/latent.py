@@ -19,7 +19,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.utils.validation import check_is_fitted
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
+from benchmark.cells.table import SingleCells
 from benchmark.profiles.scaling import Standardiser
 from benchmark.profiles.wells import (
     FEWEST_CELLS,
@@ -31,7 +32,6 @@ from benchmark.profiles.wells import (
     unit_table,
     well_list,
 )
-from benchmark.singlecells import SingleCells
 
 #: Cells turned at once (float64).
 ROWS = 4096

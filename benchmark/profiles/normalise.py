@@ -11,11 +11,11 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import CONTROL, PLATE
 from benchmark.profiles.settings import Scaling
 from benchmark.profiles.transformers import finite_features, is_constant, with_features
 from benchmark.profiles.wells import feature_columns
-from benchmark.tables import CONTROL, PLATE
 
 
 def location_and_scale(X: pd.DataFrame, method: Scaling) -> tuple[pd.Series, pd.Series]:

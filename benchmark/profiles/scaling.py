@@ -7,7 +7,9 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import PLATE
+from benchmark.cells.table import SingleCells
 from benchmark.profiles.settings import Scaling
 from benchmark.profiles.wells import (
     check_references,
@@ -18,8 +20,6 @@ from benchmark.profiles.wells import (
     negative_controls,
     well_list,
 )
-from benchmark.singlecells import SingleCells
-from benchmark.tables import PLATE
 
 #: Numbers held at once while centre and scale are found (float64: 128 MiB), and rows scaled at once.
 CHUNK = 2**24

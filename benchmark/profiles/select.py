@@ -12,10 +12,10 @@ from scipy import stats
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import TREATMENT_KEY, WELL_KEY
 from benchmark.profiles.settings import Selection
 from benchmark.profiles.transformers import finite_features, is_constant, with_features
-from benchmark.tables import TREATMENT_KEY, WELL_KEY
 
 #: pycytominer's ``min_variance``: features that vary less are dropped.
 MIN_VARIANCE = 1e-6

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from benchmark.settings import Settings
+from benchmark.base.settings import Settings
 
 Aggregate = Literal["mean", "median", "median_mad", "deciles", "ks", "svm", "gmm", "factor_analysis"]
 #: Profiles that set a well's cells against reference cells, or are fitted on reference cells.

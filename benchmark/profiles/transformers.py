@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
 from benchmark.profiles.wells import feature_columns
 
 #: A normalised feature beyond this many (robust) deviations is clipped: a ratio with a near-zero

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from benchmark.assays.fieldtable import Assay
-from benchmark.errors import MorphobenchError
-from benchmark.singlecells import SingleCells
-from benchmark.tables import CONTROL, FIELD_COLUMNS, FIELD_KEY, PLATE, WELL, WELL_COLUMNS, WELL_KEY
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import CONTROL, FIELD_COLUMNS, FIELD_KEY, PLATE, WELL, WELL_COLUMNS, WELL_KEY
+from benchmark.cells.table import SingleCells
 
 #: Column of the image table with the number of segmented cells of a field.
 COUNT = "Count_Cells"

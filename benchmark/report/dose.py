@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from benchmark.base.tables import CELL_LINE, COMPOUND, CONCENTRATION
 from benchmark.evaluation.comparison import Comparison
 from benchmark.evaluation.dose import CURVE_KEY
 from benchmark.evaluation.hill import hill
 from benchmark.report.drawing import clean
-from benchmark.tables import CELL_LINE, COMPOUND, CONCENTRATION
 
 #: Units of concentration and how many µM one is, the largest first.
 CONCENTRATIONS = (("mM", 1e3), ("µM", 1.0), ("nM", 1e-3), ("pM", 1e-6))

@@ -11,7 +11,7 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from benchmark.files import whole
+from benchmark.base.files import whole
 
 _BLUE, _ORANGE, _GREEN, _VERMILION, _PURPLE, *_REST = sns.color_palette("colorblind").as_hex()
 #: Colour, marker and filling of each role: told apart without colour too.

@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
+from benchmark.base.files import safe_name
+from benchmark.base.tables import CELL_LINE, COMPOUND, CONCENTRATION, LABEL, PLATE, WELL
 from benchmark.evaluation.comparison import Comparison
 from benchmark.evaluation.metrics import REPORTED
-from benchmark.files import safe_name
 from benchmark.report.dose import dose_figure
 from benchmark.report.drawing import SIMULATED, STYLES, Picture, clean, save, style
-from benchmark.tables import CELL_LINE, COMPOUND, CONCENTRATION, LABEL, PLATE, WELL
 
 RIGHT, WRONG = "#a9cfe8", "#c2540a"
 

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from skimage.segmentation import find_boundaries
 
-from benchmark.errors import MorphobenchError
-from benchmark.files import whole
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.files import whole
 
 #: What a stain's channel is drawn in, by words in its name; others take the colours that are left.
 COLOURS = {

@@ -217,7 +217,7 @@ def grid_section(
     table: pd.DataFrame, skipped: Sequence[str], unscored: Sequence[str], facts: Sequence[Mapping[str, Any]],
     reproducibility: pd.DataFrame, rows: Sequence[Mapping[str, str]] = (), published: Sequence[Any] = (),
 ) -> dict[str, Any]:
-    """All that the page shows of a grid; see `benchmark.grid.Grid` for the arguments."""
+    """All that the page shows of a grid; see `benchmark.workflow.grid.Grid` for the arguments."""
     seen = {tuple(r[c] for c in ROW) for r in rows if r["transductive"]}
     return {"table": table, "tables": grid_tables(table, seen), "sentences": grid_sentences(table), "rows": list(rows),
             "effects": effect_rows(table), "fitted": correction_facts(facts), "literature": list(published),

@@ -14,10 +14,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.files import whole
 from benchmark.evaluation.comparison import Comparison, Run
 from benchmark.evaluation.metrics import FEWEST_CLUSTERS, REPORTED
-from benchmark.files import whole
 from benchmark.report.dose import dose_rows
 from benchmark.report.drawing import SIMULATED
 from benchmark.report.figures import draw

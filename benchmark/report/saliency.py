@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from scipy.ndimage import gaussian_filter
 
-from benchmark.crops.regions import REGIONS
-from benchmark.explanation import Explanation
+from benchmark.explain.record import Explanation
+from benchmark.explain.regions import REGIONS
 from benchmark.report.drawing import SIMULATED, Picture, clean, save, style
 from benchmark.report.gallery import composite, display_limits
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.assays.fieldtable import field_table_faults, lone_labels, make_assay
-from benchmark.errors import FaultsError
-from benchmark.tables import (
+from benchmark.base.errors import FaultsError
+from benchmark.base.tables import (
     BATCH,
     COMPOUND,
     CONCENTRATION,

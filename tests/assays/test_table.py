@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from benchmark.assays.settings import TableAssaySettings
 from benchmark.assays.table import load_table, table_faults
-from benchmark.errors import FaultsError
-from benchmark.tables import (
+from benchmark.base.errors import FaultsError
+from benchmark.base.tables import (
     BATCH,
     CELL_LINE,
     COMPOUND,

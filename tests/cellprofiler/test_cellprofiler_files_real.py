@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from small_assay import small_assay
 
-from benchmark.assays.cellprofiler_files import find_output, read_cells
+from benchmark.assays.profiles.cellprofiler_files import find_output, read_cells
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.files import PROJECT
 from benchmark.cellprofiler.check import check_run
 from benchmark.cellprofiler.execute import OUT, execute
 from benchmark.cellprofiler.find import find_cellprofiler
@@ -17,9 +19,7 @@ from benchmark.cellprofiler.ingest import cell_table
 from benchmark.cellprofiler.measure import effective_pipeline
 from benchmark.cellprofiler.settings import CellProfilerSettings
 from benchmark.cellprofiler.shards import image_channels, plan_shards, stage
-from benchmark.errors import MorphobenchError
-from benchmark.files import PROJECT
-from benchmark.images.check import file_hashes
+from benchmark.quality.check import file_hashes
 
 pytestmark = pytest.mark.cellprofiler
 

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from small_assay import CHANNELS, small_assay
 
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tasks import run_serially
 from benchmark.cellprofiler.find import CellProfiler
 from benchmark.cellprofiler.illumination import function_channels, function_planes, with_loaded_functions
 from benchmark.cellprofiler.measure import measure
 from benchmark.cellprofiler.pipeline import loaded_images, module_names, parse, read_pipeline, with_settings
 from benchmark.cellprofiler.settings import CellProfilerSettings
 from benchmark.cellprofiler.shards import plan_shards, stage
-from benchmark.errors import MorphobenchError
-from benchmark.images.check import assay_hash, file_hashes
 from benchmark.images.illumination import build_illumination
 from benchmark.images.settings import IlluminationSettings
-from benchmark.tasks import run_serially
+from benchmark.quality.check import assay_hash, file_hashes
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 TEXT = read_pipeline(PIPELINES / "analysis.cppipe")

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from benchmark import preflight
+from benchmark.base.errors import MorphobenchError
 from benchmark.cellprofiler import install as installer
 from benchmark.cellprofiler.find import STAMP, write_stamp
-from benchmark.errors import MorphobenchError
 
 REQUIREMENTS = Path(__file__).parents[2] / "pipelines" / "cellprofiler-requirements.txt"
 

@@ -5,6 +5,7 @@ from fake_cellprofiler import PIPELINE
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmark.base.errors import MorphobenchError
 from benchmark.cellprofiler.pipeline import (
     combining_modules,
     csv_prefix,
@@ -18,7 +19,6 @@ from benchmark.cellprofiler.pipeline import (
     unescape,
     with_settings,
 )
-from benchmark.errors import MorphobenchError
 
 OURS = Path(__file__).parents[2] / "pipelines" / "analysis.cppipe"
 TEXT = read_pipeline(OURS)

@@ -9,13 +9,13 @@ import pytest
 import tifffile
 from small_assay import small_assay
 
+from benchmark.base.errors import FaultsError, MorphobenchError
+from benchmark.base.tables import FIELD_KEY
+from benchmark.base.tasks import run_serially
 from benchmark.cellprofiler.find import VENV, CellProfiler, find_cellprofiler
 from benchmark.cellprofiler.measure import Measured, measure
 from benchmark.cellprofiler.settings import CellProfilerSettings
-from benchmark.errors import FaultsError, MorphobenchError
-from benchmark.images.check import file_hashes
-from benchmark.tables import FIELD_KEY
-from benchmark.tasks import run_serially
+from benchmark.quality.check import file_hashes
 
 pytestmark = pytest.mark.cellprofiler
 

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from fake_cellprofiler import PIPELINE, write_output
 
+from benchmark.base.errors import MorphobenchError
 from benchmark.cellprofiler.check import PipelineFault, check_run, count_table
 from benchmark.cellprofiler.shards import NUMBER, Plane, Shard, StagedField
-from benchmark.errors import MorphobenchError
 
 SHARD = Shard("abc123", tuple(StagedField("P1", f"B{i:02d}", 7, ()) for i in range(3)))
 

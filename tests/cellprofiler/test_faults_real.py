@@ -20,16 +20,16 @@ import tifffile
 from killing import Measurer
 from small_assay import draw, small_assay
 
+from benchmark.base.errors import FaultsError, MorphobenchError
+from benchmark.base.tables import FIELD_KEY
+from benchmark.base.tasks import run_serially
 from benchmark.cellprofiler.check import check_run
 from benchmark.cellprofiler.execute import DONE, LOG, OUT, PIPELINE, TABLE, execute
 from benchmark.cellprofiler.find import CellProfiler, find_cellprofiler
 from benchmark.cellprofiler.measure import measure
 from benchmark.cellprofiler.settings import CellProfilerSettings
 from benchmark.cellprofiler.shards import plan_shards, stage
-from benchmark.errors import FaultsError, MorphobenchError
-from benchmark.images.check import file_hashes
-from benchmark.tables import FIELD_KEY
-from benchmark.tasks import run_serially
+from benchmark.quality.check import file_hashes
 
 pytestmark = pytest.mark.cellprofiler
 

@@ -1,7 +1,7 @@
 import pytest
 
+from benchmark.base.errors import MorphobenchError
 from benchmark.cellprofiler.find import find_cellprofiler, write_stamp
-from benchmark.errors import MorphobenchError
 
 
 def script(path, body):

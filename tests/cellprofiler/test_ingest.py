@@ -2,10 +2,10 @@ import numpy as np
 import pandas as pd
 from fake_cellprofiler import PIPELINE, write_output
 
+from benchmark.base.tables import FIELD_KEY
 from benchmark.cellprofiler.check import Output, check_run
 from benchmark.cellprofiler.ingest import OBJECT_NUMBER, cell_table, image_table
 from benchmark.cellprofiler.shards import NUMBER, Shard, StagedField
-from benchmark.tables import FIELD_KEY
 
 SHARD = Shard("k", tuple(StagedField("P, 1", f"B{i:02d}", f"s{i}", ()) for i in range(3)))
 

@@ -10,6 +10,9 @@ import pytest
 import tifffile
 from small_assay import small_assay
 
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.files import sha256_file
+from benchmark.base.tables import PLATE
 from benchmark.cellprofiler.check import check_run
 from benchmark.cellprofiler.execute import execute
 from benchmark.cellprofiler.find import VENV, CellProfiler, find_cellprofiler
@@ -17,10 +20,7 @@ from benchmark.cellprofiler.illumination import function_channels, with_loaded_f
 from benchmark.cellprofiler.inputs import LOAD_DATA, Roles, assigned_images, object_roles, with_load_data
 from benchmark.cellprofiler.pipeline import csv_prefix, loaded_images, module_names, parse, read_pipeline
 from benchmark.cellprofiler.shards import NUMBER, Plane, image_channels, plan_shards, stage
-from benchmark.errors import MorphobenchError
-from benchmark.files import sha256_file
-from benchmark.images.check import file_hashes
-from benchmark.tables import PLATE
+from benchmark.quality.check import file_hashes
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 HEAD = """CellProfiler Pipeline: http://www.cellprofiler.org

@@ -15,18 +15,18 @@ import pytest
 import tifffile
 from small_assay import small_assay
 
-from benchmark import files
+from benchmark.base import files
+from benchmark.base.errors import FaultsError, MorphobenchError
+from benchmark.base.files import read_json
+from benchmark.base.tables import FIELD_KEY, SITE, WELL
+from benchmark.base.tasks import run_serially
 from benchmark.cellprofiler import measure as measure_module
 from benchmark.cellprofiler import retry
 from benchmark.cellprofiler.execute import OutOfTimeError, execute
 from benchmark.cellprofiler.find import CellProfiler
 from benchmark.cellprofiler.measure import measure
 from benchmark.cellprofiler.settings import CellProfilerSettings
-from benchmark.errors import FaultsError, MorphobenchError
-from benchmark.files import read_json
-from benchmark.images.check import file_hashes
-from benchmark.tables import FIELD_KEY, SITE, WELL
-from benchmark.tasks import run_serially
+from benchmark.quality.check import file_hashes
 
 
 class Bench:

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from benchmark.bench_cells import aggregation_ratio, cell_memory, well_profiles
-from benchmark.cellfolder import BLOCK_ROWS
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import FIELD_KEY, SITE, WELL, WELL_KEY
+from benchmark.bench.cells import aggregation_ratio, cell_memory, well_profiles
 from benchmark.cellprofiler import partition as module
 from benchmark.cellprofiler.partition import NUMBER, SHARD_CELLS, partition
-from benchmark.errors import MorphobenchError
-from benchmark.singlecells import SingleCells
-from benchmark.tables import FIELD_KEY, SITE, WELL, WELL_KEY
+from benchmark.cells.folder import BLOCK_ROWS
+from benchmark.cells.table import SingleCells
 
 NAMES = ["Cells_a", "Nuclei_b", "Nuclei_c"]
 CENTRE = "Metadata_Cells_Location_Center_X"

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from killing import Measurer
 from small_assay import small_assay
 
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.files import read_json
 from benchmark.cellprofiler.check import check_run
 from benchmark.cellprofiler.execute import CannotRunError, OutOfTimeError
 from benchmark.cellprofiler.find import CellProfiler
 from benchmark.cellprofiler.retry import halve, merged, run_seconds, timeout_beyond
 from benchmark.cellprofiler.settings import CellProfilerSettings
 from benchmark.cellprofiler.shards import Shard, StagedField
-from benchmark.errors import MorphobenchError
-from benchmark.files import read_json
 
 
 def attempt_that_fails_with(bad, calls):

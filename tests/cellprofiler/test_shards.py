@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_assay import small_assay
 
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import FIELD_KEY, SITE
 from benchmark.cellprofiler.find import CellProfiler
 from benchmark.cellprofiler.shards import NUMBER, image_channels, plan_shards, stage
-from benchmark.errors import MorphobenchError
-from benchmark.images.check import file_hashes
-from benchmark.tables import FIELD_KEY, SITE
+from benchmark.quality.check import file_hashes
 
 CP = CellProfiler(("cp",), "4.2.8.1", "test")
 IMAGES = {"OrigActin": "Actin", "OrigDNA": "DNA"}

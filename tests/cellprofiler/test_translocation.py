@@ -11,6 +11,9 @@ import tifffile
 from small_assay import CHANNELS, small_assay
 
 from benchmark.assays.fieldtable import make_assay
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import FIELD_COLUMNS, WELL, path_column, plane_column
+from benchmark.base.tasks import run_serially
 from benchmark.cellprofiler.check import check_run
 from benchmark.cellprofiler.execute import OUT, execute
 from benchmark.cellprofiler.find import CellProfiler, find_cellprofiler
@@ -20,12 +23,9 @@ from benchmark.cellprofiler.measure import measure
 from benchmark.cellprofiler.pipeline import loaded_images, read_pipeline, saved_masks, with_settings
 from benchmark.cellprofiler.settings import CellProfilerSettings
 from benchmark.cellprofiler.shards import plan_shards, stage
-from benchmark.errors import MorphobenchError
-from benchmark.images.check import assay_hash, file_hashes
 from benchmark.images.illumination import build_illumination
 from benchmark.images.settings import IlluminationSettings
-from benchmark.tables import FIELD_COLUMNS, WELL, path_column, plane_column
-from benchmark.tasks import run_serially
+from benchmark.quality.check import assay_hash, file_hashes
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 TRANSLOCATION = PIPELINES / "translocation.cppipe"

@@ -11,16 +11,16 @@ import pytest
 import tifffile
 
 from benchmark.assays.fieldtable import make_assay
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import FIELD_COLUMNS, WELL, path_column, plane_column
+from benchmark.base.tasks import run_serially
 from benchmark.cellprofiler.execute import ONE_THREAD
 from benchmark.cellprofiler.find import VENV, CellProfiler, find_cellprofiler
 from benchmark.cellprofiler.illumination import function_channels, with_loaded_functions
 from benchmark.cellprofiler.measure import measure
 from benchmark.cellprofiler.pipeline import csv_prefix, loaded_images, module_names, parse, read_pipeline, saved_masks
 from benchmark.cellprofiler.settings import CellProfilerSettings
-from benchmark.errors import MorphobenchError
-from benchmark.images.check import file_hashes
-from benchmark.tables import FIELD_COLUMNS, WELL, path_column, plane_column
-from benchmark.tasks import run_serially
+from benchmark.quality.check import file_hashes
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 WHOLE = {"whole_field": ("Actin", "DNA", "Tubulin"), "whole_field_two": ("DNA", "Reporter")}

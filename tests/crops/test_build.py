@@ -18,17 +18,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from crop_assays import field_pixels, repaint, some_cells
 
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import CONTROL, PLATE
 from benchmark.crops import layout
 from benchmark.crops.build import build_crops, crop_key, crop_source
 from benchmark.crops.reader import Crops, open_crops
 from benchmark.crops.settings import CropSettings
 from benchmark.crops.verify import verify_crops
-from benchmark.errors import MorphobenchError
 from benchmark.images.illumination import build_illumination
 from benchmark.images.settings import IlluminationSettings
-from benchmark.tables import CONTROL, PLATE
-from tests.crops.crop_assays import field_pixels, repaint, some_cells
 from tests.images.test_intensity import paper_field
 
 RAW = CropSettings(size=32, intensity="bit_depth")

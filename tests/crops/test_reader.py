@@ -10,16 +10,16 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from crop_assays import field_pixels
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmark.base.errors import MorphobenchError
 from benchmark.crops import layout
 from benchmark.crops.build import build_crops, crop_key
 from benchmark.crops.reader import Crops, open_crops
 from benchmark.crops.settings import CropSettings
 from benchmark.crops.verify import verify_crops
-from benchmark.errors import MorphobenchError
-from tests.crops.crop_assays import field_pixels
 
 RAW = CropSettings(size=32, intensity="bit_depth", grid=(2, 2))
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import probability_columns
 from benchmark.evaluation.aggregate import reduce_to
-from benchmark.tables import probability_columns
 
 LABELS = ["A", "B", "C"]
 P = probability_columns(LABELS)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.errors import LeakError, MorphobenchError
+from benchmark.base.errors import LeakError, MorphobenchError
 from benchmark.evaluation.comparison import Run, compare
 
 LABELS = ["A", "B"]

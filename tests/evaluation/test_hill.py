@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
 from benchmark.evaluation.hill import hill, hill_fit
 
 #: A plate row of BBBC013: two wells without dose, nine doses (nM), and the positive control among them; four rows.

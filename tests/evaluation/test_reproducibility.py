@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score
 
+from benchmark.base.tables import WELL_COLUMNS
 from benchmark.evaluation.reproducibility import (
     TREATMENT,
     percent_replicating,
     replicate_precision,
     reproducibility,
 )
-from benchmark.tables import WELL_COLUMNS
 
 
 def profiles(effect: float, controls: int = 8, seed: int = 0) -> pd.DataFrame:
@@ -72,7 +72,7 @@ def test_percent_replicating_counts_treatments_with_replicates_alone():
 
 def test_only_negative_controls_stand_against_replicates():
     """Positive controls of the plate are neither what a treatment is found among nor what is found."""
-    from benchmark.tables import COMPOUND, CONTROL, LABEL, PLATE
+    from benchmark.base.tables import COMPOUND, CONTROL, LABEL, PLATE
 
     table = profiles(2.0, controls=4)
     metadata = table.filter(like="Metadata_").assign(**{TREATMENT: table[COMPOUND]})

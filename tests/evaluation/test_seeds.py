@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import check_predictions, labels_of, probability_columns
 from benchmark.evaluation.aggregate import reduce_to
 from benchmark.evaluation.comparison import Run, compare
 from benchmark.evaluation.ensembles import ensemble, with_ensembles
 from benchmark.evaluation.seeds import mean_over_seeds, paired_spread, spread_table
-from benchmark.tables import check_predictions, labels_of, probability_columns
 
 LABELS = ["A", "B", "C"]
 

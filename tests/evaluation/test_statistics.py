@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
 from benchmark.evaluation.statistics import mcnemar_exact, pairwise, swap_test
 
 

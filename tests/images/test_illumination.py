@@ -11,10 +11,10 @@ import tifffile
 from pydantic import ValidationError
 
 from benchmark.assays.fieldtable import Assay
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import PLATE
 from benchmark.images.illumination import FLOOR, build_illumination, illumination_function, mean_of_fields
 from benchmark.images.settings import IlluminationSettings
-from benchmark.tables import PLATE
 
 RETROSPECTIVE = IlluminationSettings()
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from benchmark.assays.fieldtable import Assay
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
 from benchmark.images.reading import planes_in, read_field, read_plane
 
 STACK = np.random.default_rng(0).integers(0, 4096, (3, 40, 50)).astype(np.uint16)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter
 
-from benchmark.methods.settings import MethodSettings, transductive, uses_controls
-from benchmark.methods.summary import summary
+from benchmark.methods.base import MethodSettings, transductive, uses_controls
+from benchmark.methods.registry import summary
 
 
 def method(kind: str, **more: object) -> MethodSettings:

@@ -11,16 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.errors import LeakError
+from benchmark.base.errors import LeakError
 from benchmark.evaluation.metrics import summarise
-from benchmark.methods.classifier import choose_and_fit
-from benchmark.methods.foldtable import Source
-from benchmark.methods.labels import permute_labels
-from benchmark.methods.runs import open_run, read_run, write_fold
-from benchmark.methods.settings import CellCountMethod, ClassifierSettings
-from benchmark.methods.tabular import TabularFold, run_tabular_fold
+from benchmark.folds.make import make_split
+from benchmark.methods.base import CellCountMethod
+from benchmark.methods.classifiers.classifier import choose_and_fit
+from benchmark.methods.classifiers.labels import permute_labels
+from benchmark.methods.classifiers.settings import ClassifierSettings
+from benchmark.methods.workers.foldtable import Source
+from benchmark.methods.workers.runs import open_run, read_run, write_fold
+from benchmark.methods.workers.tabular import TabularFold, run_tabular_fold
 from benchmark.profiles.settings import ProfileSettings
-from benchmark.splits import make_split
 
 LOGISTIC = ClassifierSettings(candidates=("logistic_regression",))
 

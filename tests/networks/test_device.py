@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
 from benchmark.networks.device import (
     autocast,
     device_name,

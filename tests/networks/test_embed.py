@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
 from benchmark.networks.embed import embed_fields, headless
 from benchmark.networks.features import field_means
+from benchmark.networks.feed.source import ArrayCrops
 from benchmark.networks.predict import run_model
 from benchmark.networks.settings import NetworkSettings
-from benchmark.networks.source import ArrayCrops
-from benchmark.networks.weights import load_backbone
+from benchmark.networks.weights.weights import load_backbone
 
 CPU = torch.device("cpu")
 

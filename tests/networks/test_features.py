@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from benchmark.base.tables import FIELD_COLUMNS
 from benchmark.crops.build import build_crops, crop_key
 from benchmark.crops.reader import open_crops
 from benchmark.crops.settings import CropSettings
 from benchmark.networks.features import frozen_features
 from benchmark.networks.predict import run_model
 from benchmark.networks.settings import NetworkSettings
-from benchmark.networks.weights import load_backbone
-from benchmark.tables import FIELD_COLUMNS
+from benchmark.networks.weights.weights import load_backbone
 
 CPU = torch.device("cpu")
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from benchmark.networks import predict as module
+from benchmark.networks.feed.source import ArrayCrops
 from benchmark.networks.predict import predict, probabilities
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
-from benchmark.networks.source import ArrayCrops
-from benchmark.networks.step import forward
-from benchmark.networks.train import fine_tune
-from benchmark.networks.weights import load_backbone
+from benchmark.networks.training.step import forward
+from benchmark.networks.training.train import fine_tune
+from benchmark.networks.weights.weights import load_backbone
 
 CPU = torch.device("cpu")
 TINY = NetworkSettings(backbone="test_efficientnet", weights="none")

@@ -12,7 +12,8 @@ from plates import plates_of_cells, single
 from scipy.stats import ks_2samp
 from sklearn.svm import SVC
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import WELL_KEY
 from benchmark.profiles.against import (
     KolmogorovSmirnov,
     SvmNormal,
@@ -22,7 +23,6 @@ from benchmark.profiles.against import (
     normal_vector,
     signed_ks,
 )
-from benchmark.tables import WELL_KEY
 
 
 def scipys(reference, well):

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import BATCH, PLATE, WELL, WELL_COLUMNS
+from benchmark.base.tasks import run_serially
 from benchmark.images.means import mean_intensities
 from benchmark.images.reading import read_plane
 from benchmark.profiles.baselines import batch_profiles, intensity_profiles, position_profiles, well_positions
-from benchmark.tables import BATCH, PLATE, WELL, WELL_COLUMNS
-from benchmark.tasks import run_serially
 
 
 def wells(names: list[str], plates: list[str], batches: list[str]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import pytest
 from plates import plates_of_cells, single
 from sklearn.decomposition import FactorAnalysis
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
 from benchmark.profiles import latent
 from benchmark.profiles.latent import FactorMeans, MixtureCounts, fit_factors, independent_features, reference_cells
 from benchmark.profiles.wells import feature_columns

@@ -9,7 +9,7 @@ from plates import plates_of_cells, single
 from pycytominer.operations.transform import RobustMAD
 from sklearn.preprocessing import StandardScaler
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
 from benchmark.profiles import scaling
 from benchmark.profiles.scaling import CellScaler, Standardiser, centre_and_scale
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pycytominer import feature_select
 from pycytominer.operations import correlation_threshold
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
 from benchmark.profiles.select import ProfileSelector, blocklist, irreproducible, redundant
 
 OPERATIONS = {"missing": "drop_na_columns", "variance": "variance_threshold", "correlation": "correlation_threshold",

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plates import fields_of, plates_of_cells, single
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import FIELD_KEY, WELL_COLUMNS, WELL_KEY
 from benchmark.profiles.aggregate import Moments, make_well_profiles, moments
 from benchmark.profiles.settings import ProfileSettings
 from benchmark.profiles.wells import feature_columns
-from benchmark.tables import FIELD_KEY, WELL_COLUMNS, WELL_KEY
 
 NAMES = [f"Cells_F{i}" for i in range(4)]
 RAW = ProfileSettings(aggregate="median", normalise="training")

@@ -8,8 +8,10 @@ from conftest import CHANNELS, field_rows
 from plates import plates_of_cells, single
 
 from benchmark.assays.fieldtable import make_assay
-from benchmark.errors import MorphobenchError
-from benchmark.methods.foldtable import normalised
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import FIELD_KEY, WELL_KEY, path_column, plane_column
+from benchmark.cells.table import SingleCells
+from benchmark.methods.workers.foldtable import normalised
 from benchmark.profiles.aggregate import make_well_profiles
 from benchmark.profiles.settings import ProfileSettings
 from benchmark.profiles.wells import (
@@ -21,8 +23,6 @@ from benchmark.profiles.wells import (
     well_list,
     without_cells,
 )
-from benchmark.singlecells import SingleCells
-from benchmark.tables import FIELD_KEY, WELL_KEY, path_column, plane_column
 
 
 def assay_and_cells(tmp_path, shift=0.0, controls=3, sites=2, cells=5):

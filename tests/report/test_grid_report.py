@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from benchmark.evaluation.literature import literature
+from benchmark.assays.bbbc.literature import literature
 from benchmark.report.grid import (
     correction_effects,
     correction_facts,

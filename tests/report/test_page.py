@@ -10,7 +10,7 @@ import pytest
 from fake_runs import run, study, study_runs, wells
 from PIL import Image
 
-from benchmark.errors import MorphobenchError
+from benchmark.base.errors import MorphobenchError
 from benchmark.evaluation.comparison import compare
 from benchmark.evaluation.ensembles import with_ensembles
 from benchmark.report.page import PICTURE_BYTES, data_uri, duration, render

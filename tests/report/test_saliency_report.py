@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.explanation import Explanation
+from benchmark.explain.record import Explanation
 from benchmark.report.drawing import SIMULATED
 from benchmark.report.saliency import (
     AGAINST,

@@ -1,0 +1,1 @@
+"""Downloading, checking and unpacking the collections."""

@@ -1,0 +1,1 @@
+"""Measurements that exist already: profile tables and CellProfiler's own exports."""

@@ -1,0 +1,252 @@
+"""Assays that come as measured profiles, without images: a user's own table, and the published one of BBBC021.
+
+Forms that are read, as parquet, CSV or gzipped CSV (`benchmark.assays.profiles.profile_file`):
+
+- pycytominer's: ``Metadata_Plate``, ``Metadata_Well``, features; one row a well;
+- CytoTable's: ``Image_Metadata_Plate``, ``Image_Metadata_Well``, ``Metadata_ImageNumber``, features; one row a cell
+  or a well;
+
+and CellProfiler's own output, a folder of CSV files or a SQLite file (`benchmark.assays.profiles.cellprofiler_files`).
+
+Which columns are features says `benchmark.cells.objects`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from benchmark.assays.bbbc.bbbc021 import SOURCE as BBBC021_SOURCE
+from benchmark.assays.bbbc.bbbc021 import metadata_folder, read_metadata, select
+from benchmark.assays.columns import expand, metadata_of, read_text_table, rule_of
+from benchmark.assays.faults import gathering, refuse
+from benchmark.assays.fetching.collections import data_folder
+from benchmark.assays.fieldtable import Assay, make_assay
+from benchmark.assays.profiles.cellprofiler_files import find_output, is_output, read_cells
+from benchmark.assays.profiles.profile_file import PREFIXES, read_columns, read_features, read_header
+from benchmark.assays.settings import Bbbc021ProfilesSettings, ProfileTableSettings
+from benchmark.base.errors import Fault, FaultsError, MorphobenchError
+from benchmark.base.files import digest, sha256_file
+from benchmark.base.tables import (
+    CELL_LINE,
+    COMPOUND,
+    CONTROL,
+    LABEL,
+    SITE,
+    WELL_COLUMNS,
+    WELL_KEY,
+)
+
+LJOSA = Path("bbbc021_profiles", "ljosa_jbiomolscreen_2013_per_well_mean.csv.gz")
+LJOSA_SOURCE = (
+    "Per-well means of CellProfiler features of BBBC021v1, published with Ljosa et al. 2013 (J Biomol Screen 18:1321); "
+    "no images are used here. "
+)
+_PLATES = ("Metadata_Plate", "Image_Metadata_Plate")
+_WELLS = ("Metadata_Well", "Image_Metadata_Well")
+
+
+def load_profile_table(settings: ProfileTableSettings, name: str, base: Path) -> Assay:
+    """A user's own profiles as an assay.
+
+    Parameters
+    ----------
+    settings : ProfileTableSettings
+        The ``assay:`` block of the study.
+    name : str
+        Name of the assay.
+    base : Path
+        Folder of the study file; relative paths start there.
+
+    Returns
+    -------
+    Assay
+        Without channels; ``features`` holds plate, well and features, ``fields`` one row a well.
+
+    Raises
+    ------
+    FaultsError
+        With everything that is wrong: columns that are missing, doubled or no numbers, wells without metadata.
+    """
+    path = expand(settings.profiles, base)
+    output = find_output(path, settings.separator) if is_output(path) else None
+    header = output.columns if output else read_header(path, settings.separator)
+    if settings.metadata is None:  # the profiles carry their metadata themselves
+        given = [rule_of(settings.columns["plate"]).column, rule_of(settings.columns["well"]).column]
+        used = {c for s in settings.columns.values() if (c := rule_of(s).column) is not None}
+        found, where = [c for c in header if c in used], path.name
+        cells = output.metadata(found) if output else read_columns(path, settings.separator, found, text=True)
+    else:
+        given, used = [settings.plate_column, settings.well_column], set()
+        metadata = expand(settings.metadata, base)
+        cells, where = read_text_table(metadata, settings.separator), metadata.name
+    faults: list[Fault] = []
+    with gathering(faults):
+        wells = _wells(settings, cells, where)
+    with gathering(faults):
+        plate, well = _key_columns(given, header, path)
+        prefixes = settings.prefixes
+        features, notes = read_cells(output, plate, well, prefixes) if output else read_features(
+            path, settings.separator, header, plate, well, PREFIXES if prefixes is None else prefixes, used)
+    refuse(faults, f"The profiles of {name} have {len(faults)} fault(s):")
+    aside = wells.iloc[:0]
+    if settings.unlabelled == "leave_out":
+        bare = (wells[LABEL] == "") & (wells[CONTROL] == "")
+        wells, aside = wells[~bare], wells[bare]
+    wells, features, notes = _join(name, path, wells, features, notes, aside, "they have no label and are no control")
+    return make_assay(name, path.parent, wells, (), source=settings.source, features=features,
+                      features_hash=_hash(output.sha256 if output else sha256_file(path), features), left_out=notes,
+                      single_compound_labels=settings.single_compound_labels,
+                      unlabelled="keep" if settings.unlabelled == "keep" else "refuse")
+
+
+def load_bbbc021_profiles(settings: Bbbc021ProfilesSettings, name: str, base: Path) -> Assay:
+    """The published profiles of BBBC021 as an assay: 302 treated wells and 330 of DMSO, one row each.
+
+    They are the wells of the paper: of taxol the file holds only what ``taxol: kensert2019`` keeps.
+
+    Parameters
+    ----------
+    settings, name, base
+        As `load_profile_table`.
+
+    Returns
+    -------
+    Assay
+        Without channels; 38 compounds, 103 treatments, 12 mechanisms.
+
+    Raises
+    ------
+    MorphobenchError, FaultsError
+        The profiles or the official CSV files are missing or are not as published.
+    """
+    path = expand(settings.profiles, base) if settings.profiles is not None else data_folder() / LJOSA
+    if not path.is_file():
+        raise MorphobenchError("does not exist", str(path), "The profiles are supplementary material of Ljosa et al. "
+                               "2013 (J Biomol Screen 18:1321); put them there, or set assay.profiles in the study.")
+    root = data_folder() / "bbbc021"
+    images, moa = read_metadata(metadata_folder(settings.metadata, root, base), root)
+    table, _ = select(images, moa, "kensert2019", "labelled")
+    wells = table.assign(**{CELL_LINE: ""})[WELL_COLUMNS].drop_duplicates(WELL_KEY)
+    header = read_header(path, ",")
+    plate, well = _key_columns([None, None], header, path)
+    features, notes = read_features(path, ",", header, plate, well, PREFIXES)
+    # Wells of the screen that are not part of the question are no mistake of the file.
+    every = images.drop_duplicates(WELL_KEY)
+    aside = every[~_index(every).isin(_index(wells))]
+    wells, features, notes = _join(
+        name, path, wells, features, notes, aside, "no mechanism is given for their treatment, or they hold taxol and "
+        "are not those of the paper")
+    return make_assay(name, path.parent, wells, (), source=LJOSA_SOURCE + BBBC021_SOURCE, features=features,
+                      features_hash=_hash(sha256_file(path), features), left_out=notes)
+
+
+def _hash(sha256: str, features: pd.DataFrame) -> str:
+    """Hash of a file's content and of what was taken from it: other prefixes, or another rule of what counts as a
+    feature, make other profiles of one file."""
+    return digest([sha256, [str(c) for c in features.columns]], 64)
+
+
+def _index(table: pd.DataFrame) -> pd.MultiIndex:
+    return pd.MultiIndex.from_frame(table[WELL_KEY])
+
+
+def _join(
+    name: str, path: Path, wells: pd.DataFrame, features: pd.DataFrame, notes: list[Fault], aside: pd.DataFrame,
+    why: str,
+) -> tuple[pd.DataFrame, pd.DataFrame, list[Fault]]:
+    """Match wells and features by plate and well.
+
+    Parameters
+    ----------
+    wells, features : DataFrame
+        One row a well; one or many.
+    aside : DataFrame
+        Wells that are known and not wanted: their features go, with a note that says ``why``.
+
+    Returns
+    -------
+    wells, features, notes
+        As far as they go together; ``wells`` with the site 1.
+
+    Raises
+    ------
+    FaultsError
+        Features have wells that are not known at all, or two wells have the very same features.
+    """
+    total = _index(features).nunique()
+    dropped = _index(features).isin(_index(aside))
+    if dropped.any():
+        notes = [*notes, Fault(f"{_index(features[dropped]).nunique()} wells of {path.name} left out: {why}")]
+        features = features[~dropped]
+    _refuse_copies(name, path, features)
+    known, have = _index(wells), _index(features)
+    strange = have[~have.isin(known)].unique()
+    if len(strange):
+        example = f"Metadata name their wells like {known[0][0]} {known[0][1]}: " if len(known) else ""
+        raise FaultsError([Fault(
+            f"{len(strange)} of {total} wells have no metadata, for example "
+            f"{', '.join(f'{p} {w}' for p, w in strange[:5])}", path.name,
+            f"{example}plate and well must be spelt alike.")],
+            f"The profiles of {name} and their metadata do not fit together:")
+    lacking = ~known.isin(have)
+    if lacking.any():
+        examples = ", ".join(f"{p} {w}" for p, w in known[lacking][:5])
+        notes = [*notes, Fault(f"{int(lacking.sum())} wells of the metadata left out: {path.name} has no profile of "
+                               f"them ({examples}{', …' if lacking.sum() > 5 else ''})")]
+    return wells[~lacking].assign(**{SITE: 1}), features.reset_index(drop=True), notes
+
+
+def _refuse_copies(name: str, path: Path, features: pd.DataFrame) -> None:
+    """Refuse two wells with the very same rows of features: a copy, or a join gone wrong, and each other's answer.
+
+    The counterpart of one image under two wells. A single feature, or rows that lack all values, say nothing.
+    """
+    values = features.drop(columns=[c for c in features if str(c).startswith("Metadata_")])
+    if values.shape[1] < 2:
+        return
+    rows = pd.util.hash_pandas_object(values, index=False).to_numpy()
+    wells = pd.DataFrame({"plate": features[WELL_KEY[0]].to_numpy(), "well": features[WELL_KEY[1]].to_numpy(),
+                          "rows": rows}).groupby(["plate", "well"], sort=False)["rows"].agg(["sum", "size", "max"])
+    for _, same in wells[wells.duplicated(keep=False)].groupby(["sum", "size", "max"], sort=False):
+        names = ", ".join(f"{p} {w}" for p, w in same.index[:5])
+        raise FaultsError([Fault(f"{len(same)} wells have the very same features: {names}", path.name,
+                                 "Give each well its own, or take the copies out.")],
+                          f"The profiles of {name} hold one well under several names:")
+
+
+def _key_columns(given: Sequence[str | None], header: Sequence[str], path: Path) -> tuple[str, str]:
+    """The columns with the plate and the well: as given, else by their usual names."""
+    found = []
+    for key, name, usual in zip(("plate", "well"), given, (_PLATES, _WELLS), strict=True):
+        column = next((c for c in ([name] if name is not None else usual) if c in header), None)
+        if column is None:
+            near = [c for c in header if key in c.lower()][:5] or list(header[:5])
+            raise MorphobenchError(f"has no column {name or ' or '.join(usual)}", str(path),
+                                   f"Set assay.{key}_column to one of its columns ({', '.join(near)}, …).")
+        found.append(column)
+    return found[0], found[1]
+
+
+def _wells(settings: ProfileTableSettings, cells: pd.DataFrame, where: str) -> pd.DataFrame:
+    """One row a well: metadata as the mapping says, and controls."""
+    faults: list[Fault] = []
+    missing = sorted({c for s in settings.columns.values() if (c := rule_of(s).column) is not None and c not in cells})
+    if missing:
+        raise FaultsError([Fault(f"has no column {c!r}, wanted in assay.columns", where,
+                                 f"It has: {', '.join(map(repr, cells.columns[:12]))}.") for c in missing],
+                          "The mapping of columns does not fit the metadata:")
+    table, bad = metadata_of(settings, cells, where, faults)
+    controls = dict.fromkeys((*settings.negative_controls, *settings.positive_controls))
+    faults += [Fault(f"controls name {c!r}, a compound that is in no well", where)
+               for c in controls if c not in set(table[COMPOUND])]
+    wells = table.drop(index=sorted(bad)).drop_duplicates()
+    for (plate, well), rows in wells[wells.duplicated(WELL_KEY, keep=False)].groupby(WELL_KEY):
+        differing = [c for c in WELL_COLUMNS if rows[c].nunique() > 1]
+        faults.append(Fault(f"rows of the well disagree on {', '.join(differing)}",
+                            f"{where}, plate {plate}, well {well}"))
+    if faults:
+        raise FaultsError(faults, f"The metadata in {where} have {len(faults)} fault(s):")
+    return wells

@@ -1,0 +1,1 @@
+"""An assay drawn by code, for a first run anywhere."""

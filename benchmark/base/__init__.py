@@ -1,0 +1,1 @@
+"""What every room rests on: errors, files, table columns, settings, tasks and the scheduler."""

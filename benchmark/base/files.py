@@ -1,0 +1,132 @@
+"""Writing whole files, hashing, and names that are safe on a disk."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmark.base.errors import MorphobenchError
+
+#: The project's folder: pipelines and the environments that make builds lie here, wherever a command is started.
+PROJECT = Path(__file__).resolve().parents[2]
+
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that becomes ``path`` only when the block ends well.
+
+    A file (or folder) that exists under its final name is therefore complete: the block may be
+    killed at any moment. The data are flushed to disk before the rename.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp{path.suffix}")
+    try:
+        yield tmp
+        if tmp.is_file():
+            with tmp.open("rb") as handle:
+                os.fsync(handle.fileno())
+        tmp.replace(path)
+    except BaseException:
+        if tmp.is_file():
+            tmp.unlink()
+        raise
+
+
+def replace_folder(new: Path, old: Path, aside: Path) -> None:
+    """Put a finished folder in the place of another of the same file system; the other is kept elsewhere.
+
+    Where the system can swap the two at one stroke (Linux on its local file systems), whoever looks or is killed at any
+    moment finds one of them in place, whole. Elsewhere there is a moment at which none is there, and the old one,
+    whole, under ``aside``.
+
+    Parameters
+    ----------
+    new : Path
+        The finished folder; afterwards it is gone, or the old one.
+    old : Path
+        Its place, which is taken.
+    aside : Path
+        Where the old one is put if the two cannot be swapped; nothing is there.
+    """
+    if _swapped(new, old):
+        return
+    old.rename(aside)
+    try:
+        new.rename(old)
+    except OSError:
+        aside.rename(old)
+        raise
+
+
+def _swapped(one: Path, other: Path) -> bool:
+    """Swap two paths at one stroke; False where the system or the file system cannot."""
+    swap = getattr(_LIBC, "renameat2", None)
+    if swap is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of linux/fs.h
+    if swap(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):  # the last: a container that knows it not
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(other))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, whole or not at all."""
+    with whole(path) as tmp:
+        tmp.write_text(json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a broken one is named."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise MorphobenchError(f"is not valid JSON ({error})", str(path), "Delete it and run again.") from error
+
+
+def write_parquet(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as parquet (zstd), whole or not at all."""
+    with whole(path) as tmp:
+        table.to_parquet(tmp, index=False, compression="zstd")
+
+
+def digest(value: Any, length: int = 16) -> str:
+    """Hash of a JSON-able value; equal values give equal hashes on every machine."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def safe_name(text: str) -> str:
+    """A file name for any text (compound names hold slashes): readable, unique, never a path."""
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower()[:40]
+    return f"{slug or 'x'}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def inside(root: Path, relative: str) -> Path:
+    """``root / relative``, refusing any path that leaves ``root`` (absolute, ``..`` or a link)."""
+    path = (root / relative).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise MorphobenchError("leads out of the assay's folder", relative, f"Files must lie below {root}.")
+    return path

@@ -1,0 +1,104 @@
+"""Column names of the tables that flow between the rooms, and their checks.
+
+All tables are pandas frames stored as parquet. Keys carry pycytominer's ``Metadata_`` prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from benchmark.base.errors import MorphobenchError
+
+BATCH = "Metadata_Batch"
+PLATE = "Metadata_Plate"
+WELL = "Metadata_Well"
+SITE = "Metadata_Site"
+REPLICATE = "Metadata_Replicate"
+COMPOUND = "Metadata_Compound"
+CONCENTRATION = "Metadata_Concentration"  # µM, float; 0 for controls without one
+LABEL = "Metadata_Label"
+CONTROL = "Metadata_Control"  # '', 'negative' or 'positive'
+CROP = "Metadata_Crop"  # number of a crop in its field, of embeddings
+CELL_LINE = "Metadata_CellLine"  # '' where an assay has one
+
+WELL_KEY = [PLATE, WELL]
+FIELD_KEY = [PLATE, WELL, SITE]
+TREATMENT_KEY = [COMPOUND, CONCENTRATION, CELL_LINE]
+#: What every field table holds, in this order, before its Path_/Plane_ columns.
+FIELD_COLUMNS = [BATCH, PLATE, WELL, SITE, REPLICATE, COMPOUND, CONCENTRATION, LABEL, CONTROL, CELL_LINE]
+#: The same for a table with one row a well.
+WELL_COLUMNS = [c for c in FIELD_COLUMNS if c != SITE]
+
+UNITS = ("crop", "field", "well", "treatment")
+UNIT_KEY = {"crop": [*FIELD_KEY, "crop"], "field": FIELD_KEY, "well": WELL_KEY, "treatment": TREATMENT_KEY}
+
+
+#: Parts of the name of a combination of a grid, and what stands between them.
+GRID_PARTS = ("profile", "normalise", "correction", "decision")
+SEPARATOR = " | "
+
+
+def combination(profile: str, normalise: str, correction: str, decision: str) -> str:
+    """Name of a combination, the ``method`` of its predictions."""
+    return SEPARATOR.join((profile, normalise, correction, decision))
+
+
+def path_column(channel: str) -> str:
+    """Field-table column with the file of a channel, relative to the assay's root."""
+    return f"Path_{channel}"
+
+
+def plane_column(channel: str) -> str:
+    """Field-table column with the index of a channel's plane inside its file (0-based int)."""
+    return f"Plane_{channel}"
+
+
+def probability_columns(labels: Sequence[str]) -> list[str]:
+    """``p_<label>`` for each label, in sorted order."""
+    return [f"p_{label}" for label in sorted(labels)]
+
+
+def labels_of(table: pd.DataFrame) -> list[str]:
+    """Labels a prediction table has probabilities for, in sorted order."""
+    return [c.removeprefix("p_") for c in table.columns if c.startswith("p_")]
+
+
+def check_predictions(table: pd.DataFrame, where: str = "prediction table") -> None:
+    """Refuse a malformed prediction table.
+
+    One row a predicted unit: the ``Metadata_*`` keys of the unit with compound, concentration and
+    label; ``unit`` (one of `UNITS`); ``crop`` (int) where the unit is a crop; ``method, fold, seed``;
+    and ``p_<label>`` (float, rows summing to 1) for each label in sorted order. The cell line may be left out where
+    there is one.
+
+    Raises
+    ------
+    MorphobenchError
+        A column is missing, a probability is not finite or out of range, a row does not sum to 1,
+        a true label has no probability column, or a unit is predicted twice.
+    """
+    # Of treatments alone nothing is known of wells: their profiles are means over them.
+    wells = [] if "unit" in table and (table["unit"] == "treatment").all() else WELL_KEY
+    missing = [c for c in [*wells, COMPOUND, CONCENTRATION, LABEL, "unit", "method", "fold", "seed"]
+               if c not in table]
+    if missing:
+        raise MorphobenchError(f"lacks the columns {', '.join(missing)}", where)
+    columns = [c for c in table.columns if c.startswith("p_")]
+    if len(columns) < 2 or columns != sorted(columns):
+        raise MorphobenchError("needs two or more p_<label> columns in sorted order", where)
+    unknown = set(table[LABEL]) - set(labels_of(table))
+    if unknown:
+        raise MorphobenchError(f"has no probability column for the labels {sorted(unknown)}", where)
+    p = table[columns].to_numpy(float)
+    if not np.isfinite(p).all() or (p < -1e-6).any() or not np.allclose(p.sum(axis=1), 1, atol=1e-3):
+        raise MorphobenchError("has probabilities that are not finite or do not sum to 1", where)
+    for unit in sorted(table["unit"].unique()):
+        rows = table[table["unit"] == unit]
+        if unit not in UNITS:
+            raise MorphobenchError(f"has the unit {unit!r}, not one of {', '.join(UNITS)}", where)
+        key = [c for c in UNIT_KEY[unit] if c in table]
+        if rows.duplicated([*key, "method", "seed"]).any():
+            raise MorphobenchError(f"predicts a {unit} twice", where)

@@ -1,0 +1,75 @@
+"""`make bench`: how fast the parts are, each as a ratio to a named rival measured in the same run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmark.base.cluster import Cluster
+from benchmark.bench.augment import augmented_batches
+from benchmark.bench.cells import aggregation_ratio
+from benchmark.bench.crops import crop_memory, crop_ratios, paper_crops
+from benchmark.bench.folds import bench_folds
+from benchmark.bench.ratio import Ratio, best_of, print_ratios
+from benchmark.bench.training import training_ratios
+from benchmark.cellprofiler.execute import execute
+from benchmark.cellprofiler.find import find_cellprofiler
+from benchmark.cellprofiler.measure import make_plan, measure
+from benchmark.cellprofiler.shards import Shard, stage
+from benchmark.workflow.measured import cellprofiler_illumination, need_images, pipeline_path
+from benchmark.workflow.opened import Opened, open_study
+
+#: Fields of the comparison with a plain run: enough that starting up does not rule it.
+FIELDS = 48
+
+
+def run_bench(study: str, console: Console) -> None:
+    """Measure on a study's own images and print the table."""
+    opened = open_study(study)
+    need_images(opened, "make bench")
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = crop_ratios(opened.assay, folder)
+        tiles = paper_crops(folder)
+        (folder / "augmented").mkdir()
+        rows += [augmented_batches(tiles, len(tiles), folder / "augmented"), *training_ratios(opened, folder),
+                 aggregation_ratio(folder / "cells"), _cellprofiler(opened, folder)]
+        print_ratios(console, f"morphobench on {study}", rows)
+        bench_folds(opened, folder, console)
+        memory = Table(title="Peak memory of a process, MiB")
+        for column in ("crops", "building the cache", "reading random batches of it"):
+            memory.add_column(column, justify="right")
+        for m in crop_memory(opened.assay, folder / "memory"):
+            memory.add_row(f"{m.crops:,}", f"{m.build_mib:.0f}", f"{m.read_mib:.0f}")
+        console.print(memory)
+
+
+def _cellprofiler(opened: Opened, folder: Path) -> Ratio:
+    """Fields measured over two processes, landed and checked, against one plain run of CellProfiler over all of them.
+
+    The plain run is given its staged images and table for nothing, and its output is not read.
+    """
+    assay = opened.assay
+    few = replace(assay, fields=assay.fields.head(FIELDS).reset_index(drop=True))
+    illumination, found = cellprofiler_illumination(opened), find_cellprofiler()
+    pipeline = str(pipeline_path(opened.study.cellprofiler.pipeline, opened.base))
+    settings = opened.study.cellprofiler.model_copy(update={"shard_fields": -(-len(few.fields) // 2),
+                                                            "pipeline": pipeline})
+
+    def ours() -> object:
+        return measure(few, opened.hashes, settings, found, folder / "measured", Cluster(2), illumination)
+
+    ours_seconds = best_of(ours, 1)
+    plan = make_plan(few, opened.hashes, settings.model_copy(update={"shard_fields": len(few.fields)}), found,
+                     illumination)
+    if len(plan.shards) > 1:  # the second sites of wells are a shard of their own
+        whole = tuple(f for shard in plan.shards for f in shard.fields)
+        plan = replace(plan, shards=[Shard("whole", whole)])
+    stage(plan.shards[0], plan.pipeline, folder / "plain")
+    rival = best_of(lambda: execute(found, folder / "plain", 7200), 1)
+    return Ratio(f"CellProfiler, {len(few.fields)} fields, two processes", "one plain `cellprofiler -c` run",
+                 ours_seconds, rival)

@@ -1,0 +1,1 @@
+"""CellProfiler's measurements as functions, where CellProfiler itself cannot be installed."""

@@ -1,0 +1,1 @@
+"""The only place where folds are made, hashed and audited."""

@@ -1,0 +1,1 @@
+"""What decides on tables of features."""

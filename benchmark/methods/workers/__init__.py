@@ -1,0 +1,1 @@
+"""One fold of a method, as a worker process runs it."""

@@ -1,0 +1,78 @@
+"""Tables of embeddings: what a network makes of crops, averaged to fields, wells and treatments.
+
+A field is the mean over its crops, a well the mean over its fields (so each field counts alike, however many cells it
+has, as in the frozen arm), a treatment the median over its wells (as
+`benchmark.methods.classifiers.nearest.treatment_profiles`
+has it for NSC). All wells with crops are there: training and test wells, dose series, and negative controls, which
+corrections are fitted on. Labels are those of the assay, whatever a network learnt. Embeddings are of the plain
+network: one view of each crop, without dropout, and of several snapshots of the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmark.base.files import write_parquet
+from benchmark.base.tables import CONTROL, FIELD_KEY, LABEL, TREATMENT_KEY, WELL_COLUMNS, WELL_KEY
+from benchmark.folds.fold import Fold
+from benchmark.methods.base import CNN, EmbeddingUnit, FrozenMethod, MethodSettings
+from benchmark.methods.workers.runs import RunFolder
+from benchmark.profiles.wells import feature_columns
+
+
+def embedding_path(beside: Path, unit: EmbeddingUnit) -> Path:
+    """The file with embeddings of a unit, beside a prediction file."""
+    return beside.with_name(f"{beside.stem}-embeddings-{unit}.parquet")
+
+
+def embeddings_of(run: RunFolder, method: MethodSettings, fold: Fold, seed: int, unit: EmbeddingUnit) -> Path:
+    """The file with the embeddings that a fold may use: of its own network, or of the frozen one, all folds' own."""
+    assert isinstance(method, CNN)  # a study is refused else
+    return embedding_path(frozen_beside(run) if isinstance(method, FrozenMethod) else run.fold_path(fold, seed), unit)
+
+
+def frozen_beside(run: RunFolder) -> Path:
+    """What embeddings of a frozen network lie beside: they hang on no fold and no seed."""
+    return run.path / "all-folds.parquet"
+
+
+def well_means(fields: pd.DataFrame) -> pd.DataFrame:
+    """Mean of each feature over the fields of each well: one row a well, sorted, features float32."""
+    features = feature_columns(fields)
+    values = fields[features].astype(np.float64).groupby([fields[k] for k in WELL_KEY], sort=True).mean()
+    metadata = fields[WELL_COLUMNS].drop_duplicates(WELL_KEY).set_index(WELL_KEY).loc[values.index].reset_index()
+    return pd.concat([metadata[WELL_COLUMNS], values.astype(np.float32).reset_index(drop=True)], axis=1)
+
+
+def treatment_medians(wells: pd.DataFrame) -> pd.DataFrame:
+    """Median of each feature over the wells of each treatment, with label and kind of control; features float32."""
+    groups = wells.groupby([*TREATMENT_KEY, LABEL, CONTROL], sort=True, dropna=False)[feature_columns(wells)]
+    return groups.median().astype(np.float32).reset_index()
+
+
+def write_units(beside: Path, fields: pd.DataFrame, units: Sequence[EmbeddingUnit]) -> None:
+    """Write embeddings of fields, wells and treatments, those that are asked for.
+
+    Parameters
+    ----------
+    beside : Path
+        Prediction file; see `embedding_path`.
+    fields : DataFrame
+        As `benchmark.networks.embed.field_embeddings` makes it.
+    """
+    wells = well_means(fields)
+    tables = {"field": lambda: fields, "well": lambda: wells, "treatment": lambda: treatment_medians(wells)}
+    for unit in units:
+        if unit in tables:
+            write_parquet(embedding_path(beside, unit), tables[unit]())
+
+
+def read_wells(path: Path) -> pd.DataFrame:
+    """Features of wells from a file of embeddings or of a network's features by field; float64."""
+    table = pd.read_parquet(path)
+    table = well_means(table) if set(FIELD_KEY) <= set(table.columns) else table
+    return table.astype(dict.fromkeys(feature_columns(table), np.float64))

@@ -1,0 +1,1 @@
+"""Batch corrections, as scikit-learn transformers."""

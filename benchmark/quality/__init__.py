@@ -1,0 +1,1 @@
+"""Which fields a study leaves out, and why."""

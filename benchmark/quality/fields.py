@@ -1,0 +1,269 @@
+"""Which fields a study goes on without, and why: images that cannot be used, fields that CellProfiler cannot measure,
+and fields that quality control flags.
+
+A field goes for both arms or for none, before folds are made. What goes with it, a well, a treatment, a plate's
+controls, is said by name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmark.assays.fetching.lock import lock_faults
+from benchmark.assays.fieldtable import Assay, lone_labels, row_name
+from benchmark.base.errors import Fault, FaultsError, MorphobenchError
+from benchmark.base.files import read_json, write_json
+from benchmark.base.tables import COMPOUND, CONTROL, FIELD_KEY, LABEL, PLATE, TREATMENT_KEY, WELL_KEY, path_column
+from benchmark.base.tasks import RunTasks, run_serially
+from benchmark.quality.check import assay_hash, check_images, file_hashes
+from benchmark.quality.flags import COLUMNS, flag_fields
+from benchmark.quality.measures import measure_quality
+from benchmark.quality.settings import QualitySettings
+
+#: With more bad fields than this something is wrong with the whole, and going on would hide it.
+MOST_BAD = 0.2
+
+
+@dataclass(frozen=True)
+class Sound:
+    """An assay whose every image can be used, the SHA-256 of its files, and the hash of it all."""
+
+    assay: Assay
+    hashes: Mapping[str, str]
+    assay_hash: str
+
+
+def sound_assay(assay: Assay, checked: Path, lone: str = "refuse") -> Sound:
+    """Look at every pixel (once), and go on without single fields whose images are bad.
+
+    A field is bad where a plane is missing, unreadable, truncated, constant, or of another size or depth than most.
+
+    Parameters
+    ----------
+    assay : Assay
+        As its loader gives it.
+    checked : Path
+        Folder in which hashes and the result of the check are kept.
+    lone : {'refuse', 'leave_out'}
+        What to do with a label that is left with a single compound; see `without_fields`.
+
+    Returns
+    -------
+    Sound
+        The very same assay where nothing is bad.
+
+    Raises
+    ------
+    FaultsError
+        More than `MOST_BAD` of the fields are bad, a fault is of the table as a whole (the same picture in two
+        fields), or files differ from the lock file they were fetched with. All faults are listed.
+    """
+    title = f"The images of {assay.name} have"
+    absent = _absent(assay)
+    if len(absent) > MOST_BAD * len(assay.fields):
+        faults = check_images(assay).faults
+        raise FaultsError(faults, f"{title} {len(faults)} fault(s):")
+    bad = _bad_of(assay, absent) if absent else {}
+    there = [i for i in range(len(assay.fields)) if i not in bad]
+    rest = replace(assay, fields=assay.fields.iloc[there]) if bad else assay
+    hashes = file_hashes(rest, known=checked / "hashes.json")
+    _check_lock(rest, hashes)
+    rest_hash = assay_hash(rest, hashes)
+    for i, words in _checked(rest, rest_hash, checked, len(assay.fields), bad).items():
+        bad[there[i]] = words
+    if not bad:
+        return Sound(assay, hashes, rest_hash)
+    sound = without_fields(assay, {i: f"left out: {bad[i]}" for i in sorted(bad)}, lone)
+    return Sound(sound, hashes, assay_hash(sound, hashes))
+
+
+def _absent(assay: Assay) -> list[int]:
+    """Positions of fields of which a file is not there or may not be read."""
+    columns = [path_column(c) for c in assay.channels]
+    names = {str(name) for c in columns for name in assay.fields[c].unique()}
+    lost = {n for n in names if not ((assay.root / n).is_file() and os.access(assay.root / n, os.R_OK))}
+    rows = assay.fields[columns].itertuples(index=False, name=None)
+    return [i for i, row in enumerate(rows) if lost & set(map(str, row))] if lost else []
+
+
+def _bad_of(assay: Assay, positions: list[int]) -> dict[int, str]:
+    """What is bad with some fields, in words."""
+    found = check_images(replace(assay, fields=assay.fields.iloc[positions])).of_fields
+    return {positions[i]: _words(faults) for i, faults in found.items()}
+
+
+def _words(faults: tuple[Fault, ...]) -> str:
+    """Faults of one field, without its name, each once."""
+    said = (f"{f.where.rsplit(', ', 1)[-1]} {f.what}" for f in faults)
+    return "; ".join(dict.fromkeys(said))
+
+
+def _check_lock(assay: Assay, hashes: Mapping[str, str]) -> None:
+    """Images that were fetched must still be what the lock file says."""
+    faults = lock_faults(assay.lock, assay.root, hashes) if assay.lock is not None else []
+    if faults:
+        raise FaultsError(faults, f"{len(faults)} image(s) of {assay.name} differ from {assay.lock}:")
+
+
+def _checked(assay: Assay, its_hash: str, folder: Path, n: int, absent: Mapping[int, str]) -> dict[int, str]:
+    """Bad fields by position, in words; from an earlier check of the same assay where there is one.
+
+    ``n`` is the number of fields with those whose files are absent.
+    """
+    path = folder / f"{its_hash[:16]}.json"
+    if not path.exists():
+        found = check_images(assay)
+        if found.of_table or len(found.of_fields) + len(absent) > MOST_BAD * n:
+            faults = [*(Fault(words) for words in absent.values()), *found.faults]
+            raise FaultsError(faults, f"The images of {assay.name} have {len(faults)} fault(s):")
+        record: dict[str, object] = {"assay_hash": its_hash, "fields": len(assay.fields)}
+        if found.of_fields:
+            record["bad"] = {str(i): _words(faults) for i, faults in found.of_fields.items()}
+        write_json(path, record)
+    return {int(i): str(words) for i, words in read_json(path).get("bad", {}).items()}
+
+
+def flagged_fields(sound: Sound, settings: QualitySettings, checked: Path, run_tasks: RunTasks = run_serially,
+                   counts: pd.DataFrame | None = None, lost: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Quality flags of an assay, see `benchmark.quality.flags.flag_fields`; images are measured once.
+
+    Parameters
+    ----------
+    lost : DataFrame, optional
+        `FIELD_KEY` of fields that are out already: not flagged, and nothing is compared with them.
+
+    Returns
+    -------
+    DataFrame
+        No row where the settings say ``off`` or the assay has no images.
+    """
+    if settings.flagged == "off" or not sound.assay.channels:
+        return pd.DataFrame(columns=COLUMNS)
+    measures = measure_quality(sound.assay, sound.assay_hash, checked, run_tasks)
+    fields = sound.assay.fields
+    if lost is not None:
+        fields = fields[~_among(fields, lost)]
+    return flag_fields(measures, fields, sound.assay.channels, settings, counts)
+
+
+def _among(fields: pd.DataFrame, some: pd.DataFrame) -> np.ndarray:
+    """Which rows of a field table are among some fields, by their keys."""
+    return pd.MultiIndex.from_frame(fields[FIELD_KEY]).isin(pd.MultiIndex.from_frame(some[FIELD_KEY]))
+
+
+def without_lost(sound: Sound, lost: pd.DataFrame, most: float, lone: str = "refuse") -> Sound:
+    """The assay without the fields that CellProfiler could not measure; the very same where there are none.
+
+    Parameters
+    ----------
+    lost : DataFrame
+        `FIELD_KEY`, as in the field table, and ``reason``.
+    most : float
+        Largest share of the fields that may go so.
+
+    Raises
+    ------
+    FaultsError
+        More are lost; all are listed.
+    """
+    if lost.empty:
+        return sound
+    n = len(sound.assay.fields)
+    words = [f"could not be measured by CellProfiler: {reason}" for reason in lost["reason"]]
+    if len(lost) > most * n:
+        faults = [Fault(said, row_name(row)) for said, (_, row) in zip(words, lost.iterrows(), strict=True)]
+        raise FaultsError(faults, f"{len(lost)} of {n} fields of {sound.assay.name} could not be measured, more than "
+                                  f"failed_fields allows ({most:.0%}):")
+    why = dict(zip(lost[FIELD_KEY].itertuples(index=False, name=None), words, strict=True))
+    return _without(sound, {key: f"left out: {said}" for key, said in why.items()}, lone)
+
+
+def _without(sound: Sound, why: Mapping[tuple[object, ...], str], lone: str) -> Sound:
+    """The assay without the fields of some keys; the very same where it has none of them."""
+    keys = sound.assay.fields[FIELD_KEY].itertuples(index=False, name=None)
+    gone = {i: why[key] for i, key in enumerate(keys) if key in why}
+    if not gone:
+        return sound
+    assay = without_fields(sound.assay, gone, lone)
+    return Sound(assay, sound.hashes, assay_hash(assay, dict(sound.hashes)))
+
+
+def without_flagged(sound: Sound, flags: pd.DataFrame, lone: str = "refuse") -> Sound:
+    """The assay without its flagged fields; the very same where there are none.
+
+    Raises
+    ------
+    MorphobenchError
+        More than `MOST_BAD` of the fields are flagged.
+    """
+    if flags.empty:
+        return sound
+    why = {tuple(key): f"left out by quality control: {'; '.join(rows['reason'])}"
+           for key, rows in flags.groupby(FIELD_KEY, sort=False)}
+    n, gone = len(sound.assay.fields), int(_among(sound.assay.fields, flags).sum())
+    if gone > MOST_BAD * n:
+        raise MorphobenchError(f"quality control would leave out {gone} of {n} fields", "quality",
+                               "Raise quality.deviations, or set quality.flagged to keep.")
+    return _without(sound, why, lone)
+
+
+def without_fields(assay: Assay, gone: Mapping[int, str], lone: str = "refuse") -> Assay:
+    """An assay without some fields: each, and all that goes with them, is named in ``left_out``.
+
+    Parameters
+    ----------
+    gone : mapping
+        Position in the field table → why, in words.
+    lone : {'refuse', 'leave_out'}
+        What to do with a label that had several compounds and is left with one, which cannot be scored.
+
+    Raises
+    ------
+    MorphobenchError
+        No field is left, or a label is left with one compound and ``lone`` refuses it.
+    """
+    before = assay.fields
+    after = before.drop(index=before.index[list(gone)])
+    if after.empty:
+        raise MorphobenchError("none of the fields can be used", assay.name, "`morphobench assay check` lists why.")
+    said = [*assay.left_out, *(Fault(words, row_name(before.iloc[i])) for i, words in gone.items()),
+            *_gone_with_them(before, after)]
+    alone = lone_labels(after) if assay.scoring == "treatments" else {}
+    for label, compound in alone.items():
+        if label in lone_labels(before):
+            continue
+        if lone == "refuse":
+            raise MorphobenchError(f"without the fields that are left out, the label {label!r} has a single compound "
+                                   f"({compound}): leave-one-compound-out cannot score it", assay.name,
+                                   "Mend the images, set quality.flagged to keep, or set "
+                                   "assay.single_compound_labels to leave_out.")
+        said.append(Fault(f"label {label!r} left out: a single compound ({compound})"))
+        after = after[(after[LABEL] != label) | (after[CONTROL] == "negative")]
+    return replace(assay, fields=after.reset_index(drop=True), left_out=tuple(said))
+
+
+def _gone_with_them(before: pd.DataFrame, after: pd.DataFrame) -> list[Fault]:
+    """Wells, treatments, compounds, plates and plates' negative controls that have no field any more, by name."""
+    said = []
+    for key, words in ((WELL_KEY, "well"), (TREATMENT_KEY, "treatment"), ([COMPOUND], "compound"), ([PLATE], "plate")):
+        lost = before[~before.set_index(key).index.isin(after.set_index(key).index)].drop_duplicates(key)
+        said += [Fault(f"the {words} is left without a field", ", ".join(f"{v:g}" if isinstance(v, float) else str(v)
+                                                                          for v in row if v != ""))
+                 for row in lost[key].itertuples(index=False, name=None)]
+    controls = [set(t.loc[t[CONTROL] == "negative", PLATE]) for t in (before, after)]
+    still = set(after[PLATE])
+    said += [Fault("the plate is left without negative controls", str(plate))
+             for plate in sorted((controls[0] - controls[1]) & still, key=str)]
+    return said
+
+
+def flag_sentences(flags: pd.DataFrame) -> list[str]:
+    """One sentence a flagged field, for a list: its name and all its reasons."""
+    return [f"plate {key[0]}, well {key[1]}, site {key[2]}: {'; '.join(rows['reason'])}"
+            for key, rows in flags.groupby(FIELD_KEY, sort=False)]

@@ -1,0 +1,1 @@
+"""The study file, and the steps from it to a page."""

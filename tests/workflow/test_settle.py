@@ -1,0 +1,266 @@
+"""What CellProfiler cannot measure goes for both arms, once; where nothing is lost, nothing changes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import fake_cellprofiler
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from drawn_plate import COUNT, draw_plate, opened_plate
+from typer.testing import CliRunner
+
+from benchmark.base.errors import FaultsError, MorphobenchError
+from benchmark.base.tables import FIELD_KEY
+from benchmark.base.tasks import run_serially
+from benchmark.cellprofiler import measure as measuring
+from benchmark.cli import app
+from benchmark.workflow import settle
+from benchmark.workflow.measured import counts_if_any, field_counts
+from benchmark.workflow.opened import LOST, Opened, after_measuring
+from benchmark.workflow.run import _description, run_baseline
+from benchmark.workflow.settle import lost_fields, pipelines, settled, settled_for_networks
+
+PROFILE = {"name": "p", "kind": "profile", "profile": {"normalise": "training"},
+           "classifier": {"candidates": ["logistic_regression"]}}
+WHOLE_FIELD = {"name": "w", "kind": "profile", "profile": {"normalise": "training", "source": "whole_field"}}
+TILES = {"name": "f", "kind": "cnn_frozen", "crops": {"size": 64, "intensity": "bit_depth"}}
+CELLS = {"name": "f", "kind": "cnn_frozen", "crops": {"kind": "cells", "box": 64, "intensity": "bit_depth"}}
+INTENSITY = {"name": "i", "kind": "baseline", "feature": "intensity"}
+BLOCK = {"pipeline": "p.cppipe", "images": {"OrigDNA": "DNA", "OrigActin": "DNA"}, "shard_fields": 16,
+         "attempts": 1}
+#: Row 5 of the plan.
+BAD = ["P0", "A01", 2]
+
+
+@pytest.fixture
+def plate(tmp_path, monkeypatch) -> Path:
+    """Drawn plates, and a stand-in for CellProfiler."""
+    draw_plate(tmp_path)
+    (tmp_path / "p.cppipe").write_text(fake_cellprofiler.PIPELINE)
+    monkeypatch.setenv("FAKE_CALLS", str(tmp_path / "calls"))
+    monkeypatch.setattr(Opened, "run_tasks", property(lambda _: run_serially))
+    monkeypatch.chdir(tmp_path)
+    install(tmp_path, monkeypatch)
+    return tmp_path
+
+
+def install(folder: Path, monkeypatch, version: str = "4.2.8.1") -> None:
+    command, fake = folder / f"cellprofiler-{version}", str(Path(fake_cellprofiler.__file__).parent)
+    command.write_text(f"#!{sys.executable} -I\nimport sys\nsys.path.insert(0, {fake!r})\n"
+                       f"if '--version' in sys.argv:\n    sys.exit(print({version!r}))\n"
+                       "from fake_cellprofiler import main\nsys.exit(main(sys.argv[1:]))\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("CELLPROFILER", str(command))
+
+
+def opened(folder: Path, *methods: dict, flagged: str = "keep", **more: object) -> Opened:
+    extra = {"methods": list(methods or (COUNT,)), "cellprofiler": BLOCK, "illumination": {"method": "none"}}
+    return opened_plate(folder, flagged, more=extra | more)
+
+
+def spoil(folder: Path, i: int) -> None:
+    """Write into an image what the stand-in fails on."""
+    pixels = tifffile.imread(folder / f"f{i}.tif")
+    pixels[3, :4] = np.frombuffer(b"!FAILURE", "<u2")
+    tifffile.imwrite(folder / f"f{i}.tif", pixels)
+
+
+def lost(of: Opened, *rows: int) -> pd.DataFrame:
+    return of.whole.fields.loc[list(rows), FIELD_KEY].assign(reason="IdentifyPrimaryObjects failed")
+
+
+def test_a_field_that_cannot_be_measured_goes_for_both_arms_under_its_own_reason(plate):
+    spoil(plate, 5)
+    for flagged in ("off", "keep", "leave_out"):
+        check_loss(plate, flagged)
+
+
+def check_loss(plate: Path, flagged: str) -> None:
+    before = opened(plate, flagged=flagged)
+    after = settled(before)
+    assert len(before.assay.fields) == 32 and len(after.assay.fields) == 31
+    assert BAD not in after.assay.fields[FIELD_KEY].to_numpy().tolist()
+    assert after.lost[FIELD_KEY].to_numpy().tolist() == after.dropped.to_numpy().tolist() == [BAD]
+    about = [s for s in after.split.left_out if "well A01, site 2" in s]
+    assert len(about) == 1 and about[0].startswith(
+        "plate P0, well A01, site 2: left out: could not be measured by CellProfiler: ")
+    assert "zero-size array" in about[0] and after.quality.empty
+    assert len(after.assay.left_out) == 1
+    assert after.assay_hash == after.split.assay_hash != before.assay_hash == after.whole_hash
+    assert settled(opened(plate, flagged=flagged)).split == after.split
+    assert not any("quality control" in s for s in _description(after, after.study.methods[0])["transductive"])
+
+
+def test_where_nothing_is_lost_no_hash_and_no_run_changes(plate):
+    methods = (COUNT, INTENSITY)
+    plain = opened(plate, *methods)
+    runs = {f.method.name: f.folder for f in run_baseline(plain)}
+    stamps = {p: p.stat().st_mtime_ns for f in runs.values() for p in f.path.iterdir()}
+    for flagged in ("keep", "off", "leave_out"):
+        after = settled(opened(plate, *methods, flagged=flagged))
+        assert after.assay_hash == plain.assay_hash and after.split == plain.split and after.lost.empty
+        assert after.assay is after.whole
+        assert {f.method.name: f.folder for f in run_baseline(after)} == runs
+    assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
+
+
+def test_what_goes_with_lost_fields_is_named_and_a_lone_label_refused_or_left_out(plate):
+    study = opened(plate)
+    gone = lost(study, 4, 5, 6, 7, 20, 21, 22, 23)  # drug 1, of the label y
+    with pytest.raises(MorphobenchError, match=r"the label 'y' has a single compound \(drug 3\)"):
+        after_measuring(study, gone, 0.3)
+    wells = ["x", "y", "x", "y", "z", "z"]  # a label more, so that two are left
+    rows = [f"P0,A{i // 4:02d},drug {i // 4},1,{wells[i // 4]},f{i}.tif" for i in range(24)]
+    (plate / "plan.csv").write_text("\n".join(["Plate,Well,Drug,Dose,MoA,File", *rows]))
+    study = opened_plate(plate, lone="leave_out")
+    fields = study.whole.fields
+    after = after_measuring(study, lost(study, *fields.index[fields["Metadata_Compound"] == "drug 1"]), 0.3)
+    said = " | ".join(map(str, after.assay.left_out))
+    for words in ("P0, A01: the well is left without", "drug 1, 1: the treatment is left without",
+                  "drug 1: the compound is left without", "label 'y' left out: a single compound (drug 3)"):
+        assert said.count(words) == 1, (words, said)
+    assert after.assay.labels == ["x", "z"]
+
+
+def test_more_lost_fields_than_allowed_stop_the_study_whichever_pipeline_lost_them(plate, monkeypatch):
+    study = opened(plate)
+    with pytest.raises(FaultsError, match="7 of 32 fields of mine could not be measured, more than") as caught:
+        after_measuring(study, lost(study, *range(7)), 0.2)
+    assert len(caught.value.faults) == 7
+    assert len(after_measuring(study, lost(study, *range(0, 28, 5)), 0.2).assay.fields) == 26
+    both = opened(plate, COUNT, WHOLE_FIELD, whole_field=BLOCK)
+    failed = {"cellprofiler": lost(both, 0, 5, 10, 15), "whole_field": lost(both, 16, 21, 26, 31)}
+    images = both.whole.fields[FIELD_KEY].assign(Count_Cells=2)
+    monkeypatch.setattr(settle, "measure_assay", lambda _, b: SimpleNamespace(failed=failed[b], images=lambda: images))
+    with pytest.raises(FaultsError, match="8 of 32"):
+        settled(both)
+    both = opened(plate, COUNT, WHOLE_FIELD, whole_field={**BLOCK, "failed_fields": 0.5})
+    assert len(settled(both).assay.fields) == 24
+
+
+def test_a_field_lost_by_two_pipelines_is_one_field(plate):
+    study = opened(plate)
+    cells, whole = lost(study, 9, 2), lost(study, 2, 4)
+    cells = cells.astype(str)  # as records may hold them
+    found = lost_fields(study.whole, {"cellprofiler": SimpleNamespace(failed=cells),
+                                      "whole_field": SimpleNamespace(failed=whole)})
+    assert found.columns.tolist() == LOST
+    assert found[FIELD_KEY].to_numpy().tolist() == study.whole.fields.loc[[2, 4, 9], FIELD_KEY].to_numpy().tolist()
+    one = "IdentifyPrimaryObjects failed"
+    assert found["reason"].tolist() == [f"{one}; whole fields: {one}", f"whole fields: {one}", one]
+    assert lost_fields(study.whole, {"cellprofiler": SimpleNamespace(failed=NONE)}).empty
+
+
+NONE = pd.DataFrame(columns=LOST)
+
+
+def test_a_lost_field_is_neither_flagged_nor_left_out_twice(plate):
+    """It is out of focus, too, and has no count."""
+    pixels = tifffile.imread(plate / "f5.tif")
+    tifffile.imwrite(plate / "f5.tif", np.full_like(pixels, 300) + (np.arange(96) // 12).astype(np.uint16))
+    for flagged in ("keep", "leave_out"):
+        study = opened(plate, flagged=flagged)
+        assert study.quality[FIELD_KEY].drop_duplicates().to_numpy().tolist() == [BAD]
+        counts = study.whole.fields[FIELD_KEY].assign(cells=60).drop(index=5)
+        after = after_measuring(study, lost(study, 5), 0.2, counts)
+        assert after.quality.empty and len(after.assay.fields) == 31
+        assert len(after.assay.left_out) == len([s for s in after.split.left_out if "site 2" in s]) == 1
+        assert "could not be measured" in str(after.assay.left_out[0])
+
+
+def test_cell_counts_are_flagged_where_flagged_fields_are_kept(plate, monkeypatch):
+    plain = opened(plate)
+    counts = plain.whole.fields[FIELD_KEY].assign(cells=60)
+    counts.loc[7, "cells"] = 3
+    monkeypatch.setattr(settle, "counts_if_any", lambda *_: counts)
+    after = settled(plain)
+    assert after.quality["measure"].tolist() == ["cells"] and "few cells: 3" in after.quality["reason"][0]
+    assert after.quality[FIELD_KEY].to_numpy().tolist() == counts.loc[[7], FIELD_KEY].to_numpy().tolist()
+    assert after.assay is plain.assay and after.assay_hash == plain.assay_hash and after.split == plain.split
+    assert settled(opened(plate, flagged="off")).quality.empty
+
+
+def test_a_pipeline_that_counts_no_cells_is_in_the_way_only_of_leaving_out(plate):
+    study = opened(plate)
+    measured = SimpleNamespace(images=lambda: study.whole.fields[FIELD_KEY], record={"pipeline": "p.cppipe"})
+    assert counts_if_any(study, measured) is None
+    with pytest.raises(MorphobenchError, match="counts no cells"):
+        field_counts(study, measured)
+
+
+@pytest.mark.parametrize(("methods", "more", "blocks"), [
+    ((INTENSITY, TILES), {}, ()),
+    ((INTENSITY, TILES), {"flagged": "leave_out"}, ("cellprofiler",)),
+    ((COUNT,), {}, ("cellprofiler",)),
+    ((CELLS,), {}, ("cellprofiler",)),
+    ((WHOLE_FIELD,), {}, ("whole_field",)),
+    ((PROFILE, WHOLE_FIELD), {}, ("cellprofiler", "whole_field")),
+    ((INTENSITY,), {"grid": {"profiles": {"w": {"source": "whole_field"}}}}, ("whole_field",)),
+    ((INTENSITY,), {"grid": {"profiles": {"k": {"aggregate": "ks"}}}}, ()),  # it takes negative controls
+    ((INTENSITY,), {"grid": {}}, ("cellprofiler",)),
+])
+def test_only_pipelines_that_something_is_taken_from_are_run(plate, methods, more, blocks):
+    study = opened(plate, *methods, **more)
+    assert pipelines(study) == blocks
+    if not blocks:
+        assert settled(study) is study and not (plate / "runs" / "mine" / "measured").exists()
+        assert settled_for_networks(study) == (study, "")
+
+
+def test_networks_alone_need_no_cellprofiler_and_use_what_it_measured_elsewhere(plate, monkeypatch):
+    spoil(plate, 5)
+    monkeypatch.setenv("CELLPROFILER", str(plate / "none"))
+    plain = opened(plate, COUNT, TILES)
+    study, said = settled_for_networks(plain)
+    assert study is plain and "CellProfiler has not measured this study yet" in said and "\n" not in said
+    with pytest.raises(MorphobenchError, match="names no file"):
+        settled(plain)
+    install(plate, monkeypatch)
+    after = settled(opened(plate, COUNT, TILES))
+    calls = (plate / "calls").read_text()
+    monkeypatch.setenv("CELLPROFILER", str(plate / "none"))
+    study, said = settled_for_networks(opened(plate, COUNT, TILES))
+    assert said == "" and study.assay_hash == after.assay_hash and study.split == after.split
+    # Of another version nothing is known.
+    install(plate, monkeypatch, "5.0.0")
+    assert settled_for_networks(opened(plate, COUNT, TILES))[1]
+    monkeypatch.setenv("CELLPROFILER", str(plate / "none"))
+    # Nor where the pipeline has changed, or a shard is missing.
+    changed = BLOCK | {"settings": {"IdentifyPrimaryObjects": {"Thresholding method[1]": "Manual"}}}
+    assert settled_for_networks(opened(plate, COUNT, TILES, cellprofiler=changed))[1]
+    next((plate / "runs" / "mine" / "measured").glob("[0-9a-f]*/record.json")).unlink()
+    study, said = settled_for_networks(opened(plate, COUNT, TILES))
+    assert said and study.assay_hash == plain.assay_hash
+    assert (plate / "calls").read_text() == calls
+
+
+def test_what_the_networks_cannot_do_without_is_measured_for_them(plate, monkeypatch):
+    study, said = settled_for_networks(opened(plate, CELLS))
+    assert said == "" and study.measured
+    monkeypatch.setenv("CELLPROFILER", str(plate / "none"))
+    with pytest.raises(MorphobenchError, match="names no file"):
+        settled_for_networks(opened(plate, TILES, flagged="leave_out"))
+
+
+def test_a_report_measures_once_and_lists_each_lost_field_once(plate, monkeypatch):
+    spoil(plate, 5)
+    measured = []
+    real = measuring.measure
+    monkeypatch.setattr(measuring, "measure", lambda *a, **k: measured.append(1) or real(*a, **k))
+    opened(plate, COUNT, INTENSITY, flagged="leave_out")
+    result = CliRunner().invoke(app, ["report", "mine.yaml", "--jobs", "1"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert len(measured) == 1
+    rows = pd.read_csv(plate / "reports" / "mine" / "fields.csv")
+    assert rows[["plate", "well", "site"]].to_numpy().tolist() == [BAD]
+    state = "left out of both arms: not measured by CellProfiler"
+    assert rows["state"].tolist() == [state] and "zero-size array" in rows["reason"][0]
+    page = (plate / "reports" / "mine" / "index.html").read_text()
+    assert page.count(f"<td>{state}</td>") == 1
+    assert page.count("site 2: left out: could not be measured by CellProfiler") == 1
+    assert "nothing had changed" in CliRunner().invoke(app, ["report", "mine.yaml", "--jobs", "1"]).output
