@@ -11,11 +11,11 @@ import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import TextIO, cast
 
 import pandas as pd
 
-from benchmark.assays.settings import ColumnRule, Key, ProfileTableSettings, TableAssaySettings
+from benchmark.assays.settings import ColumnRule, Key, Mapped
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError
 from benchmark.base.tables import (
     BATCH,
@@ -101,7 +101,7 @@ def open_text(path: Path) -> TextIO:
     return path.open(encoding="utf-8-sig", newline="")
 
 
-def metadata_of(settings: TableAssaySettings | ProfileTableSettings, cells: pd.DataFrame, where: str,
+def metadata_of(settings: Mapped, cells: pd.DataFrame, where: str,
                 faults: list[Fault]) -> tuple[pd.DataFrame, set[int]]:
     """Metadata as a study's mapping of columns says, and controls by their compounds' names.
 
@@ -109,7 +109,7 @@ def metadata_of(settings: TableAssaySettings | ProfileTableSettings, cells: pd.D
 
     Parameters
     ----------
-    settings : TableAssaySettings or ProfileTableSettings
+    settings : Mapped
         The mapping, and the names of controls.
     cells : DataFrame
         Text, with every column that the mapping names.
@@ -128,9 +128,8 @@ def metadata_of(settings: TableAssaySettings | ProfileTableSettings, cells: pd.D
     """
     table = pd.DataFrame(index=cells.index)
     bad: set[int] = set()
-    given: Mapping[Any, str | ColumnRule] = settings.columns
     for key, column in _COLUMN_OF.items():
-        source = given.get(key, ColumnRule(value=_DEFAULTS[key]) if key in _DEFAULTS else None)
+        source = settings.columns.get(key, ColumnRule(value=_DEFAULTS[key]) if key in _DEFAULTS else None)
         if source is not None:
             table[column] = values_of(rule_of(source), key, cells, where, faults, bad)
     # The rules of the settings keep a compound from being both.

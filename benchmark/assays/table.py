@@ -6,18 +6,86 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pandas as pd
+from pydantic import Field, field_validator, model_validator
 
 from benchmark.assays.columns import expand, metadata_of, read_text_table, rule_of
 from benchmark.assays.faults import faults_of
-from benchmark.assays.fieldtable import Assay, field_table_faults, first_sites, lone_labels, make_assay
-from benchmark.assays.settings import TableAssaySettings
+from benchmark.assays.fieldtable import (
+    CHANNEL_NAME,
+    Assay,
+    field_table_faults,
+    first_sites,
+    lone_labels,
+    make_assay,
+)
+from benchmark.assays.registry import ASSAYS, AssaySettings, Place
+from benchmark.assays.settings import REQUIRED, ColumnRule, Key
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError
 from benchmark.base.files import inside
+from benchmark.base.settings import Settings
 from benchmark.base.tables import COMPOUND, SITE, WELL_KEY, path_column, plane_column
 
 _NAME = re.compile(r"\{([^{}]*)\}")
+
+
+class ChannelFile(Settings):
+    """The image file of a channel, and which plane of it."""
+
+    file: str = Field(min_length=1, description="Template: {Column} is a cell of the CSV, {row} the row from 0.")
+    plane: int = Field(0, ge=0, description="Page of a stack, or channel of a colour image (red 0).")
+
+
+@ASSAYS.register
+class TableAssaySettings(AssaySettings):
+    """A user's own assay: a CSV with one row a field, and a folder of images."""
+
+    kind: Literal["table"] = "table"
+    csv: str = Field(min_length=1, description="Relative to the study file; ${VARIABLE} is expanded.")
+    root: str | None = Field(None, description="Folder the file templates start from; by default the CSV's.")
+    separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    columns: dict[Key, str | ColumnRule]
+    channels: dict[str, ChannelFile] = Field(min_length=1)
+    negative_controls: list[str] = Field([], description="Names of compounds that are untreated or DMSO.")
+    positive_controls: list[str] = Field([], description="Names of compounds with a known strong effect.")
+    single_compound_labels: Literal["refuse", "leave_out"] = "refuse"
+    fields_per_well: int | None = Field(None, ge=1, description="Keep the first n sites of each well: a quick look.")
+    source: str = Field("", description="A sentence for the report: where the images come from.")
+
+    @field_validator("columns")
+    @classmethod
+    def _required_columns(cls, columns: dict[Key, str | ColumnRule]) -> dict[Key, str | ColumnRule]:
+        missing = [key for key in REQUIRED if key not in columns]
+        if missing:
+            raise ValueError(f"lacks {', '.join(missing)}; required are {', '.join(REQUIRED)}")
+        return columns
+
+    @field_validator("channels")
+    @classmethod
+    def _plain_names(cls, channels: dict[str, ChannelFile]) -> dict[str, ChannelFile]:
+        odd = [c for c in channels if not CHANNEL_NAME.fullmatch(c)]
+        if odd:
+            raise ValueError(f"{', '.join(odd)}: a channel's name is letters and digits, a letter first")
+        return channels
+
+    @model_validator(mode="after")
+    def _one_kind_of_control(self) -> TableAssaySettings:
+        both = sorted(set(self.negative_controls) & set(self.positive_controls))
+        if both:
+            raise ValueError(f"{', '.join(both)}: both a negative and a positive control")
+        return self
+
+    @property
+    def lone_labels(self) -> Literal["refuse", "leave_out"]:
+        return self.single_compound_labels
+
+    def load(self, place: Place) -> Assay:
+        return load_table(self, place.name, place.base)
+
+    def faults(self, place: Place) -> tuple[Assay | None, list[Fault]]:
+        return table_faults(self, place.name, place.base)
 
 
 def load_table(settings: TableAssaySettings, name: str, base: Path) -> Assay:

@@ -8,14 +8,12 @@ from pathlib import Path
 from benchmark.assays.faults import gathering
 from benchmark.assays.fetching.lock import lock_faults
 from benchmark.assays.fieldtable import Assay
-from benchmark.assays.settings import TableAssaySettings
-from benchmark.assays.table import table_faults
 from benchmark.base.cluster import Cluster, available_cores
 from benchmark.base.errors import Fault, MorphobenchError
 from benchmark.base.tables import COMPOUND, path_column
 from benchmark.profiles.wells import feature_columns
 from benchmark.quality.check import file_hashes, image_faults
-from benchmark.workflow.opened import RUNS, load_assay
+from benchmark.workflow.opened import RUNS, place_of
 from benchmark.workflow.study import load_study, study_base
 
 
@@ -30,13 +28,8 @@ def check_assay(name: str) -> tuple[list[Fault], str]:
         What was looked at, in a sentence.
     """
     study = load_study(name)
-    assay: Assay | None = None
-    faults: list[Fault] = []
-    if isinstance(study.assay, TableAssaySettings):
-        assay, faults = table_faults(study.assay, study.name, study_base(name))
-    else:
-        with gathering(faults):
-            assay = load_assay(study, study_base(name), RUNS / study.name, Cluster(available_cores()))
+    place = place_of(study, study_base(name), RUNS / study.name, Cluster(available_cores()), set())
+    assay, faults = study.assay.faults(place)
     if assay is None:
         return faults, (f"{study.name}: {len(faults)} fault(s) in what describes the assay; nothing more can be looked "
                         "at before they are mended.")

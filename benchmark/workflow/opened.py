@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,15 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from benchmark.assays.bbbc.bbbc013 import load_bbbc013
-from benchmark.assays.bbbc.bbbc014 import load_bbbc014
-from benchmark.assays.bbbc.bbbc021 import load_bbbc021
 from benchmark.assays.fetching.lock import lock_hash
 from benchmark.assays.fieldtable import Assay
-from benchmark.assays.profiles.profile_table import load_bbbc021_profiles, load_profile_table
-from benchmark.assays.settings import DemoAssaySettings
-from benchmark.assays.simulated.demo import demo_key, make_demo
-from benchmark.assays.table import load_table
+from benchmark.assays.registry import Place
 from benchmark.base.cluster import Cluster, available_cores
 from benchmark.base.errors import LeakError, MorphobenchError
 from benchmark.base.files import digest
@@ -37,7 +31,7 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 LOST = [*FIELD_KEY, "reason"]
-DEMO_STAGE, QUALITY_STAGE = "demo assay", "quality of images"
+QUALITY_STAGE = "quality of images"
 REPORTS = Path("reports")
 
 
@@ -132,26 +126,15 @@ class Opened:
         return Cluster(self.jobs, self.threads)
 
 
-#: Reader of each kind of assay that lies on disk; the demo is drawn first.
-LOADERS: Mapping[str, Callable[[Any, str, Path], Assay]] = {
-    "table": load_table,
-    "profile_table": load_profile_table,
-    "bbbc021": load_bbbc021,
-    "bbbc021-profiles": load_bbbc021_profiles,
-    "bbbc014": load_bbbc014,
-    "bbbc013": load_bbbc013,
-}
+def place_of(study: Study, base: Path, folder: Path, run_tasks: RunTasks, noted: set[str]) -> Place:
+    """Where the study's assay is loaded; stages of that are recorded, and added to ``noted``."""
+    @contextmanager
+    def noting(name: str, key: str) -> Iterator[dict[str, Any]]:
+        noted.add(stage_file(name, key))
+        with stage(folder, name, key) as facts:
+            yield facts
 
-
-def load_assay(study: Study, base: Path, folder: Path, run_tasks: RunTasks) -> Assay:
-    """The study's assay; the simulated one is drawn first where it is not there."""
-    if isinstance(study.assay, DemoAssaySettings):
-        key = demo_key(study.assay)
-        with stage(folder, DEMO_STAGE, key) as facts:
-            assay = make_demo(study.assay, folder / "assay" / key, run_tasks=run_tasks)
-            facts["detail"] = f"{len(assay.fields)} simulated fields"
-        return assay
-    return LOADERS[study.assay.kind](study.assay, study.name, base)
+    return Place(study.name, base, folder, run_tasks, noting)
 
 
 def open_study(name: str, jobs: int = 0, device: str = "auto", runs: Path = RUNS) -> Opened:
@@ -175,16 +158,15 @@ def open_study(name: str, jobs: int = 0, device: str = "auto", runs: Path = RUNS
     folder = runs / study.name
     cluster = Cluster(jobs)
     base = study_base(name)
-    assay = load_assay(study, base, folder, cluster)
+    noted: set[str] = set()
+    assay = study.assay.load(place_of(study, base, folder, cluster, noted))
     _refuse_test_labels(study, assay)
     whole = sound_assay(assay, folder / "checked", _lone(study))
     flags, measured = _pixel_flags(study, whole, folder, cluster)
     used, split = _settled(study, whole, flags, folder)
     opened = Opened(study, used.assay, whole.hashes, used.assay_hash, split, folder, jobs, device, base,
-                    lock_hash(assay.lock) if assay.lock else "", whole=whole.assay, whole_hash=whole.assay_hash,
+                    lock_hash(assay.lock) if assay.lock else "", noted, whole=whole.assay, whole_hash=whole.assay_hash,
                     quality=flags)
-    if isinstance(study.assay, DemoAssaySettings):
-        opened.note(DEMO_STAGE, demo_key(study.assay))
     if measured:
         opened.note(QUALITY_STAGE, measured)
     return opened
@@ -243,7 +225,7 @@ def _settled(study: Study, sound: Sound, flags: pd.DataFrame, folder: Path) -> t
 
 def _lone(study: Study) -> str:
     """What the study says of labels with a single compound."""
-    return str(getattr(study.assay, "single_compound_labels", "refuse"))
+    return study.assay.lone_labels
 
 
 def _refuse_test_labels(study: Study, assay: Assay) -> None:

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import pandas as pd
 
 from benchmark import __version__
-from benchmark.assays.bbbc.literature import literature
 from benchmark.base.errors import LeakError
 from benchmark.base.files import digest, read_json, sha256_file, whole, write_json
 from benchmark.base.tables import COMPOUND, FIELD_KEY, LABEL, PLATE, SITE, TREATMENT_KEY, WELL, WELL_KEY
@@ -102,7 +101,7 @@ def make_report(opened: Opened, finished: list[FinishedRun], grid: Grid | None =
     section = None
     if grid is not None:
         section = grid_section(grid.table, grid.skipped, grid.unscored, grid.facts, grid.reproducibility, grid.rows,
-                               literature(opened.study.assay.kind, bool(opened.assay.channels)))
+                               opened.study.assay.published())
     why = explanation_section(explained.explanation, explained.title) if explained is not None else None
     render(_study_facts(opened), runs, comparison, pictures, folder, section, fields, why)
     text = accuracy_text(comparison)

@@ -10,16 +10,9 @@ from typing import Annotated, Any, get_args
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from benchmark.assays.settings import (
-    Bbbc013AssaySettings,
-    Bbbc014AssaySettings,
-    Bbbc021AssaySettings,
-    Bbbc021ProfilesSettings,
-    DemoAssaySettings,
-    ProfileTableSettings,
-    TableAssaySettings,
-)
+from benchmark.assays.registry import ASSAYS, AssaySettings
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError
+from benchmark.base.registry import AnyKind, rebuilt
 from benchmark.base.settings import Settings
 from benchmark.cellprofiler.settings import CellProfilerSettings, WholeFieldSettings
 from benchmark.explain.settings import ExplainSettings
@@ -37,12 +30,6 @@ SUFFIXES = (".yaml", ".yml")
 #: Folders of ``runs/<study>`` that are no method's.
 RESERVED = frozenset({"assay", "cells", "checked", "crops", "explained", "features", "grid", "illumination", "measured",
                       "splits", "stages"})
-
-AssaySettings = Annotated[
-    DemoAssaySettings | TableAssaySettings | ProfileTableSettings | Bbbc021AssaySettings | Bbbc021ProfilesSettings
-    | Bbbc014AssaySettings | Bbbc013AssaySettings,
-    Field(discriminator="kind"),
-]
 
 
 class StudyExplainSettings(ExplainSettings):
@@ -96,7 +83,7 @@ class Study(Settings):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)
     title: str = ""
     description: str = ""
-    assay: AssaySettings
+    assay: Annotated[AssaySettings, AnyKind(ASSAYS)]
     split: Scheme = "leave-one-compound-out"
     methods: tuple[MethodSettings, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field((1,), min_length=1)
@@ -211,7 +198,7 @@ def load_study(name: str) -> Study:
         raise MorphobenchError("is not a study: keys with values are wanted", str(path),
                                "See benchmark/studies/demo.yaml.")
     try:
-        return Study.model_validate(raw)
+        return rebuilt(Study).model_validate(raw)
     except ValidationError as error:
         errors = [dict(e) for e in error.errors()]
         faults = [_fault(e) for e in errors if not _follows(e, errors)]
@@ -247,7 +234,7 @@ def _fault(error: dict[str, Any]) -> Fault:
 def _written(location: list[str]) -> list[str]:
     """A location without what pydantic puts in and no user wrote: the kind that was chosen, and names of types."""
     tag = {"assay": 1, "methods": 2}.get(location[0], 0) if location else 0
-    tags = {1: _kinds(AssaySettings), 2: _kinds(MethodSettings)}
+    tags = {1: set(ASSAYS.kinds()), 2: _kinds(MethodSettings)}
     parts = [p for i, p in enumerate(location) if not (tag and i == tag and p in tags[tag])]
     branch = len(parts) > 2 and parts[1] == "columns"  # assay.columns.<key> is a string or a rule
     return [p for i, p in enumerate(parts) if not (branch and i == 3 and (p in ("str", "[key]") or "[" in p))]

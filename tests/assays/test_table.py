@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from benchmark.assays.settings import TableAssaySettings
-from benchmark.assays.table import load_table, table_faults
+from benchmark.assays.table import TableAssaySettings, load_table, table_faults
 from benchmark.base.errors import FaultsError
 from benchmark.base.tables import (
     BATCH,

@@ -353,7 +353,7 @@ def test_every_scheme_says_what_it_holds_out():
 
 
 def test_real_bbbc021_profiles_leave_compound_and_batch_out(data_folder, monkeypatch):
-    from benchmark.assays.profiles.profile_table import load_bbbc021_profiles
+    from benchmark.assays.bbbc.bbbc021_profiles import load_bbbc021_profiles
     from benchmark.workflow.study import load_study, study_base
 
     monkeypatch.setenv("MORPHOBENCH_DATA", str(data_folder))

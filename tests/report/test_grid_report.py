@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from benchmark.assays.bbbc.literature import literature
+from benchmark.assays.registry import ASSAYS
 from benchmark.report.grid import (
     correction_effects,
     correction_facts,
@@ -81,12 +81,14 @@ def test_a_grid_of_one_cell_is_drawn(table):
 
 
 def test_published_results_are_shown_for_bbbc021_alone_and_say_whether_they_compare(table):
-    assert literature("demo", True) == [] and literature("table", True) == []
-    rows = literature("bbbc021-profiles", False)
-    assert sum(p.method == "factor analysis, then means" and p.percent == "94" for p, _ in rows) == 1
-    assert all(why.startswith(("roughly", "no:")) for _, why in rows)
+    kinds = ASSAYS.kinds()
+    assert kinds["demo"]().published() == kinds["bbbc014"]().published() == ()
+    rows = kinds["bbbc021-profiles"]().published()
+    assert sum(p.method == "factor analysis, then means" and p.percent == "94" for p in rows) == 1
+    assert all(p.comparable.startswith(("roughly", "no:")) for p in rows)
+    assert all("same protocol" in p.comparable for p in kinds["bbbc021"]().published())
     section = grid_section(table, [], [], [], pd.DataFrame(), published=rows)
-    assert section["literature"] == rows and section["fitted"] == []
+    assert section["literature"] == list(rows) and section["fitted"] == []
 
 
 def test_reproducibility_in_words():

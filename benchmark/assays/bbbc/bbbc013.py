@@ -17,15 +17,17 @@ So dose number 10 of the metadata is the positive control, which for Wortmannin 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from benchmark.assays.bbbc.official import collection_root, fetch_hint, has_official, lock_of, read_official
 from benchmark.assays.bbbc.translocation import ROWS, WELLS, find_platemap, plate_files, read_platemap
 from benchmark.assays.faults import gathering, refuse
 from benchmark.assays.fieldtable import Assay, make_assay
-from benchmark.assays.settings import Bbbc013AssaySettings
+from benchmark.assays.registry import ASSAYS, AssaySettings, Place
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError
 from benchmark.base.tables import BATCH, COMPOUND, CONCENTRATION, CONTROL, LABEL, PLATE, REPLICATE, SITE, WELL
 
@@ -47,6 +49,17 @@ SOURCE = (
     "Bioimage Benchmark Collection (Ljosa et al. 2012, Nat Methods 9:637). Scored are the controls; doses between "
     "them are predicted for the dose response."
 )
+
+
+@ASSAYS.register
+class Bbbc013AssaySettings(AssaySettings):
+    """BBBC013v1: FKHR translocation under two inhibitors of PI3K, one plate of 96 wells."""
+
+    kind: Literal["bbbc013"] = "bbbc013"
+    root: str | None = Field(None, description="Folder of the images or of BBBC013_v1_images_bmp; see bbbc021.")
+
+    def load(self, place: Place) -> Assay:
+        return load_bbbc013(self, place.name, place.base)
 
 
 def load_bbbc013(settings: Bbbc013AssaySettings, name: str, base: Path) -> Assay:

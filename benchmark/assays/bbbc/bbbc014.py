@@ -9,14 +9,16 @@ for the dose response, never trained on.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
+from pydantic import Field
 
 from benchmark.assays.bbbc.official import collection_root, fetch_hint, lock_of
 from benchmark.assays.bbbc.translocation import ROWS, find_platemap, plate_files, read_platemap
 from benchmark.assays.faults import gathering, refuse
 from benchmark.assays.fieldtable import Assay, make_assay
-from benchmark.assays.settings import Bbbc014AssaySettings
+from benchmark.assays.registry import ASSAYS, AssaySettings, Place
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError
 from benchmark.base.tables import (
     BATCH,
@@ -41,6 +43,17 @@ SOURCE = (
     "Benchmark Collection (Ljosa et al. 2012, Nat Methods 9:637). Labels as Kensert et al. 2019 (SLAS Discov 24:466): "
     "columns 1-4 against 9-12. The plate map gives powers of ten without a unit; they are taken as mol/L."
 )
+
+
+@ASSAYS.register
+class Bbbc014AssaySettings(AssaySettings):
+    """BBBC014v1: NFkB translocation under TNFa in two cell lines, one plate of 96 wells."""
+
+    kind: Literal["bbbc014"] = "bbbc014"
+    root: str | None = Field(None, description="Folder of the images or of BBBC014_v1_images; see bbbc021.")
+
+    def load(self, place: Place) -> Assay:
+        return load_bbbc014(self, place.name, place.base)
 
 
 def load_bbbc014(settings: Bbbc014AssaySettings, name: str, base: Path) -> Assay:

@@ -25,13 +25,15 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
+from benchmark.assays.bbbc.literature import literature
 from benchmark.assays.bbbc.official import collection_root, fetch_hint, has_official, lock_of, read_official
 from benchmark.assays.columns import expand
 from benchmark.assays.faults import gathering, refuse
 from benchmark.assays.fetching.collections import PLATE_NAME
 from benchmark.assays.fieldtable import Assay, first_sites, make_assay
-from benchmark.assays.settings import Bbbc021AssaySettings
+from benchmark.assays.registry import ASSAYS, AssaySettings, Place, Published
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError
 from benchmark.base.tables import (
     BATCH,
@@ -65,6 +67,34 @@ SOURCE = (
     "AstraZeneca Pharmaceuticals, CC BY 4.0 (idr0035)."
 )
 TaxolRule = Literal["kensert2019", "all"]
+
+
+@ASSAYS.register
+class Bbbc021AssaySettings(AssaySettings):
+    """BBBC021v1: MCF7 cells, 113 compounds at 8 concentrations on 55 plates; 38 compounds have a mechanism.
+
+    ``taxol: kensert2019`` keeps taxol as the authors of Kensert et al. 2019 do: on Week1 plates, in wells D0x, at
+    0.3, 1 and 3 µM. ``all`` keeps every taxol well: 0.3 µM of it is the positive control of every plate.
+    """
+
+    kind: Literal["bbbc021"] = "bbbc021"
+    root: str | None = Field(None, description="Folder with the plate folders; by default bbbc021 in the data folder.")
+    metadata: str | None = Field(None, description="Folder of the official CSV files (.csv or .csv.gz).")
+    taxol: Literal["kensert2019", "all"] = "kensert2019"
+    compounds: Literal["labelled", "all"] = Field("labelled", description="all: 113 compounds, for unsupervised use.")
+    plates: tuple[str, ...] = Field((), description="Only these plates; by default all.")
+    single_compound_labels: Literal["refuse", "leave_out"] = Field("refuse", description="Chosen plates may need it.")
+    fields_per_well: int | None = Field(None, ge=1, description="Keep the first n sites of each well: a quick look.")
+
+    @property
+    def lone_labels(self) -> Literal["refuse", "leave_out"]:
+        return self.single_compound_labels
+
+    def published(self) -> tuple[Published, ...]:
+        return literature(imaged=True)
+
+    def load(self, place: Place) -> Assay:
+        return load_bbbc021(self, place.name, place.base)
 
 
 def load_bbbc021(settings: Bbbc021AssaySettings, name: str, base: Path) -> Assay:

@@ -1,4 +1,4 @@
-"""Assays that come as measured profiles, without images: a user's own table, and the published one of BBBC021.
+"""A user's own measured profiles as an assay without images.
 
 Forms that are read, as parquet, CSV or gzipped CSV (`benchmark.assays.profiles.profile_file`):
 
@@ -15,22 +15,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pandas as pd
+from pydantic import Field, model_validator
 
-from benchmark.assays.bbbc.bbbc021 import SOURCE as BBBC021_SOURCE
-from benchmark.assays.bbbc.bbbc021 import metadata_folder, read_metadata, select
 from benchmark.assays.columns import expand, metadata_of, read_text_table, rule_of
 from benchmark.assays.faults import gathering, refuse
-from benchmark.assays.fetching.collections import data_folder
 from benchmark.assays.fieldtable import Assay, make_assay
 from benchmark.assays.profiles.cellprofiler_files import find_output, is_output, read_cells
 from benchmark.assays.profiles.profile_file import PREFIXES, read_columns, read_features, read_header
-from benchmark.assays.settings import Bbbc021ProfilesSettings, ProfileTableSettings
+from benchmark.assays.registry import ASSAYS, AssaySettings, Place
+from benchmark.assays.settings import REQUIRED, ColumnRule
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError
 from benchmark.base.files import digest, sha256_file
 from benchmark.base.tables import (
-    CELL_LINE,
     COMPOUND,
     CONTROL,
     LABEL,
@@ -39,13 +38,62 @@ from benchmark.base.tables import (
     WELL_KEY,
 )
 
-LJOSA = Path("bbbc021_profiles", "ljosa_jbiomolscreen_2013_per_well_mean.csv.gz")
-LJOSA_SOURCE = (
-    "Per-well means of CellProfiler features of BBBC021v1, published with Ljosa et al. 2013 (J Biomol Screen 18:1321); "
-    "no images are used here. "
-)
 _PLATES = ("Metadata_Plate", "Image_Metadata_Plate")
 _WELLS = ("Metadata_Well", "Image_Metadata_Well")
+
+ProfileKey = Literal["batch", "plate", "well", "replicate", "compound", "concentration", "label", "cell_line"]
+
+
+@ASSAYS.register
+class ProfileTableSettings(AssaySettings):
+    """A user's own profiles, one or many rows a well: a table as CytoTable or pycytominer write it, or CellProfiler's
+    own output (a folder with ExportToSpreadsheet's CSV files, or a SQLite file of ExportToDatabase).
+
+    With ``metadata`` the ``columns`` name columns of that CSV, which is joined by plate and well; without it they
+    name columns of the profile table, or of CellProfiler's table of images (with or without ``Image_``).
+    """
+
+    kind: Literal["profile_table"] = "profile_table"
+    profiles: str = Field(min_length=1, description="Parquet, CSV (.gz), SQLite (.db, .sqlite, .sqlite3), or a folder "
+                          "of CSV or SQLite files, or of such folders; relative to the study file.")
+    metadata: str | None = Field(None, description="CSV (.gz) with what is in each well.")
+    separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    columns: dict[ProfileKey, str | ColumnRule]
+    plate_column: str | None = Field(None, description="In the profiles; by default Metadata_Plate and the like.")
+    well_column: str | None = Field(None, description="In the profiles; by default Metadata_Well and the like.")
+    prefixes: tuple[str, ...] | None = Field(None, description="What features start with. By default Cells_, "
+                                             "Cytoplasm_ and Nuclei_, in CellProfiler's own output every kind of "
+                                             "object. () takes every column that is neither metadata nor named in "
+                                             "`columns`.")
+    negative_controls: list[str] = Field([], description="Names of compounds that are untreated or DMSO.")
+    positive_controls: list[str] = Field([], description="Names of compounds with a known strong effect.")
+    unlabelled: Literal["refuse", "keep", "leave_out"] = Field("refuse", description="Wells without a label that are "
+                                                               "no control; kept ones are in no fold.")
+    single_compound_labels: Literal["refuse", "leave_out"] = "refuse"
+    source: str = Field("", description="A sentence for the report: where the profiles come from.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ProfileTableSettings:
+        missing = [key for key in REQUIRED if key not in self.columns]
+        if missing:
+            raise ValueError(f"columns lacks {', '.join(missing)}; required are {', '.join(REQUIRED)}")
+        both = sorted(set(self.negative_controls) & set(self.positive_controls))
+        if both:
+            raise ValueError(f"{', '.join(both)}: both a negative and a positive control")
+        if self.metadata is None:
+            keys = {k: self.columns[k] for k in ("plate", "well")}
+            odd = [k for k, rule in keys.items() if not (isinstance(rule, str) or (rule.column and not rule.pattern))]
+            if odd or self.plate_column or self.well_column:
+                raise ValueError("without `metadata`, plate and well are columns of the profiles, named in `columns` "
+                                 "alone and without a pattern")
+        return self
+
+    @property
+    def lone_labels(self) -> Literal["refuse", "leave_out"]:
+        return self.single_compound_labels
+
+    def load(self, place: Place) -> Assay:
+        return load_profile_table(self, place.name, place.base)
 
 
 def load_profile_table(settings: ProfileTableSettings, name: str, base: Path) -> Assay:
@@ -86,7 +134,7 @@ def load_profile_table(settings: ProfileTableSettings, name: str, base: Path) ->
     with gathering(faults):
         wells = _wells(settings, cells, where)
     with gathering(faults):
-        plate, well = _key_columns(given, header, path)
+        plate, well = key_columns(given, header, path)
         prefixes = settings.prefixes
         features, notes = read_cells(output, plate, well, prefixes) if output else read_features(
             path, settings.separator, header, plate, well, PREFIXES if prefixes is None else prefixes, used)
@@ -95,65 +143,27 @@ def load_profile_table(settings: ProfileTableSettings, name: str, base: Path) ->
     if settings.unlabelled == "leave_out":
         bare = (wells[LABEL] == "") & (wells[CONTROL] == "")
         wells, aside = wells[~bare], wells[bare]
-    wells, features, notes = _join(name, path, wells, features, notes, aside, "they have no label and are no control")
+    wells, features, notes = join_wells(name, path, wells, features, notes, aside,
+                                        "they have no label and are no control")
+    sha256 = output.sha256 if output else sha256_file(path)
     return make_assay(name, path.parent, wells, (), source=settings.source, features=features,
-                      features_hash=_hash(output.sha256 if output else sha256_file(path), features), left_out=notes,
+                      features_hash=features_hash_of(sha256, features), left_out=notes,
                       single_compound_labels=settings.single_compound_labels,
                       unlabelled="keep" if settings.unlabelled == "keep" else "refuse")
 
 
-def load_bbbc021_profiles(settings: Bbbc021ProfilesSettings, name: str, base: Path) -> Assay:
-    """The published profiles of BBBC021 as an assay: 302 treated wells and 330 of DMSO, one row each.
-
-    They are the wells of the paper: of taxol the file holds only what ``taxol: kensert2019`` keeps.
-
-    Parameters
-    ----------
-    settings, name, base
-        As `load_profile_table`.
-
-    Returns
-    -------
-    Assay
-        Without channels; 38 compounds, 103 treatments, 12 mechanisms.
-
-    Raises
-    ------
-    MorphobenchError, FaultsError
-        The profiles or the official CSV files are missing or are not as published.
-    """
-    path = expand(settings.profiles, base) if settings.profiles is not None else data_folder() / LJOSA
-    if not path.is_file():
-        raise MorphobenchError("does not exist", str(path), "The profiles are supplementary material of Ljosa et al. "
-                               "2013 (J Biomol Screen 18:1321); put them there, or set assay.profiles in the study.")
-    root = data_folder() / "bbbc021"
-    images, moa = read_metadata(metadata_folder(settings.metadata, root, base), root)
-    table, _ = select(images, moa, "kensert2019", "labelled")
-    wells = table.assign(**{CELL_LINE: ""})[WELL_COLUMNS].drop_duplicates(WELL_KEY)
-    header = read_header(path, ",")
-    plate, well = _key_columns([None, None], header, path)
-    features, notes = read_features(path, ",", header, plate, well, PREFIXES)
-    # Wells of the screen that are not part of the question are no mistake of the file.
-    every = images.drop_duplicates(WELL_KEY)
-    aside = every[~_index(every).isin(_index(wells))]
-    wells, features, notes = _join(
-        name, path, wells, features, notes, aside, "no mechanism is given for their treatment, or they hold taxol and "
-        "are not those of the paper")
-    return make_assay(name, path.parent, wells, (), source=LJOSA_SOURCE + BBBC021_SOURCE, features=features,
-                      features_hash=_hash(sha256_file(path), features), left_out=notes)
-
-
-def _hash(sha256: str, features: pd.DataFrame) -> str:
+def features_hash_of(sha256: str, features: pd.DataFrame) -> str:
     """Hash of a file's content and of what was taken from it: other prefixes, or another rule of what counts as a
     feature, make other profiles of one file."""
     return digest([sha256, [str(c) for c in features.columns]], 64)
 
 
-def _index(table: pd.DataFrame) -> pd.MultiIndex:
+def well_index(table: pd.DataFrame) -> pd.MultiIndex:
+    """Plate and well of each row."""
     return pd.MultiIndex.from_frame(table[WELL_KEY])
 
 
-def _join(
+def join_wells(
     name: str, path: Path, wells: pd.DataFrame, features: pd.DataFrame, notes: list[Fault], aside: pd.DataFrame,
     why: str,
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[Fault]]:
@@ -176,13 +186,13 @@ def _join(
     FaultsError
         Features have wells that are not known at all, or two wells have the very same features.
     """
-    total = _index(features).nunique()
-    dropped = _index(features).isin(_index(aside))
+    total = well_index(features).nunique()
+    dropped = well_index(features).isin(well_index(aside))
     if dropped.any():
-        notes = [*notes, Fault(f"{_index(features[dropped]).nunique()} wells of {path.name} left out: {why}")]
+        notes = [*notes, Fault(f"{well_index(features[dropped]).nunique()} wells of {path.name} left out: {why}")]
         features = features[~dropped]
     _refuse_copies(name, path, features)
-    known, have = _index(wells), _index(features)
+    known, have = well_index(wells), well_index(features)
     strange = have[~have.isin(known)].unique()
     if len(strange):
         example = f"Metadata name their wells like {known[0][0]} {known[0][1]}: " if len(known) else ""
@@ -217,7 +227,7 @@ def _refuse_copies(name: str, path: Path, features: pd.DataFrame) -> None:
                           f"The profiles of {name} hold one well under several names:")
 
 
-def _key_columns(given: Sequence[str | None], header: Sequence[str], path: Path) -> tuple[str, str]:
+def key_columns(given: Sequence[str | None], header: Sequence[str], path: Path) -> tuple[str, str]:
     """The columns with the plate and the well: as given, else by their usual names."""
     found = []
     for key, name, usual in zip(("plate", "well"), given, (_PLATES, _WELLS), strict=True):

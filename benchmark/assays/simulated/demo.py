@@ -11,14 +11,15 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import tifffile
+from pydantic import Field, model_validator
 
 from benchmark.assays.fieldtable import Assay, make_assay
-from benchmark.assays.settings import DemoAssaySettings
+from benchmark.assays.registry import ASSAYS, AssaySettings, Place
 from benchmark.assays.simulated.demo_draw import CHANNELS, DRAWING, Effect, Optics, draw_field
 from benchmark.base.errors import MorphobenchError
 from benchmark.base.files import digest, read_json, whole, write_json
@@ -47,6 +48,48 @@ SOURCE = (
 )
 # Streams of random numbers, so that changing one part of the design leaves the others alone.
 _COMPOUNDS, _PLATES, _LAYOUT, _FIELDS = range(4)
+
+
+@ASSAYS.register
+class DemoAssaySettings(AssaySettings):
+    """The simulated assay: what it holds and how hard it is.
+
+    Each plate carries every treatment (mechanism × compound × concentration) ``replicates`` times and
+    ``negative_wells`` wells of DMSO.
+    """
+
+    kind: Literal["demo"] = "demo"
+    seed: int = Field(1, ge=0, description="Everything drawn follows from it.")
+    difficulty: float = Field(1.0, gt=0, le=10, description="0.5 is easier, 2 harder: weaker effects, more noise.")
+    size: int = Field(256, ge=64, le=2048, description="Height and width of a field in pixels.")
+    cells: float = Field(30, ge=2, le=500, description="Mean number of cells in an untreated field.")
+    mechanisms: int = Field(4, ge=2, le=4)
+    compounds_per_mechanism: int = Field(3, ge=2, le=8)
+    concentrations: int = Field(2, ge=1, le=4)
+    batches: int = Field(2, ge=1, le=6)
+    plates_per_batch: int = Field(2, ge=1, le=6)
+    replicates: int = Field(1, ge=1, le=4, description="Wells of each treatment on each plate.")
+    negative_wells: int = Field(6, ge=0, le=32, description="Wells of DMSO on each plate.")
+    fields_per_well: int = Field(2, ge=1, le=9)
+
+    @model_validator(mode="after")
+    def _fits_on_a_plate(self) -> DemoAssaySettings:
+        if self.wells_per_plate > 384:
+            raise ValueError(f"{self.wells_per_plate} wells a plate do not fit on a 384-well plate")
+        return self
+
+    @property
+    def wells_per_plate(self) -> int:
+        """Wells on each plate, controls included."""
+        treatments = self.mechanisms * self.compounds_per_mechanism * self.concentrations
+        return treatments * self.replicates + self.negative_wells
+
+    def load(self, place: Place) -> Assay:
+        key = demo_key(self)
+        with place.stage("demo assay", key) as facts:
+            assay = make_demo(self, place.folder / "assay" / key, run_tasks=place.run_tasks)
+            facts["detail"] = f"{len(assay.fields)} simulated fields"
+        return assay
 
 
 class WellTask(NamedTuple):

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from fake_bbbc import bbbc013_doses, write_bbbc013, write_platemap
 
-from benchmark.assays.bbbc.bbbc013 import PLATEMAP, load_bbbc013
-from benchmark.assays.settings import Bbbc013AssaySettings
+from benchmark.assays.bbbc.bbbc013 import PLATEMAP, Bbbc013AssaySettings, load_bbbc013
 from benchmark.base.errors import FaultsError, MorphobenchError
 from benchmark.base.tables import COMPOUND, CONCENTRATION, CONTROL, LABEL, REPLICATE, WELL
 from benchmark.images.reading import read_field

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from fake_bbbc import bbbc014_doses, well_names, write_bbbc014, write_plate, write_platemap
 
-from benchmark.assays.bbbc.bbbc014 import PLATEMAP, load_bbbc014
+from benchmark.assays.bbbc.bbbc014 import PLATEMAP, Bbbc014AssaySettings, load_bbbc014
 from benchmark.assays.bbbc.translocation import read_platemap
-from benchmark.assays.settings import Bbbc014AssaySettings
 from benchmark.base.errors import FaultsError, MorphobenchError
 from benchmark.base.tables import CELL_LINE, COMPOUND, CONCENTRATION, CONTROL, LABEL, PLATE, REPLICATE, WELL
 from benchmark.folds.make import make_split

@@ -9,8 +9,7 @@ from fake_bbbc import CONTENTS, PLATES, bbbc021_rows, write_bbbc021
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.assays.bbbc.bbbc021 import dose_key, load_bbbc021, read_metadata, select
-from benchmark.assays.settings import Bbbc021AssaySettings
+from benchmark.assays.bbbc.bbbc021 import Bbbc021AssaySettings, dose_key, load_bbbc021, read_metadata, select
 from benchmark.base.errors import FaultsError, MorphobenchError
 from benchmark.base.tables import (
     BATCH,

@@ -17,8 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.assays.profiles.cellprofiler_files import find_output, is_output, read_cells
-from benchmark.assays.profiles.profile_table import load_profile_table
-from benchmark.assays.settings import ProfileTableSettings
+from benchmark.assays.profiles.profile_table import ProfileTableSettings, load_profile_table
 from benchmark.base.errors import FaultsError, MorphobenchError
 from benchmark.base.tables import COMPOUND, CONTROL, LABEL, PLATE, SITE, WELL
 

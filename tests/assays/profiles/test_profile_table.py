@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from benchmark.assays.bbbc.bbbc021_profiles import Bbbc021ProfilesSettings, load_bbbc021_profiles
 from benchmark.assays.profiles.profile_file import PREFIXES, is_feature, read_header
-from benchmark.assays.profiles.profile_table import load_bbbc021_profiles, load_profile_table
-from benchmark.assays.settings import Bbbc021ProfilesSettings, ProfileTableSettings
+from benchmark.assays.profiles.profile_table import ProfileTableSettings, load_profile_table
 from benchmark.base.errors import FaultsError, MorphobenchError
 from benchmark.base.tables import (
     BATCH,

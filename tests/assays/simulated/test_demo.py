@@ -8,10 +8,10 @@ import pytest
 from scipy import ndimage
 
 from benchmark.assays.fieldtable import field_table_faults
-from benchmark.assays.settings import DemoAssaySettings
 from benchmark.assays.simulated import demo
 from benchmark.assays.simulated.demo import (
     MECHANISMS,
+    DemoAssaySettings,
     demo_assay,
     demo_fields,
     demo_key,
