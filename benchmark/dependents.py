@@ -83,7 +83,7 @@ def _run_embedding(opened: Opened, method: EmbeddingMethod, part: FinishedRun) -
 def _without_crops(opened: Opened, part: FinishedRun) -> pd.DataFrame:
     """Wells to predict that have no crops, and so no embedding: the same in all folds."""
     path = embeddings_of(part.folder, part.method, opened.split.folds[0], opened.study.seeds[0], "well")
-    lacking = without_cells(pd.read_parquet(path, columns=WELL_KEY), opened.assay, "well")
+    lacking = without_cells(pd.read_parquet(path, columns=WELL_KEY), opened.assay.predicted, "well")
     wanted = tuple(opened.assay.predicted[WELL_KEY].drop_duplicates().itertuples(index=False, name=None))
     return lacking[rows_of(lacking, wanted)] if len(lacking) else lacking
 

@@ -16,7 +16,7 @@ from typing import TextIO, cast
 import pandas as pd
 
 from benchmark.assays.settings import ColumnRule, Key, Mapped
-from benchmark.base.errors import Fault, FaultsError, MorphobenchError
+from benchmark.base.errors import Fault, FaultsError, MorphobenchError, sheet_row
 from benchmark.base.tables import (
     BATCH,
     CELL_LINE,
@@ -28,6 +28,7 @@ from benchmark.base.tables import (
     REPLICATE,
     SITE,
     WELL,
+    typed,
 )
 
 _COLUMN_OF: dict[Key, str] = {
@@ -86,7 +87,7 @@ def read_text_table(path: Path, separator: str = ",") -> pd.DataFrame:
     header, body = rows[0], rows[1:]
     faults = [Fault(f"the column {c!r} stands {header.count(c)} times in the header", path.name,
                     "Give each column its own name.") for c in dict.fromkeys(header) if header.count(c) > 1]
-    faults += [Fault(f"has {len(row)} cells where the header has {len(header)}", f"{path.name}, row {i}",
+    faults += [Fault(f"has {len(row)} cells where the header has {len(header)}", f"{path.name}, {sheet_row(i)}",
                      "Quote cells that hold the separator; check assay.separator.")
                for i, row in enumerate(body) if len(row) != len(header)]
     if faults:
@@ -122,7 +123,7 @@ def metadata_of(settings: Mapped, cells: pd.DataFrame, where: str,
     -------
     table : DataFrame
         A row a row of ``cells``: ``Metadata_*`` of the mapping and of the defaults (batch and replicate 1, no cell
-        line), text, but the concentration as float (µM), and site and replicate as whole numbers where they are.
+        line), the concentration in µM, with types as `benchmark.base.tables.typed` gives them.
     bad : set of int
         Rows that have a fault.
     """
@@ -136,11 +137,7 @@ def metadata_of(settings: Mapped, cells: pd.DataFrame, where: str,
     kinds = {c: "negative" for c in settings.negative_controls} | {c: "positive" for c in settings.positive_controls}
     table[CONTROL] = [kinds.get(c, "") for c in table[COMPOUND]]
     table[CONCENTRATION] = concentrations_of(table, where, faults, bad)
-    for column in table.columns.intersection([SITE, REPLICATE]):
-        # As numbers where they are, so that site 10 comes after site 2.
-        if table[column].str.fullmatch(r"\d{1,9}").all():
-            table[column] = table[column].astype("int64")
-    return table, bad
+    return typed(table), bad
 
 
 def rule_of(source: str | ColumnRule) -> ColumnRule:
@@ -193,8 +190,8 @@ def _grouped(wrong: Mapping[int, str]) -> list[tuple[str, str]]:
 
 
 def _rows(rows: Sequence[int]) -> str:
-    """``row 3``, ``rows 3, 5, 8``, or the first ten and how many more."""
+    """``row 3``, ``rows 3, 5, 8``, or the first ten and how many more, from indices; see `sheet_row`."""
     if len(rows) == 1:
-        return f"row {rows[0]}"
+        return sheet_row(rows[0])
     more = f" and {len(rows) - 10} more" if len(rows) > 10 else ""
-    return f"rows {', '.join(map(str, rows[:10]))}{more}"
+    return f"rows {', '.join(sheet_row(i).removeprefix('row ') for i in rows[:10])}{more}"

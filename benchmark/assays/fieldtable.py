@@ -11,7 +11,7 @@ from typing import Literal
 
 import pandas as pd
 
-from benchmark.base.errors import Fault, FaultsError
+from benchmark.base.errors import Fault, FaultsError, sheet_row
 from benchmark.base.tables import (
     BATCH,
     CELL_LINE,
@@ -28,6 +28,7 @@ from benchmark.base.tables import (
     WELL_KEY,
     path_column,
     plane_column,
+    typed,
 )
 
 CONTROLS = ("", "negative", "positive")
@@ -47,7 +48,7 @@ class Assay:
     root : Path
         Folder that every ``Path_<Channel>`` is relative to.
     fields : DataFrame
-        The field table, sorted by plate, well and site, index 0…n-1.
+        The field table, sorted by plate, well and site, index 0…n-1; types as `benchmark.base.tables.typed` has them.
     channels : tuple of str
         In the order in which crops stack them.
     simulated : bool
@@ -151,7 +152,7 @@ def field_table_faults(
     Parameters
     ----------
     table : DataFrame
-        One row a field with `FIELD_COLUMNS` and ``Path_/Plane_`` of each channel.
+        One row a field with `FIELD_COLUMNS`, as `typed` gives them, and ``Path_/Plane_`` of each channel.
     channels : sequence of str
         Channel names; none for an assay of profiles.
     scoring : {'treatments', 'controls'}
@@ -178,20 +179,21 @@ def field_table_faults(
         if not CHANNEL_NAME.fullmatch(c)
     ]
     for column in (PLATE, WELL, COMPOUND, BATCH):
-        for i in table.index[table[column].astype(str).str.strip() == ""]:
-            faults.append(Fault(f"{column} is empty", f"row {i}"))
+        for i in table.index[table[column].str.strip() == ""]:
+            faults.append(Fault(f"{column} is empty", sheet_row(i)))
     for i in table.index[table[CONCENTRATION].isna() | (table[CONCENTRATION] < 0)]:
-        faults.append(Fault(f"{CONCENTRATION} is {table[CONCENTRATION][i]}, not a number of at least 0", f"row {i}"))
+        faults.append(Fault(f"{CONCENTRATION} is {table[CONCENTRATION][i]}, not a number of at least 0", sheet_row(i)))
     for i in table.index[~table[CONTROL].isin(CONTROLS)]:
-        faults.append(Fault(f"{CONTROL} is {table[CONTROL][i]!r}, not one of {CONTROLS}", f"row {i}"))
+        faults.append(Fault(f"{CONTROL} is {table[CONTROL][i]!r}, not one of {CONTROLS}", sheet_row(i)))
     for i in table.index[(table[LABEL] == "") & (table[CONTROL] == "") & (not unlabelled)]:
-        faults.append(Fault(f"{LABEL} is empty and the well is no control", f"row {i}"))
+        faults.append(Fault(f"{LABEL} is empty and the well is no control", sheet_row(i)))
     for i in table.index[table.duplicated(FIELD_KEY)]:
-        faults.append(Fault("the same field stands in the table twice", f"row {i}, {row_name(table.loc[i])}",
+        faults.append(Fault("the same field stands in the table twice", f"{sheet_row(i)}, {row_name(table.loc[i])}",
                             "Remove the row, or map a column to `site`."))
     files = table[[path_column(c) for c in channels] + [plane_column(c) for c in channels]]
     for i in table.index[files.duplicated()] if channels else ():
-        faults.append(Fault("names the same image planes as an earlier row", f"row {i}, {row_name(table.loc[i])}"))
+        faults.append(Fault("names the same image planes as an earlier row",
+                            f"{sheet_row(i)}, {row_name(table.loc[i])}"))
     for what in (COMPOUND, CONCENTRATION, LABEL, CONTROL, BATCH, CELL_LINE):
         for key, values in _differing(table, WELL_KEY, what):
             faults.append(Fault(f"the well's rows disagree on {what}: {values}", f"plate {key}"))
@@ -258,6 +260,7 @@ def make_assay(
     """
     if CELL_LINE not in table:
         table = table.assign(**{CELL_LINE: ""})
+    table = typed(table)
     faults = field_table_faults(table, channels, scoring, unlabelled == "keep" or scoring == "controls")
     gone = list(left_out)
     if not faults and scoring == "treatments":

@@ -23,7 +23,7 @@ from benchmark.assays.fieldtable import (
 )
 from benchmark.assays.registry import ASSAYS, AssaySettings, Place
 from benchmark.assays.settings import REQUIRED, ColumnRule, Key
-from benchmark.base.errors import Fault, FaultsError, MorphobenchError
+from benchmark.base.errors import Fault, FaultsError, MorphobenchError, sheet_row
 from benchmark.base.files import inside
 from benchmark.base.settings import Settings
 from benchmark.base.tables import COMPOUND, SITE, WELL_KEY, path_column, plane_column
@@ -130,7 +130,7 @@ def table_faults(settings: TableAssaySettings, name: str, base: Path) -> tuple[A
         Where there are faults, the rows without one, so that their images can be looked at as well; it is not
         for use. None where the CSV or its mapping gave no row.
     faults : list of Fault
-        Rows are counted from 0, the header not among them. A value that is wrong in many rows is one fault.
+        Rows are counted as `benchmark.base.errors.sheet_row` does. A value that is wrong in many rows is one fault.
     """
     try:
         path = expand(settings.csv, base)
@@ -208,7 +208,7 @@ def _files(settings: TableAssaySettings, cells: pd.DataFrame, table: pd.DataFram
                 checked[text] = _relative(root, text)
             found = checked[text]
             if isinstance(found, Fault):
-                faults.append(Fault(f"the file of {channel}, {text!r}, {found.what}", f"row {i}", found.remedy))
+                faults.append(Fault(f"the file of {channel}, {text!r}, {found.what}", sheet_row(i), found.remedy))
                 bad.add(i)
             paths.append(text if isinstance(found, Fault) else found)
         table[path_column(channel)] = paths

@@ -29,6 +29,14 @@ class Fault:
         return f"{text}. {self.remedy}" if self.remedy else text
 
 
+def sheet_row(i: int) -> str:
+    """How messages name a row of a user's table, given its index from 0: as a spreadsheet counts, the header being 1.
+
+    Blank lines of a CSV are no rows and are not counted.
+    """
+    return f"row {i + 2}"
+
+
 class MorphobenchError(Exception):
     """Bad input or a missing tool: says what, where, and what to do.
 

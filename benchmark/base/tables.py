@@ -35,15 +35,53 @@ WELL_COLUMNS = [c for c in FIELD_COLUMNS if c != SITE]
 UNITS = ("crop", "field", "well", "treatment")
 UNIT_KEY = {"crop": [*FIELD_KEY, "crop"], "field": FIELD_KEY, "well": WELL_KEY, "treatment": TREATMENT_KEY}
 
+#: Key columns that are text, also where a table writes numbers: plate ``0012`` is no number.
+TEXT_KEYS = (BATCH, PLATE, WELL, COMPOUND, LABEL, CONTROL, CELL_LINE)
+#: Key columns that are whole numbers (int64), so that site 10 comes after site 2.
+NUMBER_KEYS = (SITE, REPLICATE)
 
-#: Parts of the name of a combination of a grid, and what stands between them.
-GRID_PARTS = ("profile", "normalise", "correction", "decision")
-SEPARATOR = " | "
+
+def typed(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with each key column in its one type; called where a table is read, so that nothing after it casts.
+
+    Text: batch, plate, well, compound, label, control, cell line (missing values are ``''``). Whole numbers (int64):
+    site and replicate. Where these are names (``left``), the names of the table are numbered from 1 in their sorted
+    order, which is therefore the order of the fields. Float64: the concentration (NaN where it is no number).
+
+    Parameters
+    ----------
+    table : DataFrame
+        Any of the key columns, and any others.
+
+    Returns
+    -------
+    DataFrame
+        The very same where all types are right already.
+    """
+    new = {c: _text(table[c]) for c in TEXT_KEYS if c in table and not _is_text(table[c])}
+    new |= {c: _whole_numbers(table[c]) for c in NUMBER_KEYS if c in table and table[c].dtype != np.int64}
+    if CONCENTRATION in table and table[CONCENTRATION].dtype != np.float64:
+        new[CONCENTRATION] = pd.to_numeric(table[CONCENTRATION], errors="coerce").astype(np.float64)
+    return table.assign(**new) if new else table
 
 
-def combination(profile: str, normalise: str, correction: str, decision: str) -> str:
-    """Name of a combination, the ``method`` of its predictions."""
-    return SEPARATOR.join((profile, normalise, correction, decision))
+def _is_text(values: pd.Series) -> bool:
+    """Whether a column has pandas' type of text and no missing values."""
+    return bool(values.dtype == "str" and not values.isna().any())
+
+
+def _text(values: pd.Series) -> pd.Series:
+    return values.astype(object).where(values.notna(), "").astype(str)
+
+
+def _whole_numbers(values: pd.Series) -> pd.Series:
+    """Numbers as they are, or names as their places in sorted order, from 1."""
+    if pd.api.types.is_float_dtype(values) and (values == values.round()).all():
+        return values.astype(np.int64)
+    text = _text(values)
+    if not text.str.fullmatch(r"\d{1,9}").all():
+        text = text.map({name: i for i, name in enumerate(sorted(text.unique()), 1)})
+    return text.astype(np.int64)
 
 
 def path_column(channel: str) -> str:

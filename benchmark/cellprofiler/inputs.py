@@ -187,12 +187,6 @@ def _check_tags(modules: Sequence[Module]) -> None:
                                    f"Fields have {', '.join(TAGS)} here.")
 
 
-def assigned_images(text: str) -> dict[str, str]:
-    """Images that NamesAndTypes names → how it loads them; empty for a pipeline without it."""
-    module = next((m for m in parse(text) if m.enabled and m.name == NAMES_AND_TYPES), None)
-    return {} if module is None else {load.image: load.kind for load in _loads(module)}
-
-
 def object_roles(text: str, nuclei: str = "", cells: str = "") -> Roles:
     """Which of a pipeline's objects are nuclei, cells and cytoplasm, whatever they are called.
 

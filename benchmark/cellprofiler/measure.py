@@ -117,14 +117,14 @@ class Measured:
 
     def mask_path(self, key: tuple[Any, Any, Any], object_name: str) -> Path | None:
         """Label mask (uint16 TIFF, 0 = background) of one field (plate, well, site); None if none was saved."""
-        found = self._places.get(tuple(map(str, key)))
+        found = self._places.get(key)
         path = None if found is None else found[0] / MASKS / mask_name(found[1], object_name)
         return path if path is not None and path.is_file() else None
 
     @cached_property
-    def _places(self) -> dict[tuple[str, ...], tuple[Path, int]]:
+    def _places(self) -> dict[tuple[Any, ...], tuple[Path, int]]:
         """Field key → folder of its shard and its number there."""
-        return {tuple(map(str, key)): (shard, number)
+        return {tuple(key): (shard, number)
                 for shard in self.shards for number, key in enumerate(read_json(shard / RECORD)["fields"])}
 
     def _read(self, name: str, columns: Collection[str] | None = None) -> pd.DataFrame:
@@ -167,7 +167,7 @@ def make_plan(assay: Assay, hashes: Mapping[str, str], settings: CellProfilerSet
     else:
         pipeline = with_loaded_functions(pipeline)
         images, functions = function_channels(pipeline, settings.images, assay.channels)
-        planes = function_planes(illumination, functions, assay.fields[PLATE].astype(str))
+        planes = function_planes(illumination, functions, assay.fields[PLATE])
     shards = plan_shards(assay, images, hashes, pipeline, cellprofiler, settings.shard_fields, planes)
     return Plan(pipeline, images, functions, shards)
 

@@ -63,7 +63,7 @@ def partition(shards: Sequence[Path], fields: pd.DataFrame, folder: Path, block_
         A shard is of a field that is not in the table, two shards hold the same field, a shard's table has changed,
         or the folder holds the cells of other shards or fields, or of shards that were measured again since.
     """
-    keys = fields[FIELD_KEY].astype(str)
+    keys = fields[FIELD_KEY].astype(str)  # hashed as text, as folders made before hold it
     # The size too: a shard with failed fields may be measured again under its name, with more cells then.
     held = [[s.name, (s / SHARD_CELLS).stat().st_size] for s in shards]
     source = {"shards": digest(held), "fields": digest(keys.to_numpy().tolist())}
@@ -78,8 +78,7 @@ def partition(shards: Sequence[Path], fields: pd.DataFrame, folder: Path, block_
 
 
 def _field_index(fields: pd.DataFrame) -> pd.MultiIndex:
-    """Keys as text: a site may be a number here and text there."""
-    return pd.MultiIndex.from_frame(fields[FIELD_KEY].astype(str))
+    return pd.MultiIndex.from_frame(fields[FIELD_KEY])
 
 
 def _plan(shards: Sequence[Path], fields: pd.DataFrame) -> _Plan:

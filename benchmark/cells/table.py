@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.base.errors import MorphobenchError
-from benchmark.base.tables import FIELD_KEY, PLATE, SITE, WELL, WELL_KEY
+from benchmark.base.tables import FIELD_KEY, PLATE, SITE, WELL, WELL_KEY, typed
 from benchmark.cells.folder import BLOCK_ROWS, CELLS, GROUP, CellFolder, with_groups
 
 #: ``function(plate, block) -> block``; see `SingleCells.mapped`.
@@ -67,7 +67,7 @@ class SingleCells:
     """The segmented cells of an assay; nothing is read before it is asked for.
 
     Make one by `of_frame` or `open`. Rows lie plate by plate, well by well, field by field;
-    plates and wells are strings, and are compared as strings.
+    keys have the types of `benchmark.base.tables.typed`.
     """
 
     _store: _Store
@@ -86,8 +86,7 @@ class SingleCells:
             raise MorphobenchError(f"lacks the columns {', '.join(missing)}", "table of single cells")
         if table[FIELD_KEY].isna().any(axis=None):
             raise MorphobenchError("has rows without a plate, well or site", "table of single cells")
-        table = table.assign(**{PLATE: table[PLATE].astype(str), WELL: table[WELL].astype(str)})
-        table = table.sort_values(FIELD_KEY, kind="stable", ignore_index=True)
+        table = typed(table).sort_values(FIELD_KEY, kind="stable", ignore_index=True)
         counts = table.groupby(FIELD_KEY, sort=True).size().rename(CELLS).reset_index()
         store = _Frame(table, with_groups(counts, block_rows))
         return cls(store, np.ones(len(store.layout), bool))
@@ -148,7 +147,7 @@ class SingleCells:
         """
         fields, kept = self._fields(plate)
         if wells is not None:
-            kept = kept & fields[WELL].isin([str(w) for w in wells]).to_numpy()
+            kept = kept & fields[WELL].isin(list(wells)).to_numpy()
         return self._stream(plate, fields, np.repeat(kept, fields[CELLS]), self._checked(columns))
 
     def read(self, wells: Sequence[tuple[str, str]], columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -162,7 +161,7 @@ class SingleCells:
         A well with cells gives at least one, so a few more than ``n`` can come. Which cells of a well come hangs on
         the seed, the well, its cells and their share, not on the order of ``wells``; more of them contain fewer.
         """
-        wanted = {(str(p), str(w)) for p, w in wells}
+        wanted = set(wells)
         counts = self.counts.groupby(WELL_KEY)[CELLS].sum()
         total = int(counts[counts.index.isin(wanted)].sum())
         share = min(1.0, n / total) if total else 0.0
@@ -175,9 +174,9 @@ class SingleCells:
         return self._gather(sorted(wanted), columns, draw)
 
     def without(self, fields: pd.DataFrame) -> SingleCells:
-        """The same cells but those of some fields (`FIELD_KEY` columns; sites are compared as text)."""
-        out = pd.MultiIndex.from_frame(fields[FIELD_KEY].astype(str))
-        mine = pd.MultiIndex.from_frame(self._store.layout[FIELD_KEY].astype(str))
+        """The same cells but those of some fields (`FIELD_KEY` columns)."""
+        out = pd.MultiIndex.from_frame(fields[FIELD_KEY])
+        mine = pd.MultiIndex.from_frame(self._store.layout[FIELD_KEY])
         return replace(self, _kept=self._kept & ~mine.isin(out))
 
     def mapped(self, function: BlockFunction, features: Sequence[str] | None = None,
@@ -220,7 +219,7 @@ class SingleCells:
         names = self._checked(columns)
         parts: list[pd.DataFrame] = []
         for plate in self.plates:
-            mine = {str(w) for p, w in wells if str(p) == plate}
+            mine = {w for p, w in wells if p == plate}
             if not mine:
                 continue
             fields, kept = self._fields(plate)

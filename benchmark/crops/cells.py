@@ -59,12 +59,12 @@ class CentresByField:
         if table.duplicated([*FIELD_KEY, OBJECT_NUMBER]).any():
             raise MorphobenchError("holds an object twice", "table of cell centres")
         groups: Any = table.groupby(FIELD_KEY).indices
-        self._rows = {tuple(map(str, key)): rows for key, rows in groups.items()}
+        self._rows = dict(groups)
         self._values = np.empty(len(table), CENTRE)
         for name, column in (("number", OBJECT_NUMBER), ("x", "x"), ("y", "y")):
             self._values[name] = table[column].to_numpy()
 
     def of(self, key: Sequence[Any]) -> np.ndarray:
         """Centres of a field (plate, well, site) as `CENTRE`, by object number; empty where it has none."""
-        found = self._values[self._rows.get(tuple(map(str, key)), np.zeros(0, np.int64))]
+        found = self._values[self._rows.get(tuple(key), np.zeros(0, np.int64))]
         return found[np.argsort(found["number"], kind="stable")]

@@ -10,7 +10,8 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix, f1_score, recall_score
 from statsmodels.stats.proportion import proportion_confint
 
-from benchmark.base.tables import COMPOUND, GRID_PARTS, LABEL, SEPARATOR
+from benchmark.base.combinations import GRID_PARTS, SEPARATOR
+from benchmark.base.tables import COMPOUND, LABEL
 from benchmark.evaluation.aggregate import RUN_KEY, reduce_to
 
 #: Units that are reported, the headline first.

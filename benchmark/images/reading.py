@@ -35,28 +35,12 @@ _MODES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "I;16": 1, "I;16B": 1}
 _PNG_SAMPLES = {0: 1, 2: 3, 4: 2, 6: 4}  # PNG colour type → samples a pixel
 
 
-class Planes(NamedTuple):
+class _Planes(NamedTuple):
     """What a file holds: number of planes, their (height, width) and dtype (``uint8`` or ``uint16``)."""
 
     n: int
     shape: tuple[int, int]
     dtype: np.dtype[Any]
-
-
-def planes_in(path: Path) -> Planes:
-    """What planes a file holds, by its headers; pixels are not decoded.
-
-    Returns
-    -------
-    Planes
-        ``(n_planes, (H, W), dtype)``.
-
-    Raises
-    ------
-    MorphobenchError
-        The file is missing, of a kind that is not read, corrupt, or not of 8 or 16 bits.
-    """
-    return _read(path, ())[0]
 
 
 def read_plane(path: Path, plane: int) -> np.ndarray:
@@ -79,14 +63,14 @@ def read_plane(path: Path, plane: int) -> np.ndarray:
     Raises
     ------
     MorphobenchError
-        As `planes_in`; also truncated files, and a plane that the file does not have.
+        The file is missing, of a kind that is not read, corrupt, truncated, not of 8 or 16 bits, or has no such plane.
     """
     return read_planes(path, (plane,))[0]
 
 
 def read_planes(path: Path, planes: Sequence[int]) -> list[np.ndarray]:
     """Several planes of one file, opened once; see `read_plane`."""
-    return _read(path, planes)[1]
+    return _read(path, planes)
 
 
 def read_field(assay: Assay, row: pd.Series) -> np.ndarray:
@@ -125,8 +109,8 @@ def read_field(assay: Assay, row: pd.Series) -> np.ndarray:
     return np.stack(stack)
 
 
-def _read(path: Path, planes: Sequence[int]) -> tuple[Planes, list[np.ndarray]]:
-    """Headers and the wanted planes of any file; every failure of a decoder becomes one kind of error."""
+def _read(path: Path, planes: Sequence[int]) -> list[np.ndarray]:
+    """The wanted planes of any file; every failure of a decoder becomes one kind of error."""
     where = str(path)
     if path.suffix.lower() not in SUFFIXES:
         raise MorphobenchError(f"is {path.suffix or 'without a suffix'}, a kind of file that is not read", where,
@@ -145,7 +129,7 @@ def _read(path: Path, planes: Sequence[int]) -> tuple[Planes, list[np.ndarray]]:
         raise MorphobenchError(f"cannot be read: truncated, corrupt or not an image ({what})", where, _AGAIN) from error
 
 
-def _check(path: Path, found: Planes, planes: Sequence[int]) -> None:
+def _check(path: Path, found: _Planes, planes: Sequence[int]) -> None:
     """Refuse sizes, depths and plane indices that cannot be served, before anything is decoded."""
     if found.shape[0] * found.shape[1] > MAX_PIXELS:
         raise MorphobenchError(f"claims {found.shape[1]}×{found.shape[0]} pixels, over the limit of {MAX_PIXELS}",
@@ -165,7 +149,7 @@ def _png_depth(path: Path) -> tuple[int, int]:
     return (head[24], head[25]) if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) == 26 else (0, 0)
 
 
-def _read_flat(path: Path, planes: Sequence[int]) -> tuple[Planes, list[np.ndarray]]:
+def _read_flat(path: Path, planes: Sequence[int]) -> list[np.ndarray]:
     """PNG and BMP."""
     kind = path.suffix[1:].upper()
     depth, colour = _png_depth(path)
@@ -175,17 +159,15 @@ def _read_flat(path: Path, planes: Sequence[int]) -> tuple[Planes, list[np.ndarr
                                    str(path), _EXPORT)
         deep = depth == 16 or image.mode.startswith("I;16")
         n = _PNG_SAMPLES.get(colour, 1) if depth == 16 else _MODES[image.mode]
-        found = Planes(n, (image.height, image.width), np.dtype(np.uint16 if deep else np.uint8))
+        found = _Planes(n, (image.height, image.width), np.dtype(np.uint16 if deep else np.uint8))
         _check(path, found, planes)
-        if not planes:
-            return found, []
         # Pillow silently cuts 16-bit colour down to 8 bits; libpng through imagecodecs does not.
         pixels = imagecodecs.png_decode(path.read_bytes()) if depth == 16 else np.asarray(image)
     pixels = pixels.reshape(*found.shape, found.n)
-    return found, [np.ascontiguousarray(pixels[..., p], dtype=found.dtype) for p in planes]
+    return [np.ascontiguousarray(pixels[..., p], dtype=found.dtype) for p in planes]
 
 
-def _read_tiff(path: Path, planes: Sequence[int]) -> tuple[Planes, list[np.ndarray]]:
+def _read_tiff(path: Path, planes: Sequence[int]) -> list[np.ndarray]:
     """Pages of a TIFF, without thumbnails.
 
     Pages are taken from the file itself, never from OME-XML, which may name other files.
@@ -203,7 +185,7 @@ def _read_tiff(path: Path, planes: Sequence[int]) -> tuple[Planes, list[np.ndarr
                 raise MorphobenchError(f"has pages of differing size or depth ({first.shape} {first.dtype}, "
                                        f"{page.shape} {page.dtype})", str(path), _EXPORT)
         # A bilevel page has the dtype bool here and is refused with the floats.
-        found = Planes(len(pages) * samples, (first.imagelength, first.imagewidth), np.dtype(first.dtype or "V1"))
+        found = _Planes(len(pages) * samples, (first.imagelength, first.imagewidth), np.dtype(first.dtype or "V1"))
         _check(path, found, planes)
         grey = first.photometric == tifffile.PHOTOMETRIC.PALETTE and all(_is_grey_ramp(p) for p in pages)
         if first.photometric in (tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.MINISWHITE) and not grey:
@@ -212,7 +194,7 @@ def _read_tiff(path: Path, planes: Sequence[int]) -> tuple[Planes, list[np.ndarr
         for number, page in enumerate(pages):
             _check_whole(path, number, page, tif.filehandle.size)
         decoded = {i: _decode(path, pages[i]) for i in sorted({p // samples for p in planes})}
-        return found, [np.ascontiguousarray(decoded[p // samples][p % samples]) for p in planes]
+        return [np.ascontiguousarray(decoded[p // samples][p % samples]) for p in planes]
 
 
 def _is_grey_ramp(page: tifffile.TiffPage) -> bool:

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from benchmark.base.combinations import SEPARATOR
 from benchmark.base.settings import Settings
-from benchmark.base.tables import SEPARATOR
 from benchmark.folds.fold import Scheme
 from benchmark.methods.classifiers.settings import ClassifierName
 from benchmark.profiles.settings import Correction, ProfileSettings

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from benchmark.assays.fieldtable import Assay
 from benchmark.base.errors import MorphobenchError
 from benchmark.base.tables import CONTROL, FIELD_COLUMNS, FIELD_KEY, PLATE, WELL, WELL_COLUMNS, WELL_KEY
 from benchmark.cells.table import SingleCells
@@ -27,7 +26,7 @@ def feature_columns(table: pd.DataFrame) -> list[str]:
 
 def well_list(wells: pd.DataFrame) -> list[tuple[str, str]]:
     """(plate, well) of each well of a table with one row a well or a field, sorted, each once."""
-    return sorted({(str(p), str(w)) for p, w in zip(wells[PLATE], wells[WELL], strict=True)})
+    return sorted(set(zip(wells[PLATE], wells[WELL], strict=True)))
 
 
 def finite(values: np.ndarray) -> np.ndarray:
@@ -138,26 +137,30 @@ def _wanted_features(names: list[str], patterns: tuple[str, ...]) -> list[str]:
     return [n for n in names if not patterns or any(fnmatch.fnmatchcase(n, p) for p in patterns)]
 
 
-def cell_counts(images: pd.DataFrame, assay: Assay, unit: str) -> pd.DataFrame:
+def cell_counts(images: pd.DataFrame, fields: pd.DataFrame, unit: str) -> pd.DataFrame:
     """Cell count alone, as a profile of one feature: the mean number of cells a field.
 
     Parameters
     ----------
     images : DataFrame
         One row a field with its keys and ``Count_Cells``.
+    fields : DataFrame
+        Field table of the assay.
+    unit : {'well', 'field'}
+        What a row is.
     """
     key = WELL_KEY if unit == "well" else FIELD_KEY
     columns = WELL_COLUMNS if unit == "well" else FIELD_COLUMNS
     counts = images.groupby(key, as_index=False)[COUNT].mean()
-    table = assay.fields[columns].drop_duplicates(key).merge(counts, on=key, how="inner", validate="one_to_one")
+    table = fields[columns].drop_duplicates(key).merge(counts, on=key, how="inner", validate="one_to_one")
     # log(1 + count): counts are multiplicative (dilution, growth), and a linear model then sees ratios
     table[COUNT] = np.log1p(table[COUNT].astype(float))
     return table.sort_values(key).reset_index(drop=True)
 
 
-def without_cells(profiles: pd.DataFrame, assay: Assay, unit: str) -> pd.DataFrame:
-    """Predicted wells (or fields) that have no profile because no cell was found in them."""
+def without_cells(profiles: pd.DataFrame, fields: pd.DataFrame, unit: str) -> pd.DataFrame:
+    """Wells (or fields) of some predicted ``fields`` that have no profile, because no cell was found in them."""
     key = WELL_KEY if unit == "well" else FIELD_KEY
-    wanted = assay.predicted[FIELD_COLUMNS if unit == "field" else WELL_COLUMNS].drop_duplicates(key)
+    wanted = fields[FIELD_COLUMNS if unit == "field" else WELL_COLUMNS].drop_duplicates(key)
     merged = wanted.merge(profiles[key], on=key, how="left", indicator=True)
     return merged[merged["_merge"] == "left_only"].drop(columns="_merge")

@@ -261,9 +261,3 @@ def _gone_with_them(before: pd.DataFrame, after: pd.DataFrame) -> list[Fault]:
     said += [Fault("the plate is left without negative controls", str(plate))
              for plate in sorted((controls[0] - controls[1]) & still, key=str)]
     return said
-
-
-def flag_sentences(flags: pd.DataFrame) -> list[str]:
-    """One sentence a flagged field, for a list: its name and all its reasons."""
-    return [f"plate {key[0]}, well {key[1]}, site {key[2]}: {'; '.join(rows['reason'])}"
-            for key, rows in flags.groupby(FIELD_KEY, sort=False)]

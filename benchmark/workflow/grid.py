@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from benchmark.base.combinations import GRID_PARTS
 from benchmark.base.errors import LeakError, MorphobenchError
 from benchmark.base.files import digest, read_json, safe_name, write_json
-from benchmark.base.tables import BATCH, CONTROL, GRID_PARTS, LABEL
+from benchmark.base.tables import BATCH, CONTROL, LABEL
 from benchmark.evaluation.metrics import summarise_grid
 from benchmark.evaluation.reproducibility import reproducibility
 from benchmark.folds.fold import Split

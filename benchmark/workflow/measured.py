@@ -178,8 +178,8 @@ def kept_fields(table: pd.DataFrame, opened: Opened) -> pd.DataFrame:
     """Rows of a table of fields or cells whose fields have not been left out."""
     if not len(opened.dropped):
         return table
-    gone = pd.MultiIndex.from_frame(opened.dropped[FIELD_KEY].astype(str))
-    return table[~pd.MultiIndex.from_frame(table[FIELD_KEY].astype(str)).isin(gone)]
+    gone = pd.MultiIndex.from_frame(opened.dropped[FIELD_KEY])
+    return table[~pd.MultiIndex.from_frame(table[FIELD_KEY]).isin(gone)]
 
 
 def object_roles_of(opened: Opened) -> Roles:

@@ -102,12 +102,12 @@ def lost_fields(assay: Assay, measured: Mapping[Block, Measured]) -> pd.DataFram
     DataFrame
         `FIELD_KEY` and ``reason``, a row a field, in the order of the field table.
     """
-    reasons: dict[tuple[str, ...], list[str]] = {}
+    reasons: dict[tuple[object, ...], list[str]] = {}
     for block, found in measured.items():
         prefix = "whole fields: " if block == "whole_field" else ""
         for *key, reason in found.failed.itertuples(index=False, name=None):
-            reasons.setdefault(tuple(map(str, key)), []).append(f"{prefix}{reason}")
-    keys = [tuple(map(str, key)) for key in assay.fields[FIELD_KEY].itertuples(index=False, name=None)]
+            reasons.setdefault(tuple(key), []).append(f"{prefix}{reason}")
+    keys = list(assay.fields[FIELD_KEY].itertuples(index=False, name=None))
     lost = assay.fields.loc[[key in reasons for key in keys], FIELD_KEY]
     said = ["; ".join(dict.fromkeys(reasons[key])) for key in keys if key in reasons]
     return lost.assign(reason=said).reset_index(drop=True)

@@ -140,7 +140,7 @@ def measured_inputs(measured: Measured) -> tuple[dict[str, Any], dict[str, Any]]
 
 def _with_cells(wells: pd.DataFrame, cells: SingleCells) -> pd.DataFrame:
     have = set(cells.counts[WELL_KEY].itertuples(index=False, name=None))
-    rows = [w in have for w in wells[WELL_KEY].astype(str).itertuples(index=False, name=None)]
+    rows = [w in have for w in wells[WELL_KEY].itertuples(index=False, name=None)]
     return wells[rows].sort_values(WELL_KEY).reset_index(drop=True)
 
 
@@ -190,7 +190,7 @@ def _count_features(opened: Opened, method: CellCountMethod) -> Features:
             columns={"cells": COUNT})
     key = digest([REVISION["cell_count"], inputs, opened.assay_hash, {"cell_count": method.unit}])
     table_path, absent = feature_files(opened, f"profiles-{key}", method.unit,
-                                       lambda: cell_counts(images(), opened.assay, method.unit))
+                                       lambda: cell_counts(images(), opened.assay.fields, method.unit))
     return Features(Source(table_path, PLAIN), absent, method.unit, inputs, facts, False)
 
 
@@ -222,7 +222,7 @@ def feature_files(
             table = build()
             # Of the assay and not of its folds: a scheme may test fewer wells than it trains on.
             wanted = tuple(opened.assay.predicted[WELL_KEY].drop_duplicates().itertuples(index=False, name=None))
-            lacking = without_cells(table, opened.assay, unit)
+            lacking = without_cells(table, opened.assay.predicted, unit)
             write_parquet(absent, lacking[rows_of(lacking, wanted)] if len(lacking) else lacking)
             if not controls:
                 table = table[rows_of(table, wanted)].reset_index(drop=True)

@@ -57,7 +57,7 @@ def test_each_fault_is_found(row, column, value, message):
     table.loc[row, column] = value
     texts = [str(f) for f in field_table_faults(table, ["DNA"])]
     assert any(message in t for t in texts), texts
-    assert all(f"row {row}" in t or "A02" in t or "c2" in t or "plate P" in t for t in texts)
+    assert all(f"row {row + 2}" in t or "A02" in t or "c2" in t or "plate P" in t for t in texts)
 
 
 def test_faults_do_not_hide_one_another():
@@ -66,7 +66,7 @@ def test_faults_do_not_hide_one_another():
     table.loc[5, SITE] = 1
     table.loc[8, CONTROL] = "what"
     texts = " ".join(str(f) for f in field_table_faults(table, ["DNA", "not a word"][:1]))
-    assert all(f"row {i}" in texts for i in (2, 5, 8))
+    assert all(f"row {i + 2}" in texts for i in (2, 5, 8))
 
 
 def test_missing_columns_and_empty_tables_and_odd_channels():

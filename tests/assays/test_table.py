@@ -101,9 +101,9 @@ def test_everything_wrong_is_said_at_once(plan):
     said = _said(faults)
     # the sound rows come back, so that their images can be looked at in the same go; they are not for use
     assert assay is not None and set(assay.fields.index) == {0, 1, 5, 7, 8, 9, 10}
-    for message in ("row 2: the concentration is '0;1'", "row 3: the concentration is 'inf'",
-                    "row 4: Plate is 'Q_P1'", "row 6: the file of DNA", "leads out of the assay's folder",
-                    "compound drug 3: the compound has several labels", "row 10, plate W1_P1, well B04, site 2: names",
+    for message in ("row 4: the concentration is '0;1'", "row 5: the concentration is 'inf'",
+                    "row 6: Plate is 'Q_P1'", "row 8: the file of DNA", "leads out of the assay's folder",
+                    "compound drug 3: the compound has several labels", "row 12, plate W1_P1, well B04, site 2: names",
                     "'taxol', a compound that the CSV does not have"):
         assert message in said, said
 
@@ -111,7 +111,7 @@ def test_everything_wrong_is_said_at_once(plan):
 def test_equal_faults_are_one_with_its_rows(plan):
     _, faults = plan(_csv(*(r.replace("W1_", "V1_") for r in ROWS)))
     fault, = (f for f in faults if "pattern" in f.what)
-    assert "rows 0, 1, 2" in fault.where
+    assert "rows 2, 3, 4" in fault.where
 
 
 def test_missing_columns_are_listed_with_what_there_is(plan):
@@ -145,7 +145,7 @@ def test_cells_cannot_leave_the_root(plan, cell, message):
     rows = [*ROWS[:-1], ROWS[-1].replace("f4_1", cell)]
     _, faults = plan(_csv(*rows), channels={"DNA": {"file": "{Name}"}})
     fault, = faults
-    assert message in str(fault) and "row 9" in str(fault)
+    assert message in str(fault) and "row 11" in str(fault)
 
 
 def test_links_cannot_leave_the_root(plan, tmp_path):
@@ -157,7 +157,7 @@ def test_links_cannot_leave_the_root(plan, tmp_path):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("", "is empty"), (HEADER, "no rows below"), (_csv(*ROWS, "a,b,c"), "row 10: has 3 cells where the header has 6"),
+    ("", "is empty"), (HEADER, "no rows below"), (_csv(*ROWS, "a,b,c"), "row 12: has 3 cells where the header has 6"),
     (_csv(*ROWS).replace("MoA", "Drug"), "'Drug' stands 2 times"), (_csv(*ROWS, '"a,b'), "is not CSV"),
 ])
 def test_broken_csv(plan, text, message):

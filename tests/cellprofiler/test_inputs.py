@@ -17,7 +17,7 @@ from benchmark.cellprofiler.check import check_run
 from benchmark.cellprofiler.execute import execute
 from benchmark.cellprofiler.find import VENV, CellProfiler, find_cellprofiler
 from benchmark.cellprofiler.illumination import function_channels, with_loaded_functions
-from benchmark.cellprofiler.inputs import LOAD_DATA, Roles, assigned_images, object_roles, with_load_data
+from benchmark.cellprofiler.inputs import LOAD_DATA, Roles, object_roles, with_load_data
 from benchmark.cellprofiler.pipeline import csv_prefix, loaded_images, module_names, parse, read_pipeline
 from benchmark.cellprofiler.shards import NUMBER, Plane, image_channels, plan_shards, stage
 from benchmark.quality.check import file_hashes
@@ -134,13 +134,6 @@ def test_what_follows_works_on_it():
     # Without the study's functions there is no channel of that name.
     with pytest.raises(MorphobenchError, match="loads Lamp"):
         image_channels(new, {}, ("Blue", "Red"))
-
-
-def test_names_are_those_that_namesandtypes_assigns():
-    grey = "Grayscale image"
-    assert assigned_images(OWN) == {"Blue": grey, "Red": grey, "Lamp": "Illumination function"}
-    assert assigned_images(alone()) == {"Everything": "Grayscale image"}
-    assert assigned_images(with_load_data(OWN)) == {}
 
 
 @pytest.mark.parametrize("name", [p.name for p in PIPELINES.glob("*.cppipe")])

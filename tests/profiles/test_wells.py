@@ -93,14 +93,14 @@ def test_wells_without_cells_are_found(tmp_path):
     well = assay.treated.iloc[0]["Metadata_Well"]
     cells = cells[~((cells["Metadata_Plate"] == "P0") & (cells["Metadata_Well"] == well))]
     profiles = profiles_of(cells, assay, ProfileSettings(normalise="training"))
-    lost = without_cells(profiles, assay, "well")
+    lost = without_cells(profiles, assay.predicted, "well")
     assert lost[["Metadata_Plate", "Metadata_Well"]].to_numpy().tolist() == [["P0", well]]
 
 
 def test_counts_are_means_over_a_wells_fields(tmp_path):
     assay, _ = assay_and_cells(tmp_path)
     images = assay.fields[FIELD_KEY].assign(Count_Cells=np.arange(len(assay.fields)))
-    table = cell_counts(images, assay, "well")
+    table = cell_counts(images, assay.fields, "well")
     assert len(table) == len(assay.wells) and feature_columns(table) == ["Count_Cells"]
     assert table["Count_Cells"].iloc[0] == pytest.approx(np.log1p(0.5))
 

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from benchmark.base.tables import FIELD_KEY
+from benchmark.images.focus import power_slope
 from benchmark.quality import measures as quality
-from benchmark.quality.measures import ROUNDING, column, measure_quality, noise_level, plane_quality, power_slope
+from benchmark.quality.measures import ROUNDING, column, measure_quality, noise_level, plane_quality
 
 #: Image → plane → Image_ImageQuality_PowerLogLogSlope, as CellProfiler wrote it.
 GOLDEN = {

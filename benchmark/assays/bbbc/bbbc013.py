@@ -28,7 +28,7 @@ from benchmark.assays.bbbc.translocation import ROWS, WELLS, find_platemap, plat
 from benchmark.assays.faults import gathering, refuse
 from benchmark.assays.fieldtable import Assay, make_assay
 from benchmark.assays.registry import ASSAYS, AssaySettings, Place
-from benchmark.base.errors import Fault, FaultsError, MorphobenchError
+from benchmark.base.errors import Fault, FaultsError, MorphobenchError, sheet_row
 from benchmark.base.tables import BATCH, COMPOUND, CONCENTRATION, CONTROL, LABEL, PLATE, REPLICATE, SITE, WELL
 
 CHANNELS = {1: "FKHR", 2: "DNA"}
@@ -141,11 +141,11 @@ def _from_metadata(folder: Path, hint: str) -> dict[str, int]:
     doses = pd.to_numeric(cells["SBS_Doses"], errors="coerce")
     controls = pd.to_numeric(cells["SBS_Controls"], errors="coerce")
     expected = np.select([doses == 0, doses == POSITIVE], [-1, 1], 0)
-    faults = [Fault(f"{wells[i]!r} is not a well of the plate, or stands there twice", f"{name}, row {i}")
+    faults = [Fault(f"{wells[i]!r} is not a well of the plate, or stands there twice", f"{name}, {sheet_row(i)}")
               for i in cells.index[~wells.isin(WELLS) | wells.duplicated()]]
     faults += [Fault(f"SBS_Doses is {cells['SBS_Doses'][i]!r} and SBS_Controls {cells['SBS_Controls'][i]!r}: wanted "
                      f"are doses 0 to {POSITIVE}, with control -1 at 0, 1 at {POSITIVE} and 0 between",
-                     f"{name}, row {i}")
+                     f"{name}, {sheet_row(i)}")
                for i in cells.index[~doses.isin(range(POSITIVE + 1)) | (controls != expected)]]
     faults += [Fault(f"lacks the well {w}", name) for w in WELLS if w not in set(wells)]
     if faults:

@@ -34,7 +34,7 @@ from benchmark.assays.faults import gathering, refuse
 from benchmark.assays.fetching.collections import PLATE_NAME
 from benchmark.assays.fieldtable import Assay, first_sites, make_assay
 from benchmark.assays.registry import ASSAYS, AssaySettings, Place, Published
-from benchmark.base.errors import Fault, FaultsError, MorphobenchError
+from benchmark.base.errors import Fault, FaultsError, MorphobenchError, sheet_row
 from benchmark.base.tables import (
     BATCH,
     COMPOUND,
@@ -218,19 +218,19 @@ def _image_faults(images: pd.DataFrame, cells: pd.DataFrame, names: set[str] | N
         site = name.str.extract(r"_s(\d{1,3})_")[0]
         checks.append((site.isna() | (site != images[SITE]), f"Image_FileName_{c}",
                        "without the site (_s1_) that the field's other channels have"))
-    return [Fault(f"{column} is {cells[column][i]!r}, {why}", f"{where}, row {i}",
+    return [Fault(f"{column} is {cells[column][i]!r}, {why}", f"{where}, {sheet_row(i)}",
                   "Use the collection's own file, unchanged.")
             for wrong, column, why in checks for i in images.index[wrong]]
 
 
 def _moa_faults(moa: pd.DataFrame, cells: pd.DataFrame, where: str) -> list[Fault]:
     """Rows of the mechanism CSV that cannot be used."""
-    faults = [Fault(f"concentration is {cells['concentration'][i]!r}, not a number in µM", f"{where}, row {i}")
+    faults = [Fault(f"concentration is {cells['concentration'][i]!r}, not a number in µM", f"{where}, {sheet_row(i)}")
               for i in moa.index[moa[CONCENTRATION].isna()]]
-    faults += [Fault("the compound or its mechanism is empty", f"{where}, row {i}")
+    faults += [Fault("the compound or its mechanism is empty", f"{where}, {sheet_row(i)}")
                for i in moa.index[(moa[COMPOUND] == "") | (moa[LABEL] == "")]]
     keys = moa.assign(key=moa[CONCENTRATION].map(dose_key))
-    return faults + [Fault(f"{moa[COMPOUND][i]} at {keys['key'][i]} µM stands there twice", f"{where}, row {i}")
+    return faults + [Fault(f"{moa[COMPOUND][i]} at {keys['key'][i]} µM stands there twice", f"{where}, {sheet_row(i)}")
                      for i in moa.index[keys.duplicated([COMPOUND, "key"])]]
 
 

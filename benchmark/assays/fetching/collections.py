@@ -16,7 +16,7 @@ import platformdirs
 
 import benchmark
 from benchmark.assays.columns import read_text_table
-from benchmark.base.errors import Fault, FaultsError, MorphobenchError
+from benchmark.base.errors import Fault, FaultsError, MorphobenchError, sheet_row
 
 BASE_URL = "https://data.broadinstitute.org/bbbc/"
 #: Environment variables: another server with the same files, and where data lie.
@@ -197,7 +197,7 @@ def plate_archives(table: Path) -> list[Archive]:
     lacking = [c for c in (PLATE_COLUMN, *IMAGE_COLUMNS) if c not in cells]
     if lacking:
         raise MorphobenchError(f"lacks the column(s) {', '.join(lacking)}", str(table), again)
-    odd = [Fault(f"{p!r} is not a plate's name such as Week1_22123", f"{table}, row {i}", again)
+    odd = [Fault(f"{p!r} is not a plate's name such as Week1_22123", f"{table}, {sheet_row(i)}", again)
            for i, p in enumerate(cells[PLATE_COLUMN]) if not PLATE_NAME.fullmatch(p)]
     if odd:
         raise FaultsError(odd, "Plates cannot be looked up:")

@@ -24,7 +24,7 @@ from benchmark.assays.profiles.cellprofiler_tables import (
     sqlite_exports,
 )
 from benchmark.assays.profiles.profile_file import SITES, clean
-from benchmark.base.errors import Fault, FaultsError, MorphobenchError
+from benchmark.base.errors import Fault, FaultsError, MorphobenchError, sheet_row
 from benchmark.base.files import digest, sha256_file
 from benchmark.base.tables import PLATE, SITE, WELL
 from benchmark.base.tasks import progress_bar
@@ -167,7 +167,7 @@ def _images(output: CellProfilerOutput, plate: str, well: str) -> pd.DataFrame:
         if counts:
             part[counts] = np.concatenate([np.empty((0, len(counts))), *export.images.blocks(counts)])
         where = export.images.where
-        faults += [Fault(f"{column} is empty", f"{where}, row {j}", "Every image needs its plate and well.")
+        faults += [Fault(f"{column} is empty", f"{where}, {sheet_row(j)}", "Every image needs its plate and well.")
                    for key, column in named.items() if key != SITE for j in part.index[part[key] == ""]]
         faults += [Fault(f"the image {n} stands there twice", where, _AGAIN)
                    for n in part[IMAGE_NUMBER][part[IMAGE_NUMBER].duplicated()].unique()]
@@ -231,10 +231,10 @@ def _key_faults(
     wrong = values[:, 0] != part[OBJECT_NUMBER]
     if wrong.any():
         j = int(wrong.to_numpy().argmax())
-        return [Fault(f"{OBJECT_NUMBER} is no whole number", f"{table.where}, row {j}", _AGAIN)]
+        return [Fault(f"{OBJECT_NUMBER} is no whole number", f"{table.where}, {sheet_row(j)}", _AGAIN)]
     if (at < 0).any():
         return [Fault(f"{int((at < 0).sum())} objects belong to no image of the table of images",
-                      f"{table.where}, row {int((at < 0).argmax())} the first", "Export both tables again.")]
+                      f"{table.where}, {sheet_row(int((at < 0).argmax()))} the first", "Export both tables again.")]
     twice = part.duplicated([_IMAGE, OBJECT_NUMBER])
     if twice.any():
         first = part[twice].iloc[0]

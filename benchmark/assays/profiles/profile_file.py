@@ -23,8 +23,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from benchmark.assays.columns import open_text
-from benchmark.base.errors import Fault, FaultsError, MorphobenchError
-from benchmark.base.tables import SITE, WELL_KEY
+from benchmark.base.errors import Fault, FaultsError, MorphobenchError, sheet_row
+from benchmark.base.tables import SITE, WELL_KEY, typed
 from benchmark.cells.objects import BOOKKEEPING_COLUMN
 
 A = TypeVar("A")
@@ -172,7 +172,7 @@ def read_features(
     if site is not None:
         names[site] = SITE
     keys = read_columns(path, separator, list(names), text=True)[list(names)].set_axis(list(names.values()), axis=1)
-    faults = [Fault(f"{c} is empty", f"{path.name}, row {i}")
+    faults = [Fault(f"{c} is empty", f"{path.name}, {sheet_row(i)}")
               for c, column in zip((plate, well), WELL_KEY, strict=True) for i in keys.index[keys[column] == ""]]
     values = read_columns(path, separator, features)[features]
     faults += [fault for column in features if (fault := _text_fault(values[column], path.name)) is not None]
@@ -192,8 +192,8 @@ def _text_fault(values: pd.Series, where: str) -> Fault | None:
     if not wrong.any():
         return Fault(f"{values.name} is stored as {values.dtype}, and features are numbers", where, remedy)
     i = int(wrong.to_numpy().argmax())
-    return Fault(f"{values.name} holds {str(values.iloc[i])[:40]!r}, and features are numbers", f"{where}, row {i}",
-                 remedy)
+    return Fault(f"{values.name} holds {str(values.iloc[i])[:40]!r}, and features are numbers",
+                 f"{where}, {sheet_row(i)}", remedy)
 
 
 def clean(
@@ -204,7 +204,7 @@ def clean(
     Parameters
     ----------
     keys : DataFrame
-        Metadata of each row, text; sites become whole numbers where all of them are.
+        Metadata of each row, text; they come out as `benchmark.base.tables.typed` has them.
     numbers : array of float, shape (rows, features)
         Changed in place, and copied only where something goes.
     features : sequence of str
@@ -239,9 +239,7 @@ def clean(
     if not (rows.all() and columns.all()):
         numbers = numbers[np.ix_(rows, columns)]
     table = pd.DataFrame(numbers, columns=np.asarray(features, object)[columns], copy=False)
-    kept = keys[rows].reset_index(drop=True)
+    kept = typed(keys[rows].reset_index(drop=True))
     for i, key in enumerate(kept.columns):
-        values = kept[key]
-        whole = key == SITE and values.str.fullmatch(r"\d{1,9}").all()
-        table.insert(i, key, values.astype("int64") if whole else values)
+        table.insert(i, key, kept[key])
     return table, notes

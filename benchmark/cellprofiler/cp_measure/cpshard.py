@@ -25,8 +25,8 @@ from benchmark.cellprofiler.illumination import APPLY
 from benchmark.cellprofiler.ingest import OBJECT_NUMBER, cell_table, image_table
 from benchmark.cellprofiler.pipeline import Module, parse, saved_masks
 from benchmark.cellprofiler.shards import NUMBER, Shard, StagedField
+from benchmark.images.focus import power_slope
 from benchmark.images.reading import read_plane
-from benchmark.quality.measures import power_slope
 
 #: Changed when the masks or the measurements change: enters the keys of shards.
 REVISION = 1

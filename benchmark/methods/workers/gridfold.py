@@ -9,13 +9,13 @@ from typing import Any, Literal, get_args
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from benchmark.base.combinations import combination
 from benchmark.base.files import write_json, write_parquet
 from benchmark.base.tables import (
     LABEL,
     TREATMENT_KEY,
     WELL_KEY,
     check_predictions,
-    combination,
     probability_columns,
 )
 from benchmark.folds.fold import Fold

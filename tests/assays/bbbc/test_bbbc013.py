@@ -76,9 +76,9 @@ def test_both_files_must_agree(tmp_path, data_folder):
 
 
 @pytest.mark.parametrize(("old", "new", "message"), [
-    ("12,12,A,10,1", "12,12,A,10,0", "row 11: SBS_Doses is '10' and SBS_Controls '0'"),
-    ("3,03,A,1,0", "3,03,A,11,0", "row 2: SBS_Doses is '11'"),
-    ("3,03,A,1,0", "3,03,A,1.5,0", "row 2: SBS_Doses is '1.5'"),
+    ("12,12,A,10,1", "12,12,A,10,0", "row 13: SBS_Doses is '10' and SBS_Controls '0'"),
+    ("3,03,A,1,0", "3,03,A,11,0", "row 4: SBS_Doses is '11'"),
+    ("3,03,A,1,0", "3,03,A,1.5,0", "row 4: SBS_Doses is '1.5'"),
     ("3,03,A,1,0", "3,04,A,1,0", "lacks the well A03"), ("3,03,A,1,0", "3,03,K,1,0", "'K03' is not a well"),
     ("SBS_Doses", "Doses", "lacks the columns SBS_Doses"),
 ])

@@ -186,7 +186,7 @@ def test_faults_name_file_and_row(tmp_path, column, value, message):
     write_bbbc021(tmp_path, rows=rows, images=False)
     with pytest.raises(FaultsError) as caught:
         _load(tmp_path)
-    assert message in str(caught.value) and "BBBC021_v1_image.csv, row 4" in str(caught.value)
+    assert message in str(caught.value) and "BBBC021_v1_image.csv, row 6" in str(caught.value)
 
 
 def test_headers_and_broken_files_are_named(tmp_path):

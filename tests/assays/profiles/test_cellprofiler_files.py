@@ -280,7 +280,7 @@ def spoilt(run, name, change):
 @pytest.mark.parametrize("form", ["csv", "sqlite"])
 @pytest.mark.parametrize(("name", "change", "message"), [
     ("Image", lambda t: t.drop(columns="Metadata_Well"), "has no column"),
-    ("Image", lambda t: t.assign(Metadata_Plate=["P1", "", "P1", "P1"]), r"row 1: Metadata_Plate is empty"),
+    ("Image", lambda t: t.assign(Metadata_Plate=["P1", "", "P1", "P1"]), r"row 3: Metadata_Plate is empty"),
     ("Image", lambda t: t.iloc[:3], r"4 objects belong to no image"),
     ("Nuclei", lambda t: t.iloc[:-1], r"1 images have more or fewer Nuclei.*4 has 3 of 4.*remove Count_Nuclei"),
     ("Nuclei", lambda t: t.assign(Texture_Entropy_DNA="many"), "many"),

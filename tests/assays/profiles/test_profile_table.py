@@ -256,7 +256,7 @@ def test_features_that_hold_text(tmp_path, name):
     with pytest.raises(FaultsError) as caught:
         _load(tmp_path, name)
     assert "Cells_Note holds 'out of focus', and features are numbers" in str(caught.value)
-    assert f"{name}, row 2" in str(caught.value)
+    assert f"{name}, row 4" in str(caught.value)
     if name.endswith("parquet"):
         table["Cells_Note"] = "1.5"  # numbers, but as text
         _write(table, tmp_path / name)
