@@ -1,9 +1,8 @@
 """Existing output of CellProfiler as one table of single cells: a folder of CSV files, or SQLite files.
 
 The folder may be one export or hold many, one a plate or a batch; numbers of images count within an export only.
-Kinds of objects go by any names and are joined through their parents (`benchmark.cells.objects`). Tables are read a
-kind of
-object at a time, in blocks, into one float32 array.
+Kinds of objects go by any names and are joined through their parents (`benchmark.cells.objects`). Tables
+are read one kind of object at a time, in blocks, into one float32 array.
 """
 
 from __future__ import annotations
@@ -15,14 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmark.assays.profiles.cellprofiler_tables import (
-    DATABASES,
-    TABLE_NUMBER,
-    Export,
-    Table,
-    csv_exports,
-    sqlite_exports,
-)
+from benchmark.assays.profiles.cellprofiler_csv import csv_exports
+from benchmark.assays.profiles.cellprofiler_sqlite import DATABASES, sqlite_exports
+from benchmark.assays.profiles.cellprofiler_tables import AGAIN, TABLE_NUMBER, Export, Table
 from benchmark.assays.profiles.profile_file import SITES, clean
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError, sheet_row
 from benchmark.base.files import digest, sha256_file
@@ -31,7 +25,6 @@ from benchmark.base.tasks import progress_bar
 from benchmark.cells.objects import BOOKKEEPING, IMAGE_NUMBER, OBJECT_NUMBER, base_object, join_objects
 
 _IMAGE = "image"  # position of an object's image among those of all exports
-_AGAIN = "Export or copy it again."
 
 
 @dataclass(frozen=True)
@@ -169,7 +162,7 @@ def _images(output: CellProfilerOutput, plate: str, well: str) -> pd.DataFrame:
         where = export.images.where
         faults += [Fault(f"{column} is empty", f"{where}, {sheet_row(j)}", "Every image needs its plate and well.")
                    for key, column in named.items() if key != SITE for j in part.index[part[key] == ""]]
-        faults += [Fault(f"the image {n} stands there twice", where, _AGAIN)
+        faults += [Fault(f"the image {n} stands there twice", where, AGAIN)
                    for n in part[IMAGE_NUMBER][part[IMAGE_NUMBER].duplicated()].unique()]
         parts.append(part)
     images = pd.concat(parts, ignore_index=True)
@@ -180,7 +173,7 @@ def _images(output: CellProfilerOutput, plate: str, well: str) -> pd.DataFrame:
                          f"{row[PLATE]}, well {row[WELL]}", "Keep one of the exports.")
                    for row in images[images.duplicated(key)].to_dict("records")]
     if images.empty:
-        faults.append(Fault("has no images", str(output.path), _AGAIN))
+        faults.append(Fault("has no images", str(output.path), AGAIN))
     _refuse(str(output.path), faults)
     return images.drop(columns=files)
 
@@ -205,7 +198,7 @@ def _object_keys(
         table, own = export.objects[name], images[images["export"] == i]
         lacking = {IMAGE_NUMBER, OBJECT_NUMBER} - set(table.columns)
         if lacking:
-            raise MorphobenchError(f"lacks {', '.join(sorted(lacking))}", table.where, _AGAIN)
+            raise MorphobenchError(f"lacks {', '.join(sorted(lacking))}", table.where, AGAIN)
         parents = [p for other in others if (p := f"Parent_{other}") in table.columns]
         blocks = list(table.blocks([OBJECT_NUMBER, *parents]))
         values = np.concatenate([np.empty((0, 1 + len(parents))), *blocks])
@@ -231,7 +224,7 @@ def _key_faults(
     wrong = values[:, 0] != part[OBJECT_NUMBER]
     if wrong.any():
         j = int(wrong.to_numpy().argmax())
-        return [Fault(f"{OBJECT_NUMBER} is no whole number", f"{table.where}, {sheet_row(j)}", _AGAIN)]
+        return [Fault(f"{OBJECT_NUMBER} is no whole number", f"{table.where}, {sheet_row(j)}", AGAIN)]
     if (at < 0).any():
         return [Fault(f"{int((at < 0).sum())} objects belong to no image of the table of images",
                       f"{table.where}, {sheet_row(int((at < 0).argmax()))} the first", "Export both tables again.")]
@@ -239,7 +232,7 @@ def _key_faults(
     if twice.any():
         first = part[twice].iloc[0]
         return [Fault(f"{int(twice.sum())} objects stand there twice, the {OBJECT_NUMBER} {first[OBJECT_NUMBER]} "
-                      f"of the image {own[IMAGE_NUMBER][first[_IMAGE]]} the first", table.where, _AGAIN)]
+                      f"of the image {own[IMAGE_NUMBER][first[_IMAGE]]} the first", table.where, AGAIN)]
     if f"Count_{name}" not in own:
         return []
     counted = own[f"Count_{name}"].dropna()
