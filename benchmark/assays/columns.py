@@ -35,7 +35,7 @@ _COLUMN_OF: dict[Key, str] = {
     "batch": BATCH, "plate": PLATE, "well": WELL, "site": SITE, "replicate": REPLICATE, "compound": COMPOUND,
     "concentration": CONCENTRATION, "label": LABEL, "cell_line": CELL_LINE,
 }
-#: What is taken for keys that the mapping leaves out; sites are the caller's affair.
+#: Values of keys that the mapping leaves out; sites are left to the caller.
 _DEFAULTS: dict[Key, str] = {"batch": "1", "replicate": "1", "cell_line": ""}
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -49,17 +49,17 @@ def expand(text: str, base: Path) -> Path:
         A variable is not set.
     """
     def value(match: re.Match[str]) -> str:
-        found = os.environ.get(match[1])
-        if not found:
+        setting = os.environ.get(match[1])
+        if not setting:
             raise MorphobenchError(f"the environment variable {match[1]} is not set", text,
                                    f"Set it to the folder with the data, for example `export {match[1]}=/data`.")
-        return found
+        return setting
 
     return base / Path(_VARIABLE.sub(value, text)).expanduser()
 
 
 def read_text_table(path: Path, separator: str = ",") -> pd.DataFrame:
-    """Cells of a CSV or gzipped CSV as text, exactly as they stand; index 0…n-1, the header not counted.
+    """Cells of a CSV or gzipped CSV as text, exactly as they are; index 0…n-1, the header not counted.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def read_text_table(path: Path, separator: str = ",") -> pd.DataFrame:
     if len(rows) < 2:
         raise MorphobenchError("has no rows below its header" if rows else "is empty", str(path))
     header, body = rows[0], rows[1:]
-    faults = [Fault(f"the column {c!r} stands {header.count(c)} times in the header", path.name,
+    faults = [Fault(f"the column {c!r} appears {header.count(c)} times in the header", path.name,
                     "Give each column its own name.") for c in dict.fromkeys(header) if header.count(c) > 1]
     faults += [Fault(f"has {len(row)} cells where the header has {len(header)}", f"{path.name}, {sheet_row(i)}",
                      "Quote cells that hold the separator; check assay.separator.")
@@ -122,7 +122,7 @@ def metadata_of(settings: Mapped, cells: pd.DataFrame, where: str,
     Returns
     -------
     table : DataFrame
-        A row a row of ``cells``: ``Metadata_*`` of the mapping and of the defaults (batch and replicate 1, no cell
+        One row per row of ``cells``: ``Metadata_*`` of the mapping and of the defaults (batch and replicate 1, no cell
         line), the concentration in µM, with types as `benchmark.base.tables.typed` gives them.
     bad : set of int
         Rows that have a fault.
@@ -141,7 +141,7 @@ def metadata_of(settings: Mapped, cells: pd.DataFrame, where: str,
 
 
 def rule_of(source: str | ColumnRule) -> ColumnRule:
-    """The rule of a key; a bare name is a column taken as it stands."""
+    """The rule of a key; a bare name is a column taken unchanged."""
     return ColumnRule(column=source) if isinstance(source, str) else source
 
 
@@ -153,8 +153,8 @@ def values_of(rule: ColumnRule, key: str, cells: pd.DataFrame, where: str, fault
     texts = [str(v).strip() for v in cells[rule.column]]
     if rule.pattern is None:
         return texts
-    found = [re.search(rule.pattern, t) for t in texts]
-    values = [(m[1] or "").strip() if m else "" for m in found]
+    matches = [re.search(rule.pattern, t) for t in texts]
+    values = [(m[1] or "").strip() if m else "" for m in matches]
     misses = {i: texts[i] for i, value in enumerate(values) if not value}
     faults += [Fault(f"{rule.column} is {text!r}, in which the pattern of assay.columns.{key} finds nothing "
                      f"({rule.pattern})", f"{where}, {rows}") for text, rows in _grouped(misses)]
@@ -186,7 +186,7 @@ def _grouped(wrong: Mapping[int, str]) -> list[tuple[str, str]]:
     rows: dict[str, list[int]] = defaultdict(list)
     for i, text in wrong.items():
         rows[text].append(i)
-    return [(text, _rows(found)) for text, found in rows.items()]
+    return [(text, _rows(indices)) for text, indices in rows.items()]
 
 
 def _rows(rows: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""Going on after a fault, so that all of them are told at once."""
+"""Continuing after a fault, so that all of them are reported at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmark.base.errors import Fault, FaultsError, MorphobenchError
 
 
 def faults_of(error: MorphobenchError) -> list[Fault]:
-    """The faults that an error tells of, one or several."""
+    """The faults that an error reports, one or several."""
     return list(error.faults) if isinstance(error, FaultsError) else [error.fault]
 
 

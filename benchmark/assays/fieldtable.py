@@ -1,4 +1,4 @@
-"""The field table: one row a field of view, the same for every assay, checked when made."""
+"""The field table: one row per field of view, the same for every assay, checked when made."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Assay:
 
     @property
     def wells(self) -> pd.DataFrame:
-        """One row a well: the field table's metadata without the site."""
+        """One row per well: the field table's metadata without the site."""
         return self.fields[WELL_COLUMNS].drop_duplicates(WELL_KEY).reset_index(drop=True)
 
 
@@ -126,12 +126,12 @@ def row_name(row: pd.Series) -> str:
 def _differing(table: pd.DataFrame, key: Sequence[str], column: str) -> list[tuple[str, list[object]]]:
     """Values of ``key`` (joined to one string) for which ``column`` takes several values, with those values."""
     distinct = table.drop_duplicates([*key, column])
-    found = []
+    differing = []
     for name, rows in distinct.groupby(list(key)):
         if len(rows) > 1:
             parts = name if isinstance(name, tuple) else (name,)
-            found.append((", well ".join(map(str, parts)), rows[column].tolist()))
-    return found
+            differing.append((", well ".join(map(str, parts)), rows[column].tolist()))
+    return differing
 
 
 def _spellings(table: pd.DataFrame, column: str) -> list[list[str]]:
@@ -152,7 +152,7 @@ def field_table_faults(
     Parameters
     ----------
     table : DataFrame
-        One row a field with `FIELD_COLUMNS`, as `typed` gives them, and ``Path_/Plane_`` of each channel.
+        One row per field with `FIELD_COLUMNS`, as `typed` gives them, and ``Path_/Plane_`` of each channel.
     channels : sequence of str
         Channel names; none for an assay of profiles.
     scoring : {'treatments', 'controls'}
@@ -188,7 +188,7 @@ def field_table_faults(
     for i in table.index[(table[LABEL] == "") & (table[CONTROL] == "") & (not unlabelled)]:
         faults.append(Fault(f"{LABEL} is empty and the well is no control", sheet_row(i)))
     for i in table.index[table.duplicated(FIELD_KEY)]:
-        faults.append(Fault("the same field stands in the table twice", f"{sheet_row(i)}, {row_name(table.loc[i])}",
+        faults.append(Fault("the same field appears twice in the table", f"{sheet_row(i)}, {row_name(table.loc[i])}",
                             "Remove the row, or map a column to `site`."))
     files = table[[path_column(c) for c in channels] + [plane_column(c) for c in channels]]
     for i in table.index[files.duplicated()] if channels else ():
@@ -198,7 +198,7 @@ def field_table_faults(
         for key, values in _differing(table, WELL_KEY, what):
             faults.append(Fault(f"the well's rows disagree on {what}: {values}", f"plate {key}"))
     for key, values in _differing(table, [PLATE], BATCH):
-        faults.append(Fault(f"the plate lies in several batches: {values}", f"plate {key}"))
+        faults.append(Fault(f"the plate is in several batches: {values}", f"plate {key}"))
     for column in (COMPOUND, LABEL, BATCH, CELL_LINE, PLATE):
         # Under two names one compound would be tested by a model that was trained on it.
         faults += [Fault(f"{column} is spelt in {len(names)} ways: {', '.join(map(repr, names))}",
@@ -267,7 +267,7 @@ def make_assay(
         for label, compound in lone_labels(table).items():
             fault = Fault(
                 f"the label {label!r} has a single compound ({compound}): leave-one-compound-out cannot score it",
-                remedy="Set assay.single_compound_labels to leave_out to go on without it.",
+                remedy="Set assay.single_compound_labels to leave_out to continue without it.",
             )
             if single_compound_labels == "refuse":
                 faults.append(fault)

@@ -1,4 +1,4 @@
-"""A user's own assay: a CSV with one row a field, a folder of images, and a mapping of columns."""
+"""A user's own assay: a CSV with one row per field, a folder of images, and a mapping of columns."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _NAME = re.compile(r"\{([^{}]*)\}")
 class ChannelFile(Settings):
     """The image file of a channel, and which plane of it."""
 
-    file: str = Field(min_length=1, description="Template: {Column} is a cell of the CSV, {row} the row from 0.")
+    file: str = Field(min_length=1, description="Template: {Column} is a cell of the CSV, {row} the number of the row from 0.")
     plane: int = Field(0, ge=0, description="Page of a stack, or channel of a colour image (red 0).")
 
 
 @ASSAYS.register
 class TableAssaySettings(AssaySettings):
-    """A user's own assay: a CSV with one row a field, and a folder of images."""
+    """A user's own assay: a CSV with one row per field, and a folder of images."""
 
     kind: Literal["table"] = "table"
     csv: str = Field(min_length=1, description="Relative to the study file; ${VARIABLE} is expanded.")
@@ -152,7 +152,7 @@ def table_faults(settings: TableAssaySettings, name: str, base: Path) -> tuple[A
     faults += [Fault(f"{what}_controls names {compound!r}, a compound that the CSV does not have", path.name)
                for what, names in (("negative", settings.negative_controls), ("positive", settings.positive_controls))
                for compound in names if compound not in set(table[COMPOUND])]
-    # Rows already complained about are left out of the further checks: their followers would only confuse.
+    # Rows that have a fault are left out of the further checks, which would only report its consequences.
     if len(bad) < len(table):
         faults += field_table_faults(table.drop(index=sorted(bad)), list(settings.channels))
     if faults:
@@ -206,11 +206,11 @@ def _files(settings: TableAssaySettings, cells: pd.DataFrame, table: pd.DataFram
             text = _NAME.sub(lambda m, i=i, columns=columns: columns[m[1]][i], spec.file)  # type: ignore[misc]
             if text not in checked:
                 checked[text] = _relative(root, text)
-            found = checked[text]
-            if isinstance(found, Fault):
-                faults.append(Fault(f"the file of {channel}, {text!r}, {found.what}", sheet_row(i), found.remedy))
+            relative = checked[text]
+            if isinstance(relative, Fault):
+                faults.append(Fault(f"the file of {channel}, {text!r}, {relative.what}", sheet_row(i), relative.remedy))
                 bad.add(i)
-            paths.append(text if isinstance(found, Fault) else found)
+            paths.append(text if isinstance(relative, Fault) else relative)
         table[path_column(channel)] = paths
         table[plane_column(channel)] = spec.plane
 

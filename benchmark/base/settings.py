@@ -14,7 +14,7 @@ class Settings(BaseModel):
 
     @property
     def _idle(self) -> tuple[str, ...]:
-        """Settings that nothing hangs on as the others stand; a new one at its default, where keys are to stay."""
+        """Settings that have no effect, given the others; a new one at its default, where keys must not change."""
         return ()
 
     @model_serializer(mode="wrap")

@@ -29,7 +29,7 @@ FIELD_KEY = [PLATE, WELL, SITE]
 TREATMENT_KEY = [COMPOUND, CONCENTRATION, CELL_LINE]
 #: What every field table holds, in this order, before its Path_/Plane_ columns.
 FIELD_COLUMNS = [BATCH, PLATE, WELL, SITE, REPLICATE, COMPOUND, CONCENTRATION, LABEL, CONTROL, CELL_LINE]
-#: The same for a table with one row a well.
+#: The same for a table with one row per well.
 WELL_COLUMNS = [c for c in FIELD_COLUMNS if c != SITE]
 
 UNITS = ("crop", "field", "well", "treatment")
@@ -107,7 +107,7 @@ def labels_of(table: pd.DataFrame) -> list[str]:
 def check_predictions(table: pd.DataFrame, where: str = "prediction table") -> None:
     """Refuse a malformed prediction table.
 
-    One row a predicted unit: the ``Metadata_*`` keys of the unit with compound, concentration and
+    One row per predicted unit: the ``Metadata_*`` keys of the unit with compound, concentration and
     label; ``unit`` (one of `UNITS`); ``crop`` (int) where the unit is a crop; ``method, fold, seed``;
     and ``p_<label>`` (float, rows summing to 1) for each label in sorted order. The cell line may be left out where
     there is one.

@@ -1,7 +1,7 @@
 """A folder of single cells, one parquet file a plate: how it is laid out, written whole and read in blocks.
 
 It holds ``<safe name of the plate>.parquet`` (keys, ``Metadata_ObjectNumber``, centres, float32 features; rows lie
-as the field table has its fields, row groups are whole wells), ``counts.parquet`` (one row a field with cells, and
+as the field table has its fields, row groups are whole wells), ``counts.parquet`` (one row per field with cells, and
 the row group it lies in) and ``index.json``. Read it through `benchmark.cells.table.SingleCells`.
 """
 
@@ -37,7 +37,7 @@ class CellFolder:
     Attributes
     ----------
     layout : DataFrame
-        `FIELD_KEY`, ``cells`` and ``group`` (the number of the block), one row a field, in the order of rows.
+        `FIELD_KEY`, ``cells`` and ``group`` (the number of the block), one row per field, in the order of rows.
     features, extras : tuple of str
         Names of the features, and of the ``Metadata_`` columns besides the key.
     """
@@ -110,8 +110,8 @@ def with_groups(counts: pd.DataFrame, most: int) -> pd.DataFrame:
             group, held = group + 1, 0
         held += cells
         numbers.append(group)
-    found = pd.Series(numbers, index=wells.index, dtype=np.int64).rename(GROUP)
-    return counts[[*FIELD_KEY, CELLS]].reset_index(drop=True).join(found, on=WELL_KEY)
+    group_of_well = pd.Series(numbers, index=wells.index, dtype=np.int64).rename(GROUP)
+    return counts[[*FIELD_KEY, CELLS]].reset_index(drop=True).join(group_of_well, on=WELL_KEY)
 
 
 def write_folder(folder: Path, counts: pd.DataFrame, features: Sequence[str],
@@ -120,7 +120,7 @@ def write_folder(folder: Path, counts: pd.DataFrame, features: Sequence[str],
     """Write the folder of single cells, block by block; whole, and never twice.
 
     Plates land one by one in ``.<name>.<digest>.part`` beside the folder, which is renamed at the end: a run killed at
-    any moment goes on with the plate that it was at, to the same bytes.
+    any moment resumes at the plate it was writing, and gives the same bytes.
 
     Parameters
     ----------

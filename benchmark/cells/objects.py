@@ -91,8 +91,8 @@ def partners(
     if wanted[has].has_duplicates or keyed[serves].has_duplicates:
         return None
     rows = np.full(len(cells), -1, np.int64)
-    found = keyed[serves].get_indexer(wanted[has])
-    rows[has] = np.append(np.flatnonzero(serves), -1)[found]  # -1, not found, takes the last: -1
+    places = keyed[serves].get_indexer(wanted[has])
+    rows[has] = np.append(np.flatnonzero(serves), -1)[places]  # -1, not found, takes the last: -1
     return rows
 
 
@@ -113,9 +113,10 @@ def join_objects(
     left_out : list of str
         Kinds that do not pair off with the base (speckles, say).
     """
-    found = {name: partners(tables[base], table, name, base, image) for name, table in tables.items() if name != base}
-    return ({name: rows for name, rows in found.items() if rows is not None},
-            [name for name, rows in found.items() if rows is None])
+    partner_rows = {name: partners(tables[base], table, name, base, image)
+                    for name, table in tables.items() if name != base}
+    return ({name: rows for name, rows in partner_rows.items() if rows is not None},
+            [name for name, rows in partner_rows.items() if rows is None])
 
 
 def _keys(table: pd.DataFrame, image: str, number: str) -> tuple[pd.MultiIndex, np.ndarray]:

@@ -45,7 +45,7 @@ class _Store(Protocol):
 
 @dataclass(frozen=True)
 class _Map:
-    """A function over blocks, the features it gives, and whether each hangs on itself alone."""
+    """A function over blocks, the features it gives, and whether each depends on itself alone."""
 
     function: BlockFunction
     features: tuple[str, ...]
@@ -71,7 +71,7 @@ class SingleCells:
     """
 
     _store: _Store
-    _kept: np.ndarray  # bool, one a row of the store's layout
+    _kept: np.ndarray  # bool, one per row of the store's layout
     _maps: tuple[_Map, ...] = ()
 
     @classmethod
@@ -110,7 +110,7 @@ class SingleCells:
 
     @cached_property
     def counts(self) -> pd.DataFrame:
-        """`FIELD_KEY` and ``cells`` (int64), one row a field that has cells, in the order of rows."""
+        """`FIELD_KEY` and ``cells`` (int64), one row per field that has cells, in the order of rows."""
         return self._store.layout.loc[self._kept, [*FIELD_KEY, CELLS]].reset_index(drop=True)
 
     @cached_property
@@ -158,8 +158,9 @@ class SingleCells:
                columns: Sequence[str] | None = None) -> pd.DataFrame:
         """About ``n`` cells of some (plate, well)s: the same share of each well, drawn without replacement.
 
-        A well with cells gives at least one, so a few more than ``n`` can come. Which cells of a well come hangs on
-        the seed, the well, its cells and their share, not on the order of ``wells``; more of them contain fewer.
+        A well with cells gives at least one, so a few more than ``n`` can come. Which cells of a well are drawn depends
+        on the seed, the well, its cells and their share, not on the order of ``wells``; a larger sample contains a
+        smaller one.
         """
         wanted = set(wells)
         counts = self.counts.groupby(WELL_KEY)[CELLS].sum()
@@ -187,11 +188,11 @@ class SingleCells:
         ----------
         function : callable
             ``function(plate, block)`` gives a table with the block's rows (its index) and the new features. Blocks
-            are pieces of convenience, so each row must hang on the plate and itself alone.
+            are arbitrary pieces, so each row must depend on the plate and itself alone.
         features : sequence of str, optional
             Names of the new features; the same as before where none are given.
         by_feature : bool
-            Each new feature hangs on the old one of its name alone; then reading some columns reads no more of them.
+            Each new feature depends on the old one of its name alone; then reading some columns reads no more of them.
         """
         names = self.features if features is None else tuple(features)
         if by_feature and names != self.features:
@@ -241,7 +242,7 @@ class SingleCells:
                 ) -> Iterator[pd.DataFrame]:
         """Chosen rows of a plate, block by block.
 
-        ``chosen``: bool, one a row of the plate. Blocks without one are not read.
+        ``chosen``: bool, one per row of the plate. Blocks without one are not read.
         """
         cells = fields[CELLS].to_numpy()
         groups, first = np.unique(fields[GROUP].to_numpy(), return_index=True)
@@ -267,7 +268,7 @@ class SingleCells:
             yield block if list(block.columns) == order else block[order]
 
     def _plan(self, columns: list[str]) -> tuple[list[str], list[tuple[_Map, list[str]]]]:
-        """Features to read for columns, and what each map is to give, so that nothing in vain is read."""
+        """Features to read for columns, and what each map is to give, so that nothing is read without need."""
         wanted = [c for c in columns if c not in self._store.extras]
         steps: list[tuple[_Map, list[str]]] = []
         for i in reversed(range(len(self._maps))):

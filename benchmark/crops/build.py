@@ -164,11 +164,11 @@ def _tasks(
             masks: list[Path | None] = []
             if cells and centres:
                 for key in piece.fields[FIELD_KEY].itertuples(index=False, name=None):
-                    found = centres.of(key)
-                    handle.write(found.tobytes())
-                    spans.append((place / "centres", first, len(found)))
-                    first += len(found)
-                    masks.append(_mask(cells, key) if settings.mask and len(found) else None)
+                    own = centres.of(key)
+                    handle.write(own.tobytes())
+                    spans.append((place / "centres", first, len(own)))
+                    first += len(own)
+                    masks.append(_mask(cells, key) if settings.mask and len(own) else None)
             yield _Task(number, piece, plate, settings, tuple(statistics.get(plate, ())),
                         illumination.of_plate(plate) if illumination else None, tuple(spans), tuple(masks),
                         place / f"part-{number}")

@@ -25,7 +25,7 @@ class CellCentres:
     Attributes
     ----------
     table : DataFrame
-        One row a cell: `FIELD_KEY`, ``Metadata_ObjectNumber`` (the value of the cell in its field's mask) and its
+        One row per cell: `FIELD_KEY`, ``Metadata_ObjectNumber`` (the value of the cell in its field's mask) and its
         centre ``x`` (to the right), ``y`` (down) in pixels, the first pixel's centre being 0, 0.
     masks : callable
         Field key (plate, well, site) → label mask of the field, or None where none was saved.
@@ -44,7 +44,7 @@ class CentresByField:
     Raises
     ------
     MorphobenchError
-        A column is missing, a centre is not a finite number, or an object stands in a field twice.
+        A column is missing, a centre is not a finite number, or an object appears twice in a field.
     """
 
     def __init__(self, cells: CellCentres) -> None:
@@ -66,5 +66,5 @@ class CentresByField:
 
     def of(self, key: Sequence[Any]) -> np.ndarray:
         """Centres of a field (plate, well, site) as `CENTRE`, by object number; empty where it has none."""
-        found = self._values[self._rows.get(tuple(key), np.zeros(0, np.int64))]
-        return found[np.argsort(found["number"], kind="stable")]
+        mine = self._values[self._rows.get(tuple(key), np.zeros(0, np.int64))]
+        return mine[np.argsort(mine["number"], kind="stable")]

@@ -3,7 +3,7 @@
 HDF5, so that any HDF5 reader with the LZ4 filter (registered number 32004, in hdf5plugin) opens it:
 
 - ``crops`` (N, C, S, S) uint8 or uint16, one crop a chunk, LZ4;
-- ``table`` (N,), a row a crop, see `ROW`;
+- ``table`` (N,), one row per crop, see `ROW`;
 - ``fields`` (F,) text, the names of the fields, and ``field_rows`` (F,) int32, their rows in the field table;
 - ``statistics``, JSON: what was measured of each plate;
 - attributes: `FORMAT`, schema version, key, assay hash, settings and sources as JSON, channels, digest of the table,
@@ -173,8 +173,8 @@ def read_header(file: h5py.File, path: Path) -> Header:
     """
     where = str(path)
     if file.attrs.get("schema") != SCHEMA:
-        found = file.attrs.get("schema")
-        raise MorphobenchError(f"is of schema {found}, and this version reads {SCHEMA}", where, AGAIN)
+        schema = file.attrs.get("schema")
+        raise MorphobenchError(f"is of schema {schema}, and this version reads {SCHEMA}", where, AGAIN)
     if not file.attrs.get("complete", False):
         raise MorphobenchError("is not complete", where, AGAIN)
     try:

@@ -110,8 +110,8 @@ class Crops:
     def boxes(self, rows: np.ndarray) -> np.ndarray:
         """Where crops were cut: (n, 4) int32, top, left, height and width in pixels of the field."""
         table = self._file()["table"]
-        found = [table[int(row)] for row in rows]
-        return np.array([[r[c] for c in ("y", "x", "height", "width")] for r in found], np.int32).reshape(-1, 4)
+        entries = [table[int(row)] for row in rows]
+        return np.array([[r[c] for c in ("y", "x", "height", "width")] for r in entries], np.int32).reshape(-1, 4)
 
     def close(self) -> None:
         """Close the file if this process has it open; reading opens it again."""

@@ -71,19 +71,19 @@ def plate_statistics(
              for plate, piece in slices(assay, rows, FIELDS_A_TASK)]
     waiting = pd.Series([task.plate for task in tasks]).value_counts().to_dict()
     sums: dict[str, tuple[np.dtype, list[np.ndarray]]] = {}
-    found = {}
+    reduced = {}
     for plate, dtype, counts in run_tasks(_count, tasks, "intensities, by plate"):
         sums[plate] = _add(sums.get(plate), dtype, counts, plate)
         waiting[plate] -= 1
         if waiting[plate] == 0:
             dtype, total = sums.pop(plate)
-            found[plate] = [_reduce(c, settings, dtype, illumination is not None, f"plate {plate}, channel {name}")
+            reduced[plate] = [_reduce(c, settings, dtype, illumination is not None, f"plate {plate}, channel {name}")
                             for c, name in zip(total, assay.channels, strict=True)]
-    return {plate: found[plate] for plate in plates}
+    return {plate: reduced[plate] for plate in plates}
 
 
 def _count(task: _Task) -> tuple[str, np.dtype, list[np.ndarray]]:
-    """Histograms of a few fields of one plate, a channel each."""
+    """Histograms of a few fields of one plate, one per channel."""
     gains = plate_gains(task.assay, task.plate, task.illumination)
     total: tuple[np.dtype, list[np.ndarray]] | None = None
     for _, row in task.assay.fields.iterrows():

@@ -104,11 +104,11 @@ def _audit_unscored(
     if sorted(left.response) != _wells(responses[responses[column] == left.name]):
         raise LeakError(f"its dose series is not that of this {words}", where)
     shut = {*treated.loc[own, also], *responses.loc[responses[column] == left.name, also]}
-    found = why_unscored(treated[own], treated[~own & ~treated[also].isin(shut)], also)
+    reason = why_unscored(treated[own], treated[~own & ~treated[also].isin(shut)], also)
     told = (left.label, left.reason)
-    if found != told or left.treatments != len(treated.loc[own, TREATMENT_KEY].drop_duplicates()):
-        raise LeakError(f"what is said of it does not hold: it says {told}, the assay says "
-                        f"{found or 'that it can be scored'}", where)
+    if reason != told or left.treatments != len(treated.loc[own, TREATMENT_KEY].drop_duplicates()):
+        raise LeakError(f"the reason given for it is wrong: it says {told}, the assay says "
+                        f"{reason or 'that it can be scored'}", where)
 
 
 def _audit_fold(

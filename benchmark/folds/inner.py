@@ -33,7 +33,7 @@ def inner_folds(
     Parameters
     ----------
     compounds : sequence of str
-        Group of each row: its compound, or what stands for it (`inner_groups`).
+        Group of each row: its compound, or what represents it (`inner_groups`).
 
     Returns
     -------

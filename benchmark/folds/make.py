@@ -35,13 +35,13 @@ def _leave_one_out(
         train = ~test
         if also:
             train &= ~wells[also].isin({*wells.loc[test, also], *responses.loc[response, also]})
-        found = why_unscored(wells[test], wells[train], also) if also else None
-        if found is None:
+        reason = why_unscored(wells[test], wells[train], also) if also else None
+        if reason is None:
             folds.append(Fold(str(value), well_keys(wells, test), well_keys(wells, train),
                               well_keys(responses, response)))
         else:
             treatments = len(wells.loc[test, TREATMENT_KEY].drop_duplicates())
-            unscored.append(Unscored(str(value), found[0], treatments, well_keys(wells, test), found[1],
+            unscored.append(Unscored(str(value), reason[0], treatments, well_keys(wells, test), reason[1],
                                      well_keys(responses, response)))
     return folds, unscored
 
@@ -149,7 +149,7 @@ def study_split(path: Path, assay: Assay, assay_hash: str, scheme: Scheme,
     if path.exists():
         split = load_split(path, assay, assay_hash, file_hashes)
         if split.scheme == scheme:
-            # Sentences are no part of the folds' hash: what is left out is told as the assay tells it now.
+            # Sentences are no part of the folds' hash: what is left out is reported as the assay reports it now.
             return replace(split, left_out=_not_scored(assay, split.unscored))
         raise MorphobenchError(f"holds the scheme {split.scheme}, the study asks for {scheme}", str(path))
     split = make_split(assay, assay_hash, scheme, file_hashes)

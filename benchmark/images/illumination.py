@@ -231,7 +231,7 @@ def illumination_function(mean: np.ndarray, window: float) -> np.ndarray:
     filtered = median_filter(coarse - trend, 2 * radius + 1, mode="reflect") + trend
     smooth = cv2.resize(filtered, (width, height), interpolation=cv2.INTER_CUBIC)
     middle = float(np.median(smooth))
-    if middle <= 0:  # more than half of the mean is black; its brightest part stands for it
+    if middle <= 0:  # more than half of the mean is black; its brightest part is used instead
         middle = float(smooth.max())
     return np.maximum(smooth / middle, FLOOR).astype(np.float32)
 

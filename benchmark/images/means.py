@@ -33,19 +33,19 @@ def mean_intensities(assay: Assay, run_tasks: RunTasks) -> pd.DataFrame:
     """
     rows = range(len(assay.fields))
     tasks = [_Task(assay, tuple(rows[i:i + CHUNK])) for i in range(0, len(rows), CHUNK)]
-    found: dict[int, list[float]] = {}
+    means: dict[int, list[float]] = {}
     for part in run_tasks(_means, tasks, "mean intensities (fields)"):
-        found |= part
-    values = np.array([found[i] for i in rows], np.float64)
+        means |= part
+    values = np.array([means[i] for i in rows], np.float64)
     names = [f"Image_Mean_{c}" for c in assay.channels]
     keys = assay.fields[FIELD_KEY].reset_index(drop=True)
     return pd.concat([keys, pd.DataFrame(values, columns=names)], axis=1)
 
 
 def _means(task: _Task) -> dict[int, list[float]]:
-    found = {}
+    means = {}
     for i in task.rows:
         row = task.assay.fields.iloc[i]
-        found[i] = [float(read_plane(inside(task.assay.root, str(row[path_column(c)])),
+        means[i] = [float(read_plane(inside(task.assay.root, str(row[path_column(c)])),
                                      int(row[plane_column(c)])).mean()) for c in task.assay.channels]
-    return found
+    return means

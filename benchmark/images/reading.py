@@ -129,16 +129,16 @@ def _read(path: Path, planes: Sequence[int]) -> list[np.ndarray]:
         raise MorphobenchError(f"cannot be read: truncated, corrupt or not an image ({what})", where, _AGAIN) from error
 
 
-def _check(path: Path, found: _Planes, planes: Sequence[int]) -> None:
+def _check(path: Path, held: _Planes, planes: Sequence[int]) -> None:
     """Refuse sizes, depths and plane indices that cannot be served, before anything is decoded."""
-    if found.shape[0] * found.shape[1] > MAX_PIXELS:
-        raise MorphobenchError(f"claims {found.shape[1]}×{found.shape[0]} pixels, over the limit of {MAX_PIXELS}",
+    if held.shape[0] * held.shape[1] > MAX_PIXELS:
+        raise MorphobenchError(f"claims {held.shape[1]}×{held.shape[0]} pixels, over the limit of {MAX_PIXELS}",
                                str(path), "Cut the image into fields.")
-    if found.dtype not in (np.uint8, np.uint16):
-        raise MorphobenchError(f"holds {found.dtype} pixels, not 8- or 16-bit whole numbers", str(path), _EXPORT)
+    if held.dtype not in (np.uint8, np.uint16):
+        raise MorphobenchError(f"holds {held.dtype} pixels, not 8- or 16-bit whole numbers", str(path), _EXPORT)
     for plane in planes:
-        if not 0 <= plane < found.n:
-            raise MorphobenchError(f"has no plane {plane}: it holds {found.n} (counted from 0)", str(path),
+        if not 0 <= plane < held.n:
+            raise MorphobenchError(f"has no plane {plane}: it holds {held.n} (counted from 0)", str(path),
                                    "Correct `plane` of the channel in the study.")
 
 
@@ -159,12 +159,12 @@ def _read_flat(path: Path, planes: Sequence[int]) -> list[np.ndarray]:
                                    str(path), _EXPORT)
         deep = depth == 16 or image.mode.startswith("I;16")
         n = _PNG_SAMPLES.get(colour, 1) if depth == 16 else _MODES[image.mode]
-        found = _Planes(n, (image.height, image.width), np.dtype(np.uint16 if deep else np.uint8))
-        _check(path, found, planes)
+        held = _Planes(n, (image.height, image.width), np.dtype(np.uint16 if deep else np.uint8))
+        _check(path, held, planes)
         # Pillow silently cuts 16-bit colour down to 8 bits; libpng through imagecodecs does not.
         pixels = imagecodecs.png_decode(path.read_bytes()) if depth == 16 else np.asarray(image)
-    pixels = pixels.reshape(*found.shape, found.n)
-    return [np.ascontiguousarray(pixels[..., p], dtype=found.dtype) for p in planes]
+    pixels = pixels.reshape(*held.shape, held.n)
+    return [np.ascontiguousarray(pixels[..., p], dtype=held.dtype) for p in planes]
 
 
 def _read_tiff(path: Path, planes: Sequence[int]) -> list[np.ndarray]:
@@ -185,8 +185,8 @@ def _read_tiff(path: Path, planes: Sequence[int]) -> list[np.ndarray]:
                 raise MorphobenchError(f"has pages of differing size or depth ({first.shape} {first.dtype}, "
                                        f"{page.shape} {page.dtype})", str(path), _EXPORT)
         # A bilevel page has the dtype bool here and is refused with the floats.
-        found = _Planes(len(pages) * samples, (first.imagelength, first.imagewidth), np.dtype(first.dtype or "V1"))
-        _check(path, found, planes)
+        held = _Planes(len(pages) * samples, (first.imagelength, first.imagewidth), np.dtype(first.dtype or "V1"))
+        _check(path, held, planes)
         grey = first.photometric == tifffile.PHOTOMETRIC.PALETTE and all(_is_grey_ramp(p) for p in pages)
         if first.photometric in (tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.MINISWHITE) and not grey:
             raise MorphobenchError(f"is {tifffile.PHOTOMETRIC(first.photometric).name.lower()}: its values are not "

@@ -88,7 +88,7 @@ def file_hashes(assay: Assay, workers: int = 2, progress: Progress | None = None
     places = {name: inside(assay.root, name) for name in names}
     before = _known_hashes(known, assay.root)
     stamps = {name: _stamp(path) for name, path in places.items()}
-    found = {n: before[n][2] for n in names if n in before and before[n][:2] == stamps[n]}
+    hashes = {n: before[n][2] for n in names if n in before and before[n][:2] == stamps[n]}
 
     def one(name: str) -> str:
         try:
@@ -97,14 +97,14 @@ def file_hashes(assay: Assay, workers: int = 2, progress: Progress | None = None
             raise MorphobenchError(f"cannot be read ({error.strerror})", str(places[name]),
                                    "`morphobench assay check` lists every missing file.") from error
 
-    new = [n for n in names if n not in found]
-    found |= dict(zip(new, _threaded(one, new, workers, "Hashing images", progress), strict=True))
+    new = [n for n in names if n not in hashes]
+    hashes |= dict(zip(new, _threaded(one, new, workers, "Hashing images", progress), strict=True))
     if known is not None and new:
         # A file changed in the last moments may change again within the same tick of its clock: not remembered.
         recent = time.time_ns() - 2 * 10**9
-        kept = {n: [*stamps[n], found[n]] for n in names if stamps[n][1] < recent}
+        kept = {n: [*stamps[n], hashes[n]] for n in names if stamps[n][1] < recent}
         write_json(known, {"root": str(assay.root.resolve()), "files": kept})
-    return {n: found[n] for n in names}
+    return {n: hashes[n] for n in names}
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -225,20 +225,20 @@ def check_images(assay: Assay, workers: int = 2, progress: Progress | None = Non
     read = _threaded(lambda name: _look(assay.root, name, sorted(users[name])), names, workers, "Checking images",
                      progress)
     planes: dict[tuple[str, int], _Plane] = {}
-    found: list[_Found] = []
+    faulty: list[_Found] = []
     for name, result in zip(names, read, strict=True):
         for plane, seen in result.items():
             if isinstance(seen, Fault):
-                found.append(_Found(seen, name, users[name][plane]))
+                faulty.append(_Found(seen, name, users[name][plane]))
             else:
                 planes[name, plane] = seen
-    found += _odd_planes(planes, users)
+    faulty += _odd_planes(planes, users)
     of_table = _shared_pictures(assay, planes, users)
     of_fields: dict[int, list[Fault]] = defaultdict(list)
-    for one in found:
+    for one in faulty:
         for row in one.rows:
             of_fields[row[0]].append(one.of(assay, [row]))
-    return ImageFaults(tuple([*(one.of(assay, one.rows) for one in found), *of_table]),
+    return ImageFaults(tuple([*(one.of(assay, one.rows) for one in faulty), *of_table]),
                        {i: tuple(faults) for i, faults in sorted(of_fields.items())}, tuple(of_table))
 
 
@@ -279,7 +279,7 @@ def _odd_planes(planes: dict[tuple[str, int], _Plane], users: dict[str, dict[int
         return []
     shape = Counter(p.shape for p in planes.values()).most_common(1)[0][0]
     dtype = Counter(p.dtype for p in planes.values()).most_common(1)[0][0]
-    found = []
+    faulty = []
     for (name, plane), seen in planes.items():
         faults = []
         if seen.shape != shape:
@@ -291,13 +291,13 @@ def _odd_planes(planes: dict[tuple[str, int], _Plane], users: dict[str, dict[int
         if seen.low == seen.high:
             faults.append(Fault(f"is constant: every pixel is {seen.low}",
                                 remedy="Check that `plane` names the right channel, or leave the field out."))
-        found += [_Found(fault, name, users[name][plane]) for fault in faults]
-    return found
+        faulty += [_Found(fault, name, users[name][plane]) for fault in faults]
+    return faulty
 
 
 def _shared_pictures(assay: Assay, planes: dict[tuple[str, int], _Plane],
                      users: dict[str, dict[int, list[tuple[int, str]]]]) -> list[Fault]:
-    """The same pixels in two fields: across wells a leak, within a well a doubled field.
+    """The same pixels in two fields: a leak across wells, a duplicated field within a well.
 
     Constant planes are left to `_odd_planes`. One fault a pair of fields, with all its channels.
     """

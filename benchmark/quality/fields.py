@@ -1,4 +1,4 @@
-"""Which fields a study goes on without, and why: images that cannot be used, fields that CellProfiler cannot measure,
+"""Which fields a study leaves out, and why: images that cannot be used, fields that CellProfiler cannot measure,
 and fields that quality control flags.
 
 A field goes for both arms or for none, before folds are made. What goes with it, a well, a treatment, a plate's
@@ -26,7 +26,7 @@ from benchmark.quality.flags import COLUMNS, flag_fields
 from benchmark.quality.measures import measure_quality
 from benchmark.quality.settings import QualitySettings
 
-#: With more bad fields than this something is wrong with the whole, and going on would hide it.
+#: With more bad fields than this something is wrong with the whole, and continuing would hide it.
 MOST_BAD = 0.2
 
 
@@ -40,7 +40,7 @@ class Sound:
 
 
 def sound_assay(assay: Assay, checked: Path, lone: str = "refuse") -> Sound:
-    """Look at every pixel (once), and go on without single fields whose images are bad.
+    """Look at every pixel (once), and leave out single fields whose images are bad.
 
     A field is bad where a plane is missing, unreadable, truncated, constant, or of another size or depth than most.
 
@@ -94,8 +94,8 @@ def _absent(assay: Assay) -> list[int]:
 
 def _bad_of(assay: Assay, positions: list[int]) -> dict[int, str]:
     """What is bad with some fields, in words."""
-    found = check_images(replace(assay, fields=assay.fields.iloc[positions])).of_fields
-    return {positions[i]: _words(faults) for i, faults in found.items()}
+    result = check_images(replace(assay, fields=assay.fields.iloc[positions])).of_fields
+    return {positions[i]: _words(faults) for i, faults in result.items()}
 
 
 def _words(faults: tuple[Fault, ...]) -> str:
@@ -118,13 +118,13 @@ def _checked(assay: Assay, its_hash: str, folder: Path, n: int, absent: Mapping[
     """
     path = folder / f"{its_hash[:16]}.json"
     if not path.exists():
-        found = check_images(assay)
-        if found.of_table or len(found.of_fields) + len(absent) > MOST_BAD * n:
-            faults = [*(Fault(words) for words in absent.values()), *found.faults]
+        result = check_images(assay)
+        if result.of_table or len(result.of_fields) + len(absent) > MOST_BAD * n:
+            faults = [*(Fault(words) for words in absent.values()), *result.faults]
             raise FaultsError(faults, f"The images of {assay.name} have {len(faults)} fault(s):")
         record: dict[str, object] = {"assay_hash": its_hash, "fields": len(assay.fields)}
-        if found.of_fields:
-            record["bad"] = {str(i): _words(faults) for i, faults in found.of_fields.items()}
+        if result.of_fields:
+            record["bad"] = {str(i): _words(faults) for i, faults in result.of_fields.items()}
         write_json(path, record)
     return {int(i): str(words) for i, words in read_json(path).get("bad", {}).items()}
 

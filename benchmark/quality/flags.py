@@ -93,7 +93,7 @@ def flag_fields(measures: pd.DataFrame, fields: pd.DataFrame, channels: tuple[st
 
     Deviations are from the median of the plate, or of all the study's fields where the plate has fewer than
     `FEWEST_OF_PLATE`, over the largest of: 1.4826 MAD of those fields; `OF_USUAL` of the median of that over the
-    study's plates; and the rule's ``least`` over `LEAST_IS`. A field is flagged where it lies more than
+    study's plates; and the rule's ``least`` over `LEAST_IS`. A field is flagged where it is more than
     ``settings.deviations`` on the rule's side, and as far from the median of its peers' own deviations (over the
     peers' 1.4826 MAD, at least 1). Its peers are the fields of its treatment in other wells; where those are fewer
     than `FEWEST_PEERS`, all other fields of its treatment; where those too are, the plate decides alone.
@@ -120,16 +120,16 @@ def flag_fields(measures: pd.DataFrame, fields: pd.DataFrame, channels: tuple[st
         field, the largest deviation first.
     """
     table = fields[[*FIELD_KEY, *TREATMENT_KEY]].merge(measures, on=FIELD_KEY, how="left", validate="one_to_one")
-    found = []
+    rows_by_rule = []
     for channel in channels:
         table[column("Saturated", channel)] = _saturated(table, channel)
-        found += [_flagged(table, rule, column(rule.measure, channel), channel, settings) for rule in RULES]
+        rows_by_rule += [_flagged(table, rule, column(rule.measure, channel), channel, settings) for rule in RULES]
     if counts is not None and settings.cell_count:
         known = counts[[*FIELD_KEY, CELLS]].astype({c: fields[c].dtype for c in FIELD_KEY})
         table = table.merge(known, on=FIELD_KEY, how="inner", validate="one_to_one")
         if len(table):
-            found.append(_flagged(table, CELL_RULE, CELLS, "", settings))
-    flags = pd.DataFrame([row for rows in found for row in rows], columns=COLUMNS)
+            rows_by_rule.append(_flagged(table, CELL_RULE, CELLS, "", settings))
+    flags = pd.DataFrame([row for rows in rows_by_rule for row in rows], columns=COLUMNS)
     order = flags.assign(_size=-flags["deviations"].abs()).sort_values([*FIELD_KEY, "_size", "measure"], kind="stable")
     return order.drop(columns="_size").reset_index(drop=True)
 

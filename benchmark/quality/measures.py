@@ -90,7 +90,7 @@ def plane_quality(plane: np.ndarray) -> dict[str, float]:
         about 5 for noise alone. ``Foreground``: share of pixels more than `ABOVE_NOISE` noise levels above the 5th
         percentile. ``Bright``: 99.9th less 50th percentile, grey levels. ``Patch``: share of the field that the largest
         connected patch takes that is brighter than `PATCH` of the way from the median to the 99.9th percentile: a
-        fibre, a lump or a bubble is larger than a nucleus or a bright cell. It tells debris also where each field was
+        fibre, a lump or a bubble is larger than a nucleus or a bright cell. It detects debris even where each field was
         rescaled to its own range.
     """
     counts = np.bincount(plane.ravel())
@@ -128,7 +128,7 @@ def measure_quality(assay: Assay, assay_hash: str, folder: Path, run_tasks: RunT
     assay_hash : str
         Names its content.
     folder : Path
-        Measures are kept below it, a file each `CHUNK` fields: what is there is not measured again.
+        Measures are kept below it, one file per `CHUNK` fields: what is there is not measured again.
 
     Returns
     -------

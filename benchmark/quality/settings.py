@@ -19,7 +19,7 @@ class QualitySettings(Settings):
         listed, shown, and left out of both arms; refused where controls are what is scored, since a field is compared
         with its treatment, and there the treatment is the label.
     deviations : float
-        A field is flagged where a measure lies this many robust deviations (1.4826 MAD) from its plate's median.
+        A field is flagged where a measure is this many robust deviations (1.4826 MAD) from its plate's median.
     cell_count : bool
         Whether the number of segmented cells is looked at, too. With ``leave_out`` CellProfiler runs for it before
         anything else; with ``keep`` it is looked at where a method has CellProfiler find cells anyway.

@@ -158,7 +158,7 @@ def test_links_cannot_leave_the_root(plan, tmp_path):
 
 @pytest.mark.parametrize(("text", "message"), [
     ("", "is empty"), (HEADER, "no rows below"), (_csv(*ROWS, "a,b,c"), "row 12: has 3 cells where the header has 6"),
-    (_csv(*ROWS).replace("MoA", "Drug"), "'Drug' stands 2 times"), (_csv(*ROWS, '"a,b'), "is not CSV"),
+    (_csv(*ROWS).replace("MoA", "Drug"), "'Drug' appears 2 times"), (_csv(*ROWS, '"a,b'), "is not CSV"),
 ])
 def test_broken_csv(plan, text, message):
     assert message in _said(plan(text)[1])

@@ -11,7 +11,7 @@ One plate of 96 wells, two compounds, four rows each. By the official plate maps
 - rows E–H, LY294002 (µM): column 1 at 80, the positive control, column 2 without drug, columns 3–11 rising from
   0.31 to 80, column 12 empty (without drug).
 
-So dose number 10 of the metadata is the positive control, which for Wortmannin lies *below* dose number 9.
+So dose number 10 of the metadata is the positive control, which for Wortmannin is *below* dose number 9.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def _from_metadata(folder: Path, hint: str) -> dict[str, int]:
     doses = pd.to_numeric(cells["SBS_Doses"], errors="coerce")
     controls = pd.to_numeric(cells["SBS_Controls"], errors="coerce")
     expected = np.select([doses == 0, doses == POSITIVE], [-1, 1], 0)
-    faults = [Fault(f"{wells[i]!r} is not a well of the plate, or stands there twice", f"{name}, {sheet_row(i)}")
+    faults = [Fault(f"{wells[i]!r} is not a well of the plate, or appears twice", f"{name}, {sheet_row(i)}")
               for i in cells.index[~wells.isin(WELLS) | wells.duplicated()]]
     faults += [Fault(f"SBS_Doses is {cells['SBS_Doses'][i]!r} and SBS_Controls {cells['SBS_Controls'][i]!r}: wanted "
                      f"are doses 0 to {POSITIVE}, with control -1 at 0, 1 at {POSITIVE} and 0 between",
@@ -156,7 +156,7 @@ def _from_metadata(folder: Path, hint: str) -> dict[str, int]:
 def _from_platemap(path: Path) -> dict[str, int]:
     """Dose numbers that belong to the concentrations of the official plate map (nM in rows A–D, µM in E–H).
 
-    LY294002 stands at 80 µM twice: column 1 is the positive control, column 11 the end of the series.
+    LY294002 is at 80 µM twice: column 1 is the positive control, column 11 the end of the series.
     """
     doses = read_platemap(path)
     numbers, faults = {}, []

@@ -61,7 +61,7 @@ def load_bbbc014(settings: Bbbc014AssaySettings, name: str, base: Path) -> Assay
 
     Wells of columns 1–4 are labelled ``nuclear`` (positive controls), those of columns 9–12 ``cytoplasmic``
     (negative controls), after where NFκB is. The lowest doses are no untreated wells: their concentration
-    stands in the table as it is.
+    is in the table as it is.
 
     Parameters
     ----------

@@ -154,10 +154,10 @@ def read_metadata(folder: Path, root: Path) -> tuple[pd.DataFrame, pd.DataFrame]
     Returns
     -------
     images : DataFrame
-        One row a field: the field table's keys, compound, concentration (µM), and ``File_<channel>``; index: row of
+        One row per field: the field table's keys, compound, concentration (µM), and ``File_<channel>``; index: row of
         the CSV, from 0.
     moa : DataFrame
-        One row a treatment with a mechanism: compound, concentration, label. DMSO is not among them.
+        One row per treatment with a mechanism: compound, concentration, label. DMSO is not among them.
 
     Raises
     ------
@@ -202,7 +202,7 @@ def dose_key(concentration: float) -> str:
 
 
 def _image_faults(images: pd.DataFrame, cells: pd.DataFrame, names: set[str] | None, where: str) -> list[Fault]:
-    """Rows of the image CSV that cannot be used, one fault a row and column."""
+    """Rows of the image CSV that cannot be used, one fault per row and column."""
     checks = [
         (~images[PLATE].str.fullmatch(PLATE_NAME.pattern), PLATE_COLUMN, "not a plate such as Week1_22123"),
         (~images[WELL].str.fullmatch(r"[A-P]\d{2}"), WELL_COLUMN, "not a well such as B02"),
@@ -230,7 +230,7 @@ def _moa_faults(moa: pd.DataFrame, cells: pd.DataFrame, where: str) -> list[Faul
     faults += [Fault("the compound or its mechanism is empty", f"{where}, {sheet_row(i)}")
                for i in moa.index[(moa[COMPOUND] == "") | (moa[LABEL] == "")]]
     keys = moa.assign(key=moa[CONCENTRATION].map(dose_key))
-    return faults + [Fault(f"{moa[COMPOUND][i]} at {keys['key'][i]} µM stands there twice", f"{where}, {sheet_row(i)}")
+    return faults + [Fault(f"{moa[COMPOUND][i]} at {keys['key'][i]} µM appears twice", f"{where}, {sheet_row(i)}")
                      for i in moa.index[keys.duplicated([COMPOUND, "key"])]]
 
 
@@ -315,11 +315,11 @@ def locate_plates(root: Path, table: pd.DataFrame) -> Mapping[str, str]:
     folders, missing = {}, []
     for plate, rows in table.groupby(PLATE, sort=False):
         wanted = {name for channel in CHANNELS for name in rows[f"File_{channel}"]}
-        found = {folder: len(wanted & _names(root / folder))
+        present = {folder: len(wanted & _names(root / folder))
                  for folder in (str(plate), f"{str(plate).split('_')[0]}/{plate}")}
-        best = max(found, key=lambda f: found[f])
+        best = max(present, key=lambda f: present[f])
         folders[str(plate)] = best
-        if not found[best]:
+        if not present[best]:
             missing.append(str(plate))
     if not missing:
         return folders

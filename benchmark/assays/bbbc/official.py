@@ -72,12 +72,12 @@ def read_official(folder: Path, stem: str, columns: Sequence[str], hint: str) ->
     name : str
         Name of the file, for messages.
     """
-    found = _official(folder, stem)
-    if found is None:
+    path = _official(folder, stem)
+    if path is None:
         raise MorphobenchError(f"holds no {stem}.csv (or .csv.gz)", str(folder), hint)
-    table = read_text_table(found)
+    table = read_text_table(path)
     missing = [c for c in columns if c not in table]
     if missing:
-        raise MorphobenchError(f"lacks the columns {', '.join(missing)}", str(found),
+        raise MorphobenchError(f"lacks the columns {', '.join(missing)}", str(path),
                                "Use the collection's own file, unchanged.")
-    return table[list(columns)].apply(lambda column: column.str.strip()), found.name
+    return table[list(columns)].apply(lambda column: column.str.strip()), path.name

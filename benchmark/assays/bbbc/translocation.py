@@ -1,8 +1,8 @@
 """What the two translocation plates (BBBC013, BBBC014) share: their image files and their plate maps.
 
-Both come from Ilya Ravkin in one style: 96 wells in rows A–H and columns 1–12, one field a well, one file a
+Both come from Ilya Ravkin in one style: 96 wells in rows A–H and columns 1–12, one field per well, one file per
 channel named ``Channel 1-01-A-01.Bmp`` (channel, number of the well, row, column), and a plate map with one
-dose a line, well after well.
+dose per line, well after well.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def plate_files(root: Path, subfolder: str, channels: Mapping[int, str], hint: s
     FaultsError
         Images are missing, doubled, or numbered otherwise than their row and column say.
     """
-    found = {folder: _matches(root / folder) for folder in (".", subfolder)}
-    folder = max(found, key=lambda f: sum(map(len, found[f].values())))
-    files = found[folder]
+    candidates = {folder: _matches(root / folder) for folder in (".", subfolder)}
+    folder = max(candidates, key=lambda f: sum(map(len, candidates[f].values())))
+    files = candidates[folder]
     if not files:
         raise MorphobenchError(f"holds no images of {subfolder.split('_')[0]}", str(root), hint)
     faults = []
@@ -98,13 +98,13 @@ def find_platemap(root: Path, name: str) -> Path | None:
 def read_platemap(path: Path) -> dict[str, float]:
     """Doses of a plate map: a heading, then 96 entries in the order of `WELLS`.
 
-    Line ends of any system are read, and rows of 12 entries as well as one entry a line. An entry is a number
+    Line ends of any system are read, and rows of 12 entries as well as one entry per line. An entry is a number
     (``0.98``, ``1e-7``) or a power of ten (``10^-7``, ``3x10^-8``).
 
     Returns
     -------
     dict
-        Well → number as it stands there; the file states no unit.
+        Well → number as it is there; the file states no unit.
 
     Raises
     ------

@@ -118,7 +118,7 @@ def refuse_package(folder: Path) -> None:
     """
     package = Path(benchmark.__file__).resolve().parent
     if folder.expanduser().resolve().is_relative_to(package):
-        raise MorphobenchError("lies inside the morphobench package, which is no place for data", str(folder),
+        raise MorphobenchError("is inside the morphobench package, which is no place for data", str(folder),
                                f"Choose another folder with `--to` or {DATA_VARIABLE}.")
 
 

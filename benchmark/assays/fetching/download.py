@@ -1,6 +1,6 @@
-"""One file over HTTP, patiently: a transfer that breaks off goes on where it stopped.
+"""One file over HTTP: a transfer that breaks off resumes where it stopped.
 
-What has come lies in a ``.part`` file, and beside it what the server said of the whole (validator, size), so that
+What has arrived is in a ``.part`` file, and beside it what the server said of the whole (validator, size), so that
 the rest is asked for only of the very same file (RFC 9110, sections 13.1.5 If-Range and 14 Range).
 """
 
@@ -22,9 +22,9 @@ from benchmark.base.files import read_json, write_json
 
 #: Asked for, or sizes and ranges would mean compressed bytes.
 PLAIN = {"Accept-Encoding": "identity"}
-#: A transfer that gained this many bytes before it broke off has not failed in vain: tries are counted anew.
+#: A transfer that gained this many bytes before it broke off counts as progress: attempts are counted from 0 again.
 GAIN = 1 << 20
-GO_ON = "Run the same command again: it goes on from there."
+GO_ON = "Run the same command again: it resumes from there."
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def remote_size(url: str, patience: Patience, stop: threading.Event | None = Non
 
 
 class Resume:
-    """A downloader for `pooch.retrieve` that resumes.
+    """A downloader for `pooch.retrieve` that resumes: pooch's own starts a file of gigabytes anew after each break.
 
     Parameters
     ----------

@@ -173,7 +173,7 @@ def _finished(job: Job, archive: Archive) -> bool:
 
 def _adopt_all(job: Job, archives: Sequence[Archive]) -> None:
     """Lock folders of images that no fetch put there; a folder that is not complete is left alone, and said."""
-    found: list[tuple[Archive, list[Path]]] = []
+    complete: list[tuple[Archive, list[Path]]] = []
     faults = []
     for archive in archives:
         folder = job.root / archive.folder
@@ -181,7 +181,7 @@ def _adopt_all(job: Job, archives: Sequence[Archive]) -> None:
             continue
         nested = job.root / archive.folder.split("_")[0] / archive.folder
         if not folder.exists() and nested.is_dir():
-            faults.append(Fault("lies there already, in the layout of the image table, in which it is used but not "
+            faults.append(Fault("is there already, in the layout of the image table, in which it is used but not "
                                 "fetched nor locked", str(nested), f"Move it to {folder} to have it taken and locked."))
             continue
         files = sorted(f for f in folder.rglob("*") if f.is_file() and wanted(f.relative_to(folder)))
@@ -190,13 +190,13 @@ def _adopt_all(job: Job, archives: Sequence[Archive]) -> None:
         have = {f.name.lower() for f in files}
         lacking = len(archive.names - have) if archive.names else archive.images - len(have)
         if lacking > 0:
-            faults.append(Fault(f"lies there already, no fetch put it there, and it lacks {lacking} of "
+            faults.append(Fault(f"is there already, no fetch put it there, and it lacks {lacking} of "
                                 f"{archive.images} images", str(folder), "Move it away to have it fetched."))
-        found.append((archive, files))
+        complete.append((archive, files))
     if faults:
-        raise FaultsError(faults, "Nothing was fetched, because of folders that lie there already:", 60)
-    with progress_bar("Hashing images that lie there already", len(found)) as advance:
-        for archive, files in found:
+        raise FaultsError(faults, "Nothing was fetched, because of folders that are there already:", 60)
+    with progress_bar("Hashing images that are there already", len(complete)) as advance:
+        for archive, files in complete:
             job.book.record(archive.name, LockedArchive(
                 files={f.relative_to(job.root).as_posix(): _locked_file(f) for f in files}))
             advance()

@@ -151,10 +151,10 @@ def lock_faults(lock: Path, root: Path, hashes: Mapping[str, str]) -> list[Fault
     base, top = str(lock.parent.resolve()), str(root.resolve())
     # Tables lie beside the lock file; they say what is in each well, so that they must be those of the images.
     tables = [name for name in locked if "/" not in name and (lock.parent / name).is_file()]
-    found = {name: (name, sha256_file(lock.parent / name)) for name in tables}
-    found |= {os.path.relpath(f"{top}/{path}", base).replace(os.sep, "/"): (path, sha) for path, sha in hashes.items()}
+    actual = {name: (name, sha256_file(lock.parent / name)) for name in tables}
+    actual |= {os.path.relpath(f"{top}/{path}", base).replace(os.sep, "/"): (path, sha) for path, sha in hashes.items()}
     faults = []
-    for place, (path, sha) in found.items():
+    for place, (path, sha) in actual.items():
         known = locked.get(place)
         if known is None:
             faults.append(Fault(f"is not in {lock.name}: it was not fetched with the rest", path,

@@ -1,4 +1,7 @@
-"""Unpacking archives from the network: only images, only below one folder, only of believable size."""
+"""Unpacking archives from the network: only images, only below one folder, only of believable size.
+
+In place of `pooch.Unzip`, which limits neither names of members nor sizes, and does not hash what it writes.
+"""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow
 import pyarrow.csv
 
+from benchmark.assays.columns import open_text
 from benchmark.assays.profiles.cellprofiler_tables import AGAIN, Export, Table, image_names, side_by_side, text_frame
 from benchmark.assays.profiles.profile_file import guarded
 from benchmark.base.errors import MorphobenchError
@@ -88,14 +89,14 @@ def csv_exports(folder: Path, separator: str) -> list[Export]:
         if own:
             image = max(own, key=lambda p: len(p.name))
             name = path.stem.removeprefix(_prefix(image))
-            found = _csv_objects(path, separator, headers[path][0], headers[path][1], name)
-            if not found and f"Count_{name}" in exports[image].images.columns:
+            objects = _csv_objects(path, separator, headers[path][0], headers[path][1], name)
+            if not objects and f"Count_{name}" in exports[image].images.columns:
                 raise MorphobenchError("is cut off or no table of objects: lacks ImageNumber or ObjectNumber",
                                        str(path), AGAIN)
-            twice = set(found) & set(exports[image].objects)
+            twice = set(objects) & set(exports[image].objects)
             if twice:
-                raise MorphobenchError(f"{', '.join(sorted(twice))} stand in two files", str(path), "Remove one.")
-            exports[image].objects.update(found)
+                raise MorphobenchError(f"{', '.join(sorted(twice))} are in two files", str(path), "Remove one.")
+            exports[image].objects.update(objects)
     return [Export(e.where, e.images, dict(sorted(e.objects.items()))) for e in exports.values()]
 
 
@@ -126,18 +127,18 @@ def _csv_objects(
     if first[:1] != ["Image"] or second[:1] != [IMAGE_NUMBER] or len(first) != len(second):
         return {}
     names = _once(path, [f"{o}_{c}" for o, c in zip(first, second, strict=True)])
-    found: dict[str, Table] = {}
+    tables: dict[str, Table] = {}
     for kind in dict.fromkeys(o for o in first if o != "Image"):
         own = {c: f"{o}_{c}" for o, c in zip(first, second, strict=True) if o == kind}
         columns, present = side_by_side(own, names[0], kind, path.name)
-        found[kind] = CsvTable(path, separator, names, columns, 2, present)
-    return found
+        tables[kind] = CsvTable(path, separator, names, columns, 2, present)
+    return tables
 
 
 def _once(path: Path, header: Sequence[str]) -> tuple[str, ...]:
     """The header, in which no column stands twice."""
     twice = [c for c in dict.fromkeys(header) if header.count(c) > 1]
     if twice:
-        raise MorphobenchError(f"the column {twice[0]!r} stands there {header.count(twice[0])} times", str(path),
+        raise MorphobenchError(f"the column {twice[0]!r} appears {header.count(twice[0])} times", str(path),
                                AGAIN)
     return tuple(header)

@@ -1,6 +1,6 @@
 """Existing output of CellProfiler as one table of single cells: a folder of CSV files, or SQLite files.
 
-The folder may be one export or hold many, one a plate or a batch; numbers of images count within an export only.
+The folder may be one export or hold many, one per plate or batch; numbers of images count within an export only.
 Kinds of objects go by any names and are joined through their parents (`benchmark.cells.objects`). Tables
 are read one kind of object at a time, in blocks, into one float32 array.
 """
@@ -108,7 +108,7 @@ def read_cells(
     Returns
     -------
     table : DataFrame
-        One row an object of the base: ``Metadata_Plate, Metadata_Well`` (text), ``Metadata_Site`` where the images
+        One row per object of the base: ``Metadata_Plate, Metadata_Well`` (text), ``Metadata_Site`` where the images
         have it, and features ``<Object>_<feature>`` (float32; NaN where an object has no counterpart or no value).
     notes : list of Fault
         What was left out.
@@ -116,7 +116,7 @@ def read_cells(
     Raises
     ------
     FaultsError
-        Plates or wells are empty, images stand there twice, objects belong to no image, stand there twice or are not
+        Plates or wells are empty, images appear twice, objects belong to no image, appear twice or are not
         as many as were counted, or a file is cut off.
     """
     images = _images(output, plate, well)
@@ -146,7 +146,7 @@ def read_cells(
 
 
 def _images(output: CellProfilerOutput, plate: str, well: str) -> pd.DataFrame:
-    """A row an image: export, numbers, plate, well and site; counts of objects as ``Count_<kind>``."""
+    """One row per image: export, numbers, plate, well and site; counts of objects as ``Count_<kind>``."""
     site = next((c for c in SITES if c in output.columns), None)
     named = {PLATE: plate, WELL: well} | ({SITE: site} if site else {})
     files = [c for c in output.columns if c.startswith(("FileName_", *(() if site else ("PathName_",))))]
@@ -162,14 +162,14 @@ def _images(output: CellProfilerOutput, plate: str, well: str) -> pd.DataFrame:
         where = export.images.where
         faults += [Fault(f"{column} is empty", f"{where}, {sheet_row(j)}", "Every image needs its plate and well.")
                    for key, column in named.items() if key != SITE for j in part.index[part[key] == ""]]
-        faults += [Fault(f"the image {n} stands there twice", where, AGAIN)
+        faults += [Fault(f"the image {n} appears twice", where, AGAIN)
                    for n in part[IMAGE_NUMBER][part[IMAGE_NUMBER].duplicated()].unique()]
         parts.append(part)
     images = pd.concat(parts, ignore_index=True)
     # The same field in two exports would count its cells twice; files tell time points and planes apart.
     key = [*named, *files]
     if site or files:
-        faults += [Fault("the same images stand there twice", f"{output.exports[row['export']].where}, plate "
+        faults += [Fault("the same images appear twice", f"{output.exports[row['export']].where}, plate "
                          f"{row[PLATE]}, well {row[WELL]}", "Keep one of the exports.")
                    for row in images[images.duplicated(key)].to_dict("records")]
     if images.empty:
@@ -220,7 +220,7 @@ def _object_keys(
 def _key_faults(
     table: Table, values: np.ndarray, at: np.ndarray, part: pd.DataFrame, own: pd.DataFrame, name: str
 ) -> list[Fault]:
-    """Objects without image or number, objects that stand there twice, and images with more or fewer than counted."""
+    """Objects without image or number, objects that appear twice, and images with more or fewer than counted."""
     wrong = values[:, 0] != part[OBJECT_NUMBER]
     if wrong.any():
         j = int(wrong.to_numpy().argmax())
@@ -231,15 +231,15 @@ def _key_faults(
     twice = part.duplicated([_IMAGE, OBJECT_NUMBER])
     if twice.any():
         first = part[twice].iloc[0]
-        return [Fault(f"{int(twice.sum())} objects stand there twice, the {OBJECT_NUMBER} {first[OBJECT_NUMBER]} "
+        return [Fault(f"{int(twice.sum())} objects appear twice, the {OBJECT_NUMBER} {first[OBJECT_NUMBER]} "
                       f"of the image {own[IMAGE_NUMBER][first[_IMAGE]]} the first", table.where, AGAIN)]
     if f"Count_{name}" not in own:
         return []
     counted = own[f"Count_{name}"].dropna()
-    found = part[_IMAGE].value_counts().reindex(counted.index, fill_value=0)
-    off = counted.index[found.to_numpy() != counted.to_numpy()]
+    present = part[_IMAGE].value_counts().reindex(counted.index, fill_value=0)
+    off = counted.index[present.to_numpy() != counted.to_numpy()]
     return [Fault(f"{len(off)} images have more or fewer {name} than the table of images counts: image "
-                  f"{own[IMAGE_NUMBER][off[0]]} has {found[off[0]]} of {counted[off[0]]:.0f}", table.where,
+                  f"{own[IMAGE_NUMBER][off[0]]} has {present[off[0]]} of {counted[off[0]]:.0f}", table.where,
                   f"Copy or export it again; if it was thinned out on purpose, remove Count_{name} from the images.")
             ] if len(off) else []
 

@@ -92,15 +92,15 @@ def sqlite_exports(path: Path) -> list[Export]:
             "SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0 ORDER BY name")]
         columns = {n: [str(c) for (c,) in database.execute("SELECT name FROM pragma_table_info(?)", (n,))]
                    for n in names}
-    tables = {n: found for n, found in columns.items() if IMAGE_NUMBER in found}
+    tables = {n: header for n, header in columns.items() if IMAGE_NUMBER in header}
     exports = []
     for name in tables:
         if name == "Image" or name.endswith("Per_Image"):
             start = name.removesuffix("Image")
             objects: dict[str, Table] = {}
-            for other, found in tables.items():
+            for other, header in tables.items():
                 if other != name and other.startswith(start) and "Per_" not in other.removeprefix(start):
-                    objects.update(_sqlite_objects(path, other, other.removeprefix(start), found))
+                    objects.update(_sqlite_objects(path, other, other.removeprefix(start), header))
             separate = {t.name for t in objects.values() if isinstance(t, SqliteTable)}
             if len(separate) > 1 and any(t.present for t in objects.values() if isinstance(t, SqliteTable)):
                 raise MorphobenchError(f"holds a table of all objects and tables of single kinds "
@@ -117,15 +117,15 @@ def _sqlite_objects(path: Path, table: str, name: str, header: Sequence[str]) ->
         number = OBJECT_NUMBER if OBJECT_NUMBER in header else own.get(OWN_NUMBER)
         return {name: SqliteTable(path, table, own | images | {OBJECT_NUMBER: number})} if number else {}
     kinds = [c.removesuffix(f"_{OWN_NUMBER}") for c in header if c.endswith(f"_{OWN_NUMBER}")]
-    found: dict[str, Table] = {}
+    tables: dict[str, Table] = {}
     for kind in kinds if OBJECT_NUMBER in header else ():
         # `Cells_` is no start of the columns of `Cells_Big`, another kind.
         longer = tuple(f"{k}_" for k in kinds if k.startswith(f"{kind}_"))
         own = {c.removeprefix(f"{kind}_"): c for c in header
                if c.startswith(f"{kind}_") and not (longer and c.startswith(longer))}
         columns, present = side_by_side(own, IMAGE_NUMBER, kind, table)
-        found[kind] = SqliteTable(path, table, columns | images, present)
-    return found
+        tables[kind] = SqliteTable(path, table, columns | images, present)
+    return tables
 
 
 def _check_sqlite(path: Path) -> None:

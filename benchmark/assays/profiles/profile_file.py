@@ -43,7 +43,7 @@ def read_header(path: Path, separator: str) -> list[str]:
     MorphobenchError
         The file is missing, of another kind, or broken.
     FaultsError
-        A name stands there twice.
+        A name appears twice.
     """
     def read() -> list[str]:
         if path.suffix in PARQUET:
@@ -57,7 +57,7 @@ def read_header(path: Path, separator: str) -> list[str]:
         raise MorphobenchError("is neither parquet nor CSV by its name", str(path),
                                f"Use {', '.join((*PARQUET, '.csv', '.csv.gz'))}.")
     header = guarded(path, read)
-    faults = [Fault(f"the column {c!r} stands there {n} times", path.name, "Give each column its own name.")
+    faults = [Fault(f"the column {c!r} appears {n} times", path.name, "Give each column its own name.")
               for c, n in Counter(header).items() if n > 1]
     if faults:
         raise FaultsError(faults, f"{path} cannot be read as a table:")

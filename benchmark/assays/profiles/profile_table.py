@@ -2,7 +2,7 @@
 
 Forms that are read, as parquet, CSV or gzipped CSV (`benchmark.assays.profiles.profile_file`):
 
-- pycytominer's: ``Metadata_Plate``, ``Metadata_Well``, features; one row a well;
+- pycytominer's: ``Metadata_Plate``, ``Metadata_Well``, features; one row per well;
 - CytoTable's: ``Image_Metadata_Plate``, ``Image_Metadata_Well``, ``Metadata_ImageNumber``, features; one row a cell
   or a well;
 
@@ -111,7 +111,7 @@ def load_profile_table(settings: ProfileTableSettings, name: str, base: Path) ->
     Returns
     -------
     Assay
-        Without channels; ``features`` holds plate, well and features, ``fields`` one row a well.
+        Without channels; ``features`` holds plate, well and features, ``fields`` one row per well.
 
     Raises
     ------
@@ -124,8 +124,8 @@ def load_profile_table(settings: ProfileTableSettings, name: str, base: Path) ->
     if settings.metadata is None:  # the profiles carry their metadata themselves
         given = [rule_of(settings.columns["plate"]).column, rule_of(settings.columns["well"]).column]
         used = {c for s in settings.columns.values() if (c := rule_of(s).column) is not None}
-        found, where = [c for c in header if c in used], path.name
-        cells = output.metadata(found) if output else read_columns(path, settings.separator, found, text=True)
+        named, where = [c for c in header if c in used], path.name
+        cells = output.metadata(named) if output else read_columns(path, settings.separator, named, text=True)
     else:
         given, used = [settings.plate_column, settings.well_column], set()
         metadata = expand(settings.metadata, base)
@@ -172,7 +172,7 @@ def join_wells(
     Parameters
     ----------
     wells, features : DataFrame
-        One row a well; one or many.
+        One row per well; one or many.
     aside : DataFrame
         Wells that are known and not wanted: their features go, with a note that says ``why``.
 
@@ -229,19 +229,19 @@ def _refuse_copies(name: str, path: Path, features: pd.DataFrame) -> None:
 
 def key_columns(given: Sequence[str | None], header: Sequence[str], path: Path) -> tuple[str, str]:
     """The columns with the plate and the well: as given, else by their usual names."""
-    found = []
+    columns = []
     for key, name, usual in zip(("plate", "well"), given, (_PLATES, _WELLS), strict=True):
         column = next((c for c in ([name] if name is not None else usual) if c in header), None)
         if column is None:
             near = [c for c in header if key in c.lower()][:5] or list(header[:5])
             raise MorphobenchError(f"has no column {name or ' or '.join(usual)}", str(path),
                                    f"Set assay.{key}_column to one of its columns ({', '.join(near)}, …).")
-        found.append(column)
-    return found[0], found[1]
+        columns.append(column)
+    return columns[0], columns[1]
 
 
 def _wells(settings: ProfileTableSettings, cells: pd.DataFrame, where: str) -> pd.DataFrame:
-    """One row a well: metadata as the mapping says, and controls."""
+    """One row per well: metadata as the mapping says, and controls."""
     faults: list[Fault] = []
     missing = sorted({c for s in settings.columns.values() if (c := rule_of(s).column) is not None and c not in cells})
     if missing:

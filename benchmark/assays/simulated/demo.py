@@ -237,7 +237,7 @@ def _effect(mechanism: int, second: int, share: float, strength: float, penetran
 
 
 def demo_fields(settings: DemoAssaySettings) -> pd.DataFrame:
-    """The field table: treatments and DMSO at random wells of every plate, so that place tells nothing."""
+    """The field table: treatments and DMSO at random wells of every plate, so that the position says nothing."""
     treatments = demo_treatments(settings)
     rows = []
     for p, (batch, plate) in enumerate(_plates(settings)):

@@ -40,7 +40,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Optics:
-    """What stands between cells and pixels, by channel; the same for a plate save focus.
+    """What is between cells and pixels, by channel; the same for a plate save focus.
 
     `gain` and `background` are in camera units, `falloff` is the loss of light at the far corner as a
     fraction, `centre` where the light is brightest (fractions of the field), `blur` in pixels.

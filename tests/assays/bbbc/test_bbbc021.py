@@ -208,7 +208,7 @@ def test_headers_and_broken_files_are_named(tmp_path):
     moa.write_text(moa.read_text() + '"emetine",0.3,"Eg5 inhibitors"\n"emetine","x","Eg5"\n')
     with pytest.raises(FaultsError) as caught:
         _load(tmp_path)
-    assert "emetine at 0.3 µM stands there twice" in str(caught.value) and "'x', not a number" in str(caught.value)
+    assert "emetine at 0.3 µM appears twice" in str(caught.value) and "'x', not a number" in str(caught.value)
 
 
 def test_concentrations_written_otherwise_still_join(tmp_path):

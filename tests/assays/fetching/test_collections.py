@@ -41,7 +41,7 @@ def test_a_data_folder_inside_the_package_is_refused(server, tmp_path, below):
     package = Path(benchmark.__file__).parent
     (tmp_path / "link").symlink_to(package)
     for folder in (package / below, tmp_path / "link" / below):
-        with pytest.raises(MorphobenchError, match=r"lies inside the morphobench package.*MORPHOBENCH_DATA"):
+        with pytest.raises(MorphobenchError, match=r"is inside the morphobench package.*MORPHOBENCH_DATA"):
             fetch_assay("bbbc013", folder, base_url=server.url, patience=QUICK)
         assert not (package / below / "bbbc013").exists()
     assert server.asked == []

@@ -1,4 +1,4 @@
-"""A fetch on disk: archives and tables that are wrong, folders that lie there already, kills, and the lock file."""
+"""A fetch on disk: archives and tables that are wrong, folders that are there already, kills, and the lock file."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_images_that_lie_there_already_are_taken_and_locked(fetch, server, tmp_p
 def test_images_in_the_layout_of_the_table_are_not_fetched_a_second_time(fetch, server, tmp_path):
     root = tmp_path / "bbbc021"
     lay_out(root / "Week1", PLATES[0])
-    with pytest.raises(FaultsError, match=r"Week1/Week1_22123: lies there already.*Move it to .*/Week1_22123 to have"):
+    with pytest.raises(FaultsError, match=r"Week1/Week1_22123: is there already.*Move it to .*/Week1_22123 to have"):
         fetch()
     assert not server.gets(".zip")
     (root / "Week1" / PLATES[0]).rename(root / PLATES[0])

@@ -300,16 +300,16 @@ def test_tables_that_do_not_fit_together(tmp_path, form, name, change, message):
 def test_what_stands_there_twice(tmp_path):
     run = make_run()
     twice = spoilt(run, "Cells", lambda t: pd.concat([t, t.iloc[[4]]]))
-    with pytest.raises(FaultsError, match=r"1 objects stand there twice, the ObjectNumber 2 of the image 2"):
+    with pytest.raises(FaultsError, match=r"1 objects appear twice, the ObjectNumber 2 of the image 2"):
         read(write_csvs(twice, tmp_path / "a"))
-    with pytest.raises(FaultsError, match="the image 4 stands there twice"):
+    with pytest.raises(FaultsError, match="the image 4 appears twice"):
         read(write_csvs(spoilt(run, "Image", lambda t: t.assign(ImageNumber=[1, 2, 4, 4])), tmp_path / "b"))
     write_csvs(run, tmp_path / "c" / "new")
     write_csvs(make_run(seed=1), tmp_path / "c" / "old")  # the same images, measured again
     with pytest.raises(FaultsError, match=r"old/Image\.csv, plate P1, well A01: the same images"):
         read(tmp_path / "c")
     shutil.copy(write_csvs(run, tmp_path / "d") / "Cells.csv", tmp_path / "d" / "Cells.txt")
-    with pytest.raises(MorphobenchError, match="Cells stand in two files"):
+    with pytest.raises(MorphobenchError, match="Cells are in two files"):
         read(tmp_path / "d")
     both = write_sqlite(run, tmp_path / "x.db")
     with closing(sqlite3.connect(both)) as database, database:
