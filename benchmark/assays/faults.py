@@ -23,7 +23,7 @@ def gathering(faults: list[Fault]) -> Iterator[None]:
 
 
 def refuse(faults: Sequence[Fault], title: str) -> None:
-    """Raise what was gathered, if anything.
+    """Raise an error with the faults that were gathered, if there are any.
 
     Raises
     ------

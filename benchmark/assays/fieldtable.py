@@ -135,7 +135,7 @@ def _differing(table: pd.DataFrame, key: Sequence[str], column: str) -> list[tup
 
 
 def _spellings(table: pd.DataFrame, column: str) -> list[list[str]]:
-    """Values of a column that differ in capitals, blanks, hyphens or underscores alone: one thing under two names."""
+    """Values of a column that differ in capitals, blanks, hyphens or underscores alone: two names of one thing."""
     values = sorted({str(v) for v in table[column].unique()})
     plain = [re.sub(r"[\s_\-‐-―]+", " ", unicodedata.normalize("NFKC", v).casefold()).strip() for v in values]
     groups: dict[str, list[str]] = {}
@@ -163,7 +163,7 @@ def field_table_faults(
     Returns
     -------
     list of Fault
-        Empty for a sound table. Missing columns are reported alone, since nothing else can be checked.
+        Empty for a table without faults. Missing columns are reported alone, since nothing else can be checked.
     """
     if CELL_LINE not in table:
         table = table.assign(**{CELL_LINE: ""})
@@ -202,7 +202,7 @@ def field_table_faults(
     for column in (COMPOUND, LABEL, BATCH, CELL_LINE, PLATE):
         # Under two names one compound would be tested by a model that was trained on it.
         faults += [Fault(f"{column} is spelt in {len(names)} ways: {', '.join(map(repr, names))}",
-                         remedy="Spell it in one way, or name things that really differ apart.")
+                         remedy="Spell it in one way, or give things that really differ names that differ more.")
                    for names in _spellings(table, column)]
     labels_of = [COMPOUND] if scoring == "treatments" else TREATMENT_KEY
     for key, values in _differing(table[table[LABEL] != ""], labels_of, LABEL):

@@ -92,8 +92,8 @@ class AssaySettings(Settings):
     def faults(self, place: Place) -> tuple[Assay | None, list[Fault]]:
         """Everything wrong with what describes the assay, and the assay as far as it can be made.
 
-        A kind that can go on past a fault gives the sound rows with the faults, so that their images are checked too;
-        such an assay is not for use.
+        A kind that can continue after a fault gives the rows without one as well, so that their images are checked
+        too; such an assay is not for use.
         """
         faults: list[Fault] = []
         assay = None

@@ -34,7 +34,7 @@ _NAME = re.compile(r"\{([^{}]*)\}")
 class ChannelFile(Settings):
     """The image file of a channel, and which plane of it."""
 
-    file: str = Field(min_length=1, description="Template: {Column} is a cell of the CSV, {row} the number of the row from 0.")
+    file: str = Field(min_length=1, description="Template: {Column} is a cell of the CSV, {row} its row from 0.")
     plane: int = Field(0, ge=0, description="Page of a stack, or channel of a colour image (red 0).")
 
 
@@ -127,7 +127,7 @@ def table_faults(settings: TableAssaySettings, name: str, base: Path) -> tuple[A
     Returns
     -------
     assay : Assay or None
-        Where there are faults, the rows without one, so that their images can be looked at as well; it is not
+        Where there are faults, the rows without one, so that their images can be checked as well; it is not
         for use. None where the CSV or its mapping gave no row.
     faults : list of Fault
         Rows are counted as `benchmark.base.errors.sheet_row` does. A value that is wrong in many rows is one fault.

@@ -1,1 +1,1 @@
-"""What every room rests on: errors, files, table columns, settings, tasks and the scheduler."""
+"""What every room is built on: errors, files, table columns, settings, tasks and the scheduler."""

@@ -19,7 +19,7 @@ import pandas as pd
 
 from benchmark.base.errors import MorphobenchError
 
-#: The project's folder: pipelines and the environments that make builds lie here, wherever a command is started.
+#: The project's folder: pipelines and the environments that make builds are here, wherever a command is started.
 PROJECT = Path(__file__).resolve().parents[2]
 
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -49,14 +49,14 @@ def whole(path: Path) -> Iterator[Path]:
 def replace_folder(new: Path, old: Path, aside: Path) -> None:
     """Put a finished folder in the place of another of the same file system; the other is kept elsewhere.
 
-    Where the system can swap the two at one stroke (Linux on its local file systems), whoever looks or is killed at any
+    Where the system can swap the two atomically (Linux on its local file systems), whoever looks or is killed at any
     moment finds one of them in place, whole. Elsewhere there is a moment at which none is there, and the old one,
     whole, under ``aside``.
 
     Parameters
     ----------
     new : Path
-        The finished folder; afterwards it is gone, or the old one.
+        The finished folder; afterwards it does not exist, or is the old one.
     old : Path
         Its place, which is taken.
     aside : Path
@@ -73,7 +73,7 @@ def replace_folder(new: Path, old: Path, aside: Path) -> None:
 
 
 def _swapped(one: Path, other: Path) -> bool:
-    """Swap two paths at one stroke; False where the system or the file system cannot."""
+    """Swap two paths atomically; False where the system or the file system cannot."""
     swap = getattr(_LIBC, "renameat2", None)
     if swap is None:
         return False

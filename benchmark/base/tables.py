@@ -118,7 +118,7 @@ def check_predictions(table: pd.DataFrame, where: str = "prediction table") -> N
         A column is missing, a probability is not finite or out of range, a row does not sum to 1,
         a true label has no probability column, or a unit is predicted twice.
     """
-    # Of treatments alone nothing is known of wells: their profiles are means over them.
+    # Predictions of treatments alone say nothing of wells: their profiles are means over them.
     wells = [] if "unit" in table and (table["unit"] == "treatment").all() else WELL_KEY
     missing = [c for c in [*wells, COMPOUND, CONCENTRATION, LABEL, "unit", "method", "fold", "seed"]
                if c not in table]

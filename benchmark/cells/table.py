@@ -64,7 +64,7 @@ class _Map:
 
 @dataclass(frozen=True, eq=False)
 class SingleCells:
-    """The segmented cells of an assay; nothing is read before it is asked for.
+    """The segmented cells of an assay; nothing is read before it is needed.
 
     Make one by `of_frame` or `open`. Rows lie plate by plate, well by well, field by field;
     keys have the types of `benchmark.base.tables.typed`.

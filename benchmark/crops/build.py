@@ -100,7 +100,7 @@ def build_crops(
     ------
     MorphobenchError
         ``path`` is a file that is no crop cache; a file cannot be read (it is named); a plate lacks the negative
-        controls that the scheme needs; a field does not suit the scheme; or no crop came out.
+        controls that the scheme needs; a field does not suit the scheme; or no field gave a crop.
     """
     if illumination is not None and not settings.uses_illumination:
         raise MorphobenchError(f"crops with intensity {settings.intensity} take no illumination correction",
@@ -222,7 +222,7 @@ def _cut_fields(task: _Task) -> tuple[int, Path, np.ndarray, np.ndarray]:
 def _write_parts(
     crops: h5py.Dataset, table: h5py.Dataset, parts: Iterator[tuple[int, Path, np.ndarray, np.ndarray]]
 ) -> str:
-    """Append parts in the order of their tasks, whatever order they come in; the digest of the table."""
+    """Append parts in the order of their tasks, in whatever order they arrive; the digest of the table."""
     waiting: dict[int, tuple[Path, np.ndarray, np.ndarray]] = {}
     hasher = hashlib.blake2b(digest_size=32)
     due = n = 0
@@ -241,14 +241,14 @@ def _write_parts(
             path.unlink()
             due += 1
     if n == 0:
-        raise MorphobenchError("no crop came out of any field: all tiles were dropped as empty, or no cell was found",
+        raise MorphobenchError("no field gave a crop: all tiles were dropped as empty, or no cell was found",
                                remedy="Look at the images, and at crops.intensity and crops.kind in the study.")
     return hasher.hexdigest()
 
 
 @contextmanager
 def _workshop(path: Path) -> Iterator[Path]:
-    """A temporary folder beside ``path``; those of processes that are gone are removed."""
+    """A temporary folder beside ``path``; those of processes that no longer run are removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     host = socket.gethostname()
     for old in path.parent.glob(f".{path.name}.*.building"):
@@ -264,7 +264,7 @@ def _workshop(path: Path) -> Iterator[Path]:
 
 
 def _is_dead(name: str, host: str) -> bool:
-    """Whether a temporary folder's process ran on this machine and is gone. Others' folders are left alone."""
+    """Whether a temporary folder's process ran on this machine and no longer does. Others' folders are left alone."""
     parts = name.removesuffix(".building").rsplit("_", 3)
     if len(parts) != 4 or parts[0] != host or not (parts[1].isdigit() and parts[2].isdigit()):
         return False

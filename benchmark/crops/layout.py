@@ -1,4 +1,4 @@
-"""The crop cache's file: what lies where in it, and how to tell ours, whole and current from anything else.
+"""The crop cache's file: what is where in it, and how to recognise one of ours that is complete and current.
 
 HDF5, so that any HDF5 reader with the LZ4 filter (registered number 32004, in hdf5plugin) opens it:
 
@@ -136,7 +136,7 @@ def is_ours(path: Path) -> bool:
     Raises
     ------
     MorphobenchError
-        It is an HDF5 file that cannot be opened, so nobody can tell.
+        It is an HDF5 file that cannot be opened, so that this cannot be known.
     """
     if not path.is_file() or not h5py.is_hdf5(path):
         return False

@@ -42,7 +42,7 @@ class CropSettings(Settings):
     box : int
         Side of a cell crop in pixels of the field, before it is resized to ``size``.
     mask : bool
-        Set what lies outside the cell to zero, by CellProfiler's mask of it.
+        Set what is outside the cell to zero, by CellProfiler's mask of it.
     """
 
     size: int = Field(128, ge=32, le=1024)

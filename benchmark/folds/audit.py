@@ -61,7 +61,7 @@ def audit(split: Split, assay: Assay, assay_hash: str, file_hashes: Mapping[str,
     """
     if split.assay_hash != assay_hash:
         raise LeakError("the split was made on other images or labels than this assay",
-                        remedy="Delete the study's splits.json to make it anew.")
+                        remedy="Delete the study's splits.json to make it again.")
     by_well = {key: rows for key, rows in assay.treated.groupby(WELL_KEY)}
     _audit_once([w for f in split.folds for w in f.test], [w for u in split.unscored for w in u.wells], by_well)
     responses = {key: rows for key, rows in assay.responses.groupby(WELL_KEY)}
@@ -93,7 +93,7 @@ def _wells(rows: pd.DataFrame) -> list[tuple[str, str]]:
 def _audit_unscored(
     left: Unscored, apart: Sequence[tuple[str, str]], treated: pd.DataFrame, responses: pd.DataFrame
 ) -> None:
-    """What has no fold is a whole compound, and could not have been learnt: both found anew from the assay."""
+    """What has no fold is a whole compound, and could not have been learnt: both derived again from the assay."""
     where = f"unscored {left.name!r}"
     if len(apart) < 2:
         raise LeakError("this scheme scores every compound", where)

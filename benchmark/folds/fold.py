@@ -45,14 +45,14 @@ class Fold:
 
 @dataclass(frozen=True)
 class Unscored:
-    """A compound that a scheme gives no fold, since nothing that may be trained on could have told its label.
+    """A compound that a scheme gives no fold, since nothing that may be trained on could have learnt its label.
 
     Attributes
     ----------
     name : str
         The compound.
     label : str
-        Its label; where controls are scored, those that cannot be told, joined.
+        Its label; where controls are scored, those that cannot be learnt, joined.
     treatments : int
         Compound x concentration (x cell line) that fall out of the denominator.
     wells : tuple of (plate, well)
@@ -105,7 +105,7 @@ class Split:
     def hash(self) -> str:
         """Hash of the folds, of what has none, and of the assay they belong to (64 hexadecimal digits)."""
         parts: list[Any] = [self.scheme, self.assay_hash, [[f.name, f.test, f.train, f.response] for f in self.folds]]
-        if self.unscored:  # else the hash is that of splits made before there was anything unscored
+        if self.unscored:  # else the hash stays that of splits made before this was recorded
             parts.append([[u.name, u.label, u.treatments, u.wells, u.reason, u.response] for u in self.unscored])
         return digest(parts, 64)
 

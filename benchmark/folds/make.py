@@ -124,7 +124,7 @@ def load_split(path: Path, assay: Assay, assay_hash: str, file_hashes: Mapping[s
     try:
         folds = tuple(Fold(f["name"], *(_wells(f[part]) for part in ("test", "train", "response")))
                       for f in raw["folds"])
-        # Folds files of before had nothing unscored.
+        # Older files of folds had nothing unscored.
         unscored = tuple(Unscored(**u | {part: _wells(u[part]) for part in ("wells", "response")})
                          for u in raw.get("unscored", ()))
         if raw["scheme"] not in HELD_OUT:
@@ -135,7 +135,7 @@ def load_split(path: Path, assay: Assay, assay_hash: str, file_hashes: Mapping[s
         raise MorphobenchError(f"is not a folds file ({error!r})", str(path), "Delete it and run again.") from error
     if split.hash != stated:
         raise LeakError("the folds do not match the hash written with them", str(path),
-                        "Folds are not edited by hand: delete the file to make them anew.")
+                        "Folds are not edited by hand: delete the file to make them again.")
     audit(split, assay, assay_hash, file_hashes)
     return split
 

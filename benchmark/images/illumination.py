@@ -2,7 +2,7 @@
 
 The mean of all the plate's fields is smoothed by a median filter and divided by its median; pixels are divided by the
 function. After Singh, Bray, Jones & Carpenter 2014, "Pipeline for illumination correction of images for
-high-throughput microscopy", J Microsc 256:231. They divide by a robust minimum; the median is taken here, so that
+high-throughput microscopy", J Microsc 256:231. They divide by a robust minimum; the median is used here, so that
 intensities stay where they were on the whole. No background is subtracted.
 
 The functions are written as float32 ``.npy`` files of the field's own size, which CellProfiler reads too, so that

@@ -1,4 +1,4 @@
-"""Mean intensity of every channel of every field: the plainest thing that an image can say."""
+"""Mean intensity of every channel of every field: the simplest measurement of an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where crops lie in a field, and how a piece of a field becomes a square of the network's size."""
+"""Where crops are in a field, and how a piece of a field becomes a square of the network's size."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def cell_boxes(x: np.ndarray, y: np.ndarray, side: int) -> list[Box]:
 
 
 def cut(field: np.ndarray, box: Box) -> np.ndarray:
-    """The piece of ``field`` (C, H, W) in ``box``; what lies beyond the field is zero.
+    """The piece of ``field`` (C, H, W) in ``box``; what is beyond the field is zero.
 
     Returns
     -------
     ndarray, shape (C, box.height, box.width)
-        A view where the box lies inside.
+        A view where the box is inside.
     """
     _, height, width = field.shape
     top, left = max(box.y, 0), max(box.x, 0)

@@ -1,4 +1,4 @@
-"""Everything wrong with an assay's image files, at once, and the hash that names their content."""
+"""Everything wrong with an assay's image files, listed together, and the hash that names their content."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def file_hashes(assay: Assay, workers: int = 2, progress: Progress | None = None
     assay : Assay
         Whose files.
     known : Path, optional
-        A JSON file with the hashes of an earlier call, written anew where it lacks some. A file's hash is taken from
+        A JSON file with the hashes of an earlier call, written again where it lacks some. A file's hash is taken from
         it where size and time of change are still the same (as Git's index does): 100 GB are not read at each start.
     workers : int
         Threads.
@@ -82,7 +82,7 @@ def file_hashes(assay: Assay, workers: int = 2, progress: Progress | None = None
     Raises
     ------
     MorphobenchError
-        A file is missing, cannot be read or lies outside the root.
+        A file is missing, cannot be read or is outside the root.
     """
     names = _files(assay)
     places = {name: inside(assay.root, name) for name in names}
@@ -108,7 +108,7 @@ def file_hashes(assay: Assay, workers: int = 2, progress: Progress | None = None
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """Size and time of change (ns) of a file; (-1, -1) where it cannot be looked at."""
+    """Size and time of change (ns) of a file; (-1, -1) where it cannot be read."""
     try:
         status = path.stat()
     except OSError:
@@ -129,7 +129,7 @@ def _known_hashes(known: Path | None, root: Path) -> dict[str, tuple[int, int, s
 def assay_hash(assay: Assay, hashes: dict[str, str]) -> str:
     """Name of an assay's content: channels, the whole field table, what is scored, and the bytes of every file.
 
-    Two runs are comparable only where this is equal. It does not depend on where the root lies nor on
+    Two runs are comparable only where this is equal. It does not depend on where the root is nor on
     the assay's name.
 
     Parameters

@@ -26,7 +26,7 @@ from benchmark.quality.flags import COLUMNS, flag_fields
 from benchmark.quality.measures import measure_quality
 from benchmark.quality.settings import QualitySettings
 
-#: With more bad fields than this something is wrong with the whole, and continuing would hide it.
+#: With more bad fields than this something is wrong with the whole assay, and continuing would hide it.
 MOST_BAD = 0.2
 
 
@@ -165,7 +165,7 @@ def without_lost(sound: Sound, lost: pd.DataFrame, most: float, lone: str = "ref
     lost : DataFrame
         `FIELD_KEY`, as in the field table, and ``reason``.
     most : float
-        Largest share of the fields that may go so.
+        Largest share of the fields that may be left out so.
 
     Raises
     ------
@@ -214,7 +214,7 @@ def without_flagged(sound: Sound, flags: pd.DataFrame, lone: str = "refuse") -> 
 
 
 def without_fields(assay: Assay, gone: Mapping[int, str], lone: str = "refuse") -> Assay:
-    """An assay without some fields: each, and all that goes with them, is named in ``left_out``.
+    """An assay without some fields: each, and all that is lost with them, is named in ``left_out``.
 
     Parameters
     ----------

@@ -22,11 +22,11 @@ from benchmark.base.tables import FIELD_KEY, PLATE, TREATMENT_KEY, WELL
 from benchmark.quality.measures import column
 from benchmark.quality.settings import QualitySettings
 
-#: Fewer fields have no median or MAD worth the name: such plates are compared with all fields of the study.
+#: Fewer fields have no meaningful median or MAD: such plates are compared with all fields of the study.
 FEWEST_OF_PLATE = 8
-#: Fewer other fields do not speak for a treatment: the plate decides alone.
+#: Fewer other fields do not represent a treatment: the plate decides alone.
 FEWEST_PEERS = 3
-#: The MAD of a plate is taken to be at least this share of the study's usual one: that of a few fields is often tiny.
+#: The MAD of a plate is assumed to be at least this share of the study's usual one: that of a few fields is often tiny.
 OF_USUAL = 0.5
 #: `Rule.least` is so many deviations of the smallest scale. A number of its own, and not the study's setting: at
 #: ``quality.deviations`` of 5, the default, the smallest difference that is flagged is five sixths of ``least``. The
@@ -49,7 +49,7 @@ class Rule:
     side : int
         1: too much; -1: too little.
     scale : str
-        Differences are looked at of the value itself, its logarithm to base 2, or its square root (which gives counts
+        Differences are of the value itself, its logarithm to base 2, or its square root (which gives counts
         the same spread at any size).
     least : float
         On that scale, what `LEAST_IS` deviations are at the least, however alike the plate's fields are.
@@ -64,7 +64,7 @@ class Rule:
     words: str
 
     def on_scale(self, values: np.ndarray) -> np.ndarray:
-        """Values on the rule's scale; shares of nothing are taken to be a thousandth."""
+        """Values on the rule's scale; shares of 0 are replaced by a thousandth."""
         if self.scale == "log2":
             return np.log2(np.maximum(values, 1e-3))
         return np.sqrt(values) if self.scale == "sqrt" else values
@@ -89,7 +89,7 @@ CELL_RULE = Rule(CELLS, -1, "sqrt", 3.0, "few cells: {value:.0f}, plate {median:
 
 def flag_fields(measures: pd.DataFrame, fields: pd.DataFrame, channels: tuple[str, ...], settings: QualitySettings,
                 counts: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Fields that lie apart from their plate and from their treatment.
+    """Fields that differ from their plate and from their treatment.
 
     Deviations are from the median of the plate, or of all the study's fields where the plate has fewer than
     `FEWEST_OF_PLATE`, over the largest of: 1.4826 MAD of those fields; `OF_USUAL` of the median of that over the
@@ -105,7 +105,7 @@ def flag_fields(measures: pd.DataFrame, fields: pd.DataFrame, channels: tuple[st
     measures : DataFrame
         From `benchmark.quality.measures.measure_quality`.
     fields : DataFrame
-        The assay's field table, or a part of it: fields to look at, and which belongs to which treatment.
+        The assay's field table, or a part of it: fields to check, and which belongs to which treatment.
     channels : tuple of str
         The assay's.
     counts : DataFrame, optional

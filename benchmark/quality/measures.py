@@ -35,7 +35,7 @@ ROUNDING = 12**-0.5
 #: So many standard deviations of noise above the background a pixel belongs to something.
 ABOVE_NOISE = 5.0
 #: At this height a patch begins. Lower, crowded cells run together; higher, debris falls apart. Chosen on 660 fields of
-#: BBBC021, where three of three fibres and lumps in the DNA channel then come before all sound fields.
+#: BBBC021, where three of three fibres and lumps in the DNA channel then rank before all sound fields.
 PATCH = 0.55
 
 

@@ -21,7 +21,7 @@ class QualitySettings(Settings):
     deviations : float
         A field is flagged where a measure is this many robust deviations (1.4826 MAD) from its plate's median.
     cell_count : bool
-        Whether the number of segmented cells is looked at, too. With ``leave_out`` CellProfiler runs for it before
+        Whether the number of segmented cells is checked, too. With ``leave_out`` CellProfiler runs for it before
         anything else; with ``keep`` it is looked at where a method has CellProfiler find cells anyway.
     """
 

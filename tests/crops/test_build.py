@@ -262,7 +262,7 @@ def test_empty_fields_alone_make_no_cache(make_tiny, tmp_path):
     assay = repaint(assay, (32, 32), channels=1)
     for i in assay.predicted.index:
         tifffile.imwrite(assay.root / assay.fields.loc[i, "Path_DNA"], np.full((32, 32), 7, np.uint16))
-    with pytest.raises(MorphobenchError, match="no crop came out"):
+    with pytest.raises(MorphobenchError, match="no field gave a crop"):
         build_crops(tmp_path / "c.h5", assay, whole_hash, CropSettings(size=32, intensity="kensert2019"))
     assert not list(tmp_path.glob("*c.h5*"))
 

@@ -113,7 +113,7 @@ def _compound(well: str) -> str:
 
 def _dose_numbers(root: Path, hint: str) -> dict[str, int]:
     """Dose number of each well, from whichever of the two files there is, or from both where they agree."""
-    # The files lie beside the folder of images, whichever of the two the root is.
+    # The files are beside the folder of images, whichever of the two the root is.
     tables = next((p for p in (root, root.parent) if has_official(p, METADATA)), None)
     platemap = find_platemap(root, PLATEMAP)
     if tables is None and platemap is None:

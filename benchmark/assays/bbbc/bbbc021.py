@@ -304,7 +304,7 @@ def _chosen_plates(table: pd.DataFrame, plates: tuple[str, ...]) -> pd.DataFrame
 def locate_plates(root: Path, table: pd.DataFrame) -> Mapping[str, str]:
     """Folder of each plate, relative to the root: ``Week1_22123``, as archives unpack, or ``Week1/Week1_22123``.
 
-    Where both exist, the one with more of the plate's files is taken. Single files that are missing are left to
+    Where both exist, the one with more of the plate's files is used. Single files that are missing are left to
     the check of the images, which lists them.
 
     Raises

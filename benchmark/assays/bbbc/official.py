@@ -29,7 +29,7 @@ def collection_root(root: str | None, name: str, base: Path) -> Path:
 def lock_of(root: Path, images: str = "") -> Path | None:
     """The lock file that `morphobench assay fetch` wrote, where there is one.
 
-    It lies in the collection's folder, which is one up where the root is its folder of ``images``.
+    It lies in the collection's folder, which is the parent folder where the root is its folder of ``images``.
     """
     path = (root.parent if images and root.name == images else root) / LOCK_NAME
     return path if path.is_file() else None
@@ -57,7 +57,7 @@ def read_official(folder: Path, stem: str, columns: Sequence[str], hint: str) ->
     Parameters
     ----------
     folder : Path
-        Where it lies.
+        Where it is.
     stem : str
         Its name without ``.csv`` or ``.csv.gz``.
     columns : sequence of str

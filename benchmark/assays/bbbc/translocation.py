@@ -31,7 +31,7 @@ def plate_files(root: Path, subfolder: str, channels: Mapping[int, str], hint: s
     Parameters
     ----------
     root : Path
-        Holds the images, or ``subfolder`` with them; the one with more of them is taken.
+        Holds the images, or ``subfolder`` with them; the one with more of them is used.
     subfolder : str
         As the archive has it, for example ``BBBC014_v1_images``.
     channels : mapping of int to str
@@ -91,7 +91,7 @@ def _matches(folder: Path) -> dict[tuple[int, str], list[str]]:
 
 
 def find_platemap(root: Path, name: str) -> Path | None:
-    """The plate map, which lies beside the folder of images, whichever of the two the root is; None without one."""
+    """The plate map, which is beside the folder of images, whichever of the two the root is; None without one."""
     return next((p for p in (root / name, root.parent / name) if p.is_file()), None)
 
 

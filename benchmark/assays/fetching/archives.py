@@ -1,4 +1,4 @@
-"""Archives from a server into their folders: several at once, each checked, unpacked and locked when it has come."""
+"""Archives from a server into their folders: several at once, each checked, unpacked and locked once it has arrived."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Job:
         return self.base + quote(remote)
 
     def target(self, name: str) -> Path:
-        """Where an archive lies once it has come whole."""
+        """Where an archive is once it has been fetched completely."""
         return self.root / ARCHIVES / name
 
     def part(self, name: str) -> Path:
@@ -90,7 +90,7 @@ def retrieve(job: Job, remote: str, most: int, advance: Callable[[int], None] = 
 
 
 def changed(job: Job, remote: str, how: str, path: Path | None = None) -> MorphobenchError:
-    """What to say when the server has another file than was locked; ``path`` is what lies on disk of it."""
+    """What to say when the server has another file than was locked; ``path`` is what is on disk of it."""
     there = path or f"what was unpacked of {remote.rsplit('/', 1)[-1]}"
     return MorphobenchError(
         f"is not what was fetched at first: it {how} than {job.book.path} says", job.url(remote),
@@ -244,7 +244,7 @@ def disk_errors(root: Path) -> Iterator[None]:
         raise StandstillError(error.fault.what, error.fault.where, error.fault.remedy) from error
     except OSError as error:
         raise StandstillError(f"cannot be written ({error.strerror or error})", str(error.filename or root),
-                              "Mend that and run the same command again: what has come is kept.") from error
+                              "Mend that and run the same command again: what has been fetched is kept.") from error
 
 
 @contextmanager

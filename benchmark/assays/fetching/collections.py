@@ -72,7 +72,7 @@ class Collection:
     plate_table : str
         File name of that table.
     largest : int
-        No archive is believed to be larger, in bytes.
+        The largest size of an archive that is accepted, in bytes.
     """
 
     name: str
@@ -114,7 +114,7 @@ def refuse_package(folder: Path) -> None:
     Raises
     ------
     MorphobenchError
-        The folder is the package's, or lies below it.
+        The folder is the package's, or is below it.
     """
     package = Path(benchmark.__file__).resolve().parent
     if folder.expanduser().resolve().is_relative_to(package):

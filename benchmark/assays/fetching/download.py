@@ -36,11 +36,11 @@ class Patience:
     connect, read : float
         Seconds to connect, and without a byte.
     tries : int
-        Attempts in a row that gain nothing.
+        Attempts in a row without progress.
     pause : float
         Seconds before the second try; doubles each time.
     chunk : int
-        Bytes taken at a time; what a break can cost.
+        Bytes read at a time: the most that a break can cost.
     """
 
     connect: float = 20.0
@@ -68,7 +68,7 @@ class _Broken(Exception):
 
 
 def remote_size(url: str, patience: Patience, stop: threading.Event | None = None) -> int | None:
-    """Size in bytes of what lies at ``url`` as HEAD gives it, or None where the server does not say.
+    """Size in bytes of what is at ``url`` as HEAD gives it, or None where the server does not say.
 
     Raises
     ------
@@ -100,17 +100,17 @@ class Resume:
     Parameters
     ----------
     part : Path
-        Where bytes are gathered; stays when the download fails, and is gone when it ends well.
+        Where bytes are gathered; stays when the download fails, and is removed when it succeeds.
     patience : Patience
         Time limits and tries.
     stop : threading.Event
         Once set, `Stopped` is raised with the next piece.
     advance : callable
-        Called with the bytes gained (negative where a transfer starts anew).
+        Called with the bytes gained (negative where a transfer starts again).
     size : int, optional
         Bytes that HEAD promised.
     most : int
-        More bytes than this are not believed.
+        More bytes than this are refused.
     remedy : str
         What to do about an address that does not exist.
     """
@@ -188,10 +188,10 @@ class Resume:
                     self._have += len(chunk)
                     self.advance(len(chunk))
                     if self._have > self.most:
-                        raise MorphobenchError(f"sends more than {self.most} bytes, which is not believed", url,
+                        raise MorphobenchError(f"sends more than {self.most} bytes, more than is accepted", url,
                                                "Check the address.")
         if total is not None and self._have != total:
-            raise _Broken(f"{self._have} of {total} bytes came")
+            raise _Broken(f"{self._have} of {total} bytes arrived")
         self._check_size()
 
     def _begin(self, url: str, answer: requests.Response, known: dict[str, Any]) -> int | None:
@@ -263,7 +263,7 @@ def _short(error: Exception) -> str:
     """A reason without the layers of libraries around it."""
     text = str(error)
     if isinstance(error, requests.Timeout) or "timed out" in text:
-        return "nothing came for too long"
+        return "nothing arrived for too long"
     if isinstance(error, requests.exceptions.ChunkedEncodingError | requests.ConnectionError):
         return "the connection was cut"
     return text

@@ -59,7 +59,7 @@ def fetch_assay(name: str, folder: Path, *, plates: Sequence[str] = (), base_url
     base_url : str, optional
         Another server; by default ``MORPHOBENCH_BBBC_URL``, else the Broad's.
     jobs : int
-        Archives at once.
+        Archives fetched in parallel.
     keep_archives : bool
         Keep the zip files, in ``archives/``.
     patience : Patience
@@ -102,7 +102,7 @@ def fetch_assay(name: str, folder: Path, *, plates: Sequence[str] = (), base_url
 
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
-    """Hold a folder against a second fetch; a killed one lets go by itself."""
+    """Hold a folder against a second fetch; the lock of a killed one is released by the system."""
     root.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
@@ -129,7 +129,7 @@ def _sweep(root: Path) -> None:
 
 
 def _fetch_table(job: Job, remote: str) -> None:
-    """Bring a CSV or platemap file to the top of the folder, or take the one that lies there."""
+    """Bring a CSV or platemap file to the top of the folder, or adopt the one that is there."""
     name = remote.rsplit("/", 1)[-1]
     path, locked = job.root / name, job.book.get(name)
     if locked and not unsound_files(job.root, locked):
@@ -182,7 +182,7 @@ def _adopt_all(job: Job, archives: Sequence[Archive]) -> None:
         nested = job.root / archive.folder.split("_")[0] / archive.folder
         if not folder.exists() and nested.is_dir():
             faults.append(Fault("is there already, in the layout of the image table, in which it is used but not "
-                                "fetched nor locked", str(nested), f"Move it to {folder} to have it taken and locked."))
+                                "fetched nor locked", str(nested), f"Move it to {folder} to have it locked."))
             continue
         files = sorted(f for f in folder.rglob("*") if f.is_file() and wanted(f.relative_to(folder)))
         if not files:

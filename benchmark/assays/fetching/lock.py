@@ -29,12 +29,12 @@ class LockedFile(BaseModel):
 
 
 class LockedArchive(BaseModel):
-    """An archive (or a table, which is its own only file), and what lies on disk of it.
+    """An archive (or a table, which is its own only file), and what is on disk of it.
 
     Attributes
     ----------
     url : str
-        Where it came from; empty where its files lay there already and no archive was fetched.
+        Where it came from; empty where its files were there already and no archive was fetched.
     size, sha256
         Of the archive; None and empty in that case.
     files : dict
@@ -149,7 +149,7 @@ def lock_faults(lock: Path, root: Path, hashes: Mapping[str, str]) -> list[Fault
     """
     locked = read_lock(lock).files
     base, top = str(lock.parent.resolve()), str(root.resolve())
-    # Tables lie beside the lock file; they say what is in each well, so that they must be those of the images.
+    # Tables are beside the lock file; they say what is in each well, so that they must be those of the images.
     tables = [name for name in locked if "/" not in name and (lock.parent / name).is_file()]
     actual = {name: (name, sha256_file(lock.parent / name)) for name in tables}
     actual |= {os.path.relpath(f"{top}/{path}", base).replace(os.sep, "/"): (path, sha) for path, sha in hashes.items()}

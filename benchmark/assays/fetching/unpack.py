@@ -1,4 +1,4 @@
-"""Unpacking archives from the network: only images, only below one folder, only of believable size.
+"""Unpacking archives from the network: only images, only below one folder, only of plausible size.
 
 In place of `pooch.Unzip`, which limits neither names of members nor sizes, and does not hash what it writes.
 """
@@ -57,7 +57,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Unpacked:
-    """What came out of an archive: relative path → (size in bytes, SHA-256); and how many files were left inside."""
+    """What an archive held: relative path → (size in bytes, SHA-256); and how many files were left inside."""
 
     files: dict[str, tuple[int, str]] = field(default_factory=dict)
     skipped: int = 0
@@ -122,7 +122,7 @@ def unpack(archive: Path, folder: Path, limits: Limits = LIMITS,
 
 def plan(members: Sequence[zipfile.ZipInfo], packed: int, limits: Limits,
          where: str = "") -> tuple[list[tuple[zipfile.ZipInfo, PurePosixPath]], int]:
-    """Judge the directory of an archive: which members come out, and as which relative paths.
+    """Judge the directory of an archive: which members are unpacked, and to which relative paths.
 
     Parameters
     ----------
@@ -138,21 +138,21 @@ def plan(members: Sequence[zipfile.ZipInfo], packed: int, limits: Limits,
     Returns
     -------
     list of (ZipInfo, PurePosixPath)
-        Distinct paths (upper and lower case taken as one), none absolute, none with ``..``.
+        Distinct paths (upper and lower case not told apart), none absolute, none with ``..``.
     int
         Files left in the archive.
 
     Raises
     ------
     MorphobenchError
-        Anything unsafe or absurd, also in members that would not come out; or nothing comes out.
+        Anything unsafe or absurd, also in members that would not be unpacked; or no member would be.
     """
     if len(members) > limits.members:
-        raise MorphobenchError(f"holds {len(members)} members; at most {limits.members} are believed", where, DISTRUST)
+        raise MorphobenchError(f"holds {len(members)} members; at most {limits.members} are accepted", where, DISTRUST)
     total = sum(info.file_size for info in members)
     if total > limits.total or total > limits.ratio * max(packed, 1):
         raise MorphobenchError(f"would unpack from {packed} to {total} bytes; at most {limits.ratio:g} times as much "
-                               f"and {limits.total} bytes are believed", where, DISTRUST)
+                               f"and {limits.total} bytes are accepted", where, DISTRUST)
     paths = [(info, _safe_path(info, limits, where)) for info in members]
     files = [(info, path) for info, path in paths if not info.is_dir()]
     kept = [(info, path) for info, path in files if wanted(path)]
@@ -177,13 +177,13 @@ def _safe_path(info: zipfile.ZipInfo, limits: Limits, where: str) -> PurePosixPa
     if info.flag_bits & ENCRYPTED:
         raise MorphobenchError("is encrypted", here, DISTRUST)
     if info.file_size > limits.member:
-        raise MorphobenchError(f"would unpack to {info.file_size} bytes; at most {limits.member} are believed", here,
+        raise MorphobenchError(f"would unpack to {info.file_size} bytes; at most {limits.member} are accepted", here,
                                DISTRUST)
     return PurePosixPath(*parts)
 
 
 def wanted(path: PurePath) -> bool:
-    """Whether a file comes out: an expected suffix, and neither hidden nor of a Mac's shadow folder."""
+    """Whether a file is unpacked: an expected suffix, and neither hidden nor of a Mac's shadow folder."""
     return path.suffix.lower() in SUFFIXES and not any(p.startswith(".") or p == "__MACOSX" for p in path.parts)
 
 

@@ -206,7 +206,7 @@ def clean(
     keys : DataFrame
         Metadata of each row, text; they come out as `benchmark.base.tables.typed` has them.
     numbers : array of float, shape (rows, features)
-        Changed in place, and copied only where something goes.
+        Changed in place, and copied only where rows or columns are dropped.
     features : sequence of str
         Names of its columns.
     where : str
@@ -229,7 +229,7 @@ def clean(
         columns[j] = there.any()
         rows |= there
     notes = list(notes)
-    for count, what in ((endless, "infinite values taken as missing"),
+    for count, what in ((endless, "infinite values treated as missing"),
                         (int((~columns).sum()), "features left out: they have no value in any row"),
                         (int((~rows).sum()), "rows left out: they have no value of any feature")):
         if count:

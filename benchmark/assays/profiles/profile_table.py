@@ -116,7 +116,7 @@ def load_profile_table(settings: ProfileTableSettings, name: str, base: Path) ->
     Raises
     ------
     FaultsError
-        With everything that is wrong: columns that are missing, doubled or no numbers, wells without metadata.
+        With everything that is wrong: columns that are missing, repeated or not numeric, wells without metadata.
     """
     path = expand(settings.profiles, base)
     output = find_output(path, settings.separator) if is_output(path) else None

@@ -59,7 +59,7 @@ class DemoAssaySettings(AssaySettings):
     """
 
     kind: Literal["demo"] = "demo"
-    seed: int = Field(1, ge=0, description="Everything drawn follows from it.")
+    seed: int = Field(1, ge=0, description="Everything drawn depends on it.")
     difficulty: float = Field(1.0, gt=0, le=10, description="0.5 is easier, 2 harder: weaker effects, more noise.")
     size: int = Field(256, ge=64, le=2048, description="Height and width of a field in pixels.")
     cells: float = Field(30, ge=2, le=500, description="Mean number of cells in an untreated field.")
@@ -292,7 +292,7 @@ def _three(values: Iterable[float]) -> tuple[float, float, float]:
 
 
 def _tasks(settings: DemoAssaySettings, table: pd.DataFrame, folder: Path) -> list[WellTask]:
-    """One task a well; chance of a field follows from seed, plate, well and site alone."""
+    """One task a well; the random numbers of a field depend on seed, plate, well and site alone."""
     effects = {(name, dose): effect for name, dose, _, effect in demo_treatments(settings)}
     optics = {plate: (i, o) for i, ((_, plate), o) in
               enumerate(zip(_plates(settings), _optics(settings), strict=True))}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-#: Raise it whenever the pixels drawn from the same settings change; demo folders are then drawn anew.
+#: Raise it whenever the pixels drawn from the same settings change; demo folders are then drawn again.
 DRAWING = 1
 CHANNELS = ("DNA", "Tubulin", "Actin")
 
@@ -40,7 +40,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Optics:
-    """What is between cells and pixels, by channel; the same for a plate save focus.
+    """What is between cells and pixels, by channel; the same for a whole plate except focus.
 
     `gain` and `background` are in camera units, `falloff` is the loss of light at the far corner as a
     fraction, `centre` where the light is brightest (fractions of the field), `blur` in pixels.
@@ -145,7 +145,7 @@ def _patch(size: int, x: float, y: float, reach: int) -> tuple[slice, slice, np.
 
 
 def _territories(size: int, cells: _Cells, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Which cell each pixel belongs to (-1 for none), and how deep inside it lies (1 at the centre, 0 outside).
+    """Which cell each pixel belongs to (-1 for none), and how deep inside it is (1 at the centre, 0 outside).
 
     A cell is a blob whose outline wavers by angle; where blobs meet, a pixel goes to the cell in which it
     lies deeper, so that cells touch without overlapping.
@@ -275,7 +275,7 @@ def _draw_tubulin(labels: np.ndarray, depth: np.ndarray, cells: _Cells, rng: np.
     owner = np.repeat(np.arange(n), count)
     around = rng.uniform(0, 2 * np.pi, len(owner))
     off = np.where(cells.mitotic[owner], 1.0, cells.nucleus[owner] * rng.uniform(0.5, 1.7, len(owner)))
-    # Short pieces of a broken network lie anywhere in the cell and in any direction.
+    # Short pieces of a broken network are anywhere in the cell and in any direction.
     loose = rng.random(len(owner)) < 0.8 * weak[owner]
     off = np.where(loose & ~cells.mitotic[owner], cells.radius[owner] * rng.uniform(0.2, 0.9, len(owner)), off)
     start = cells.xy[owner] + off[:, None] * _unit(around)
