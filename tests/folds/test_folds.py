@@ -301,7 +301,7 @@ def test_audit_finds_again_what_is_unscored(tmp_path):
         "says that it can be scored": replace(split, folds=split.folds[1:], unscored=(can, *split.unscored)),
         "missing": replace(split, unscored=split.unscored[1:]),
         "twice": replace(split, unscored=(*split.unscored, split.unscored[0])),
-        "what is said of it": replace(split, unscored=(replace(left, treatments=1), *split.unscored[1:])),
+        "what is recorded of it": replace(split, unscored=(replace(left, treatments=1), *split.unscored[1:])),
         "does not hold": replace(split, unscored=(replace(left, reason="bad luck"), *split.unscored[1:])),
         "not those of this compound": replace(split, unscored=(replace(left, name="c05"),
                                                                replace(split.unscored[1], name="c04"))),

@@ -268,7 +268,7 @@ def test_columns_that_are_doubled_missing_or_not_wanted(tmp_path):
     table = _features(_plan())
     text = table.to_csv(index=False)
     (tmp_path / "p.csv").write_text(text.replace("Cytoplasm_Intensity_Mean", "Cells_AreaShape_Area", 1))
-    with pytest.raises(FaultsError, match="'Cells_AreaShape_Area' stands there 2 times"):
+    with pytest.raises(FaultsError, match="'Cells_AreaShape_Area' appears 2 times"):
         _load(tmp_path)
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(FaultsError, match=r"no column 'Mechanism', wanted in assay\.columns"):
