@@ -107,7 +107,7 @@ def _audit_unscored(
     reason = why_unscored(treated[own], treated[~own & ~treated[also].isin(shut)], also)
     told = (left.label, left.reason)
     if reason != told or left.treatments != len(treated.loc[own, TREATMENT_KEY].drop_duplicates()):
-        raise LeakError(f"what is recorded of it is wrong: it says {told}, the assay says "
+        raise LeakError(f"what is recorded of it does not hold: it says {told}, the assay says "
                         f"{reason or 'that it can be scored'}", where)
 
 
