@@ -134,7 +134,7 @@ def _fit_inside(opened: Opened, method: FusionMethod, part: FinishedRun, missing
     label = f"{method.name}: {part.method.name} inside the training wells"
     if isinstance(part.method, FinetunedMethod):
         from benchmark.methods.workers.finetuned import run_finetuned_fold
-        from benchmark.networks.feed.held import forget
+        from benchmark.networks.feed.held import held_crops
         from benchmark.workflow.finetuning import prepare_finetuning
 
         # Trained each on its own: what folds of the study share has seen what inner folds hold out.
@@ -142,9 +142,9 @@ def _fit_inside(opened: Opened, method: FusionMethod, part: FinishedRun, missing
         plain = part.method.model_copy(update={"embeddings": (), "training": training})
         train = finetuned_tasks(prepare_finetuning(opened, plain), part.folder)
         tasks = [replace(train(inner, seed), out=path) for inner, path, seed in wanted]
-        for _ in runner(opened, plain)(run_finetuned_fold, tasks, label):
-            pass
-        forget()
+        with held_crops():
+            for _ in runner(opened, plain)(run_finetuned_fold, tasks, label):
+                pass
         return len(wanted)
     assert isinstance(part.method, ProfileMethod | FrozenMethod)  # a study is refused else
     found = (frozen_source(opened, part.method) if isinstance(part.method, FrozenMethod)

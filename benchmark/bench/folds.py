@@ -28,6 +28,7 @@ from benchmark.networks.feed.activations import open_activations, store_activati
 from benchmark.networks.feed.feeding import Source
 from benchmark.networks.feed.source import CropSource
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
+from benchmark.networks.training.inputs import Examples, Recipe, Session
 from benchmark.networks.training.presets import resolved
 from benchmark.networks.training.shared import Phase, own_phase, trunk_phase
 from benchmark.networks.training.train import Trained, fine_tune
@@ -82,7 +83,8 @@ def _cost(crops: CropSource, count: int, folder: Path, device: torch.device, k: 
 
     def tune(chosen: np.ndarray, settings: TrainingSettings, source: Source = crops,
              phase: Phase | None = None) -> Trained:
-        return fine_tune(source, rows[chosen], targets[chosen], LABELS, NETWORK, settings, device, 0, phase=phase)
+        return fine_tune(Examples(source, rows[chosen], targets[chosen], LABELS), Recipe(NETWORK, settings, 0, phase),
+                         Session(device))
 
     fold = compound != 0
     exact, one = _timed(lambda: tune(fold, full))

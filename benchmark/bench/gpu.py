@@ -23,7 +23,7 @@ from torch import Generator
 from benchmark.base.errors import MorphobenchError
 from benchmark.networks.device import device_name, moved, resolve_device
 from benchmark.networks.feed.augment import augment, draw, scaled
-from benchmark.networks.feed.held import Held, forget, hold, in_order
+from benchmark.networks.feed.held import Held, hold, in_order
 from benchmark.networks.feed.source import ArrayCrops
 from benchmark.networks.predict import outputs
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
@@ -193,7 +193,6 @@ def main() -> None:
                     continue
                 table.add_row(s.backbone, str(s.size), str(s.batch), s.mode, f"{s.bare:.0f}", f"{s.fed:.0f}",
                               f"{s.share:.3f}", f"{s.predicted:.0f}")
-                forget()
     console.print(table)
     for augmentation in ("standard", "kensert2019"):
         found = "; ".join(waits(device, augmentation)) or "never"

@@ -26,10 +26,11 @@ from benchmark.crops.reader import open_crops
 from benchmark.crops.settings import CropSettings
 from benchmark.networks.device import resolve_device
 from benchmark.networks.feed.augment import augment, draw, full_scale
-from benchmark.networks.feed.held import forget, hold
+from benchmark.networks.feed.held import hold
 from benchmark.networks.feed.source import CropSource
 from benchmark.networks.predict import BATCH, predict
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
+from benchmark.networks.training.inputs import Examples, Recipe, Session
 from benchmark.networks.training.learn import freeze, train_mode
 from benchmark.networks.training.presets import resolved
 from benchmark.networks.training.step import Stepper, class_weights, make_optimizer, on_device
@@ -95,7 +96,8 @@ def fed_step(crops: CropSource, count: int, network: NetworkSettings, settings: 
         seconds["bare"].append(began - now)
 
     once_more = settings.model_copy(update={"epochs": repeats + 1, "recalibrate": False})
-    fine_tune(crops, rows, targets, CLASSES, network, once_more, device, 0, after_epoch)
+    fine_tune(Examples(crops, rows, targets, CLASSES), Recipe(network, once_more),
+              Session(device, on_epoch=after_epoch))
     fed, ready = (min(times[1:]) for times in seconds.values())  # the first has the loading of the network in it
     return Ratio(f"{steps} training steps of {settings.batch} crops of {crops.shape[1]} px fed by the cache, "
                  f"augmentation {settings.augmentation}", "the same step on one batch in memory", fed, ready)
@@ -164,9 +166,8 @@ def whole_fold(crops: CropSource, count: int, network: NetworkSettings, settings
     paths = {row: _store(crops, row, folder) for row in chosen.tolist()}
 
     def ours() -> np.ndarray:
-        forget()  # each fold reads the cache for itself here
         source = hold(crops, count, device, str(folder))
-        found = fine_tune(source, train, targets, CLASSES, network, settings, device, 0)
+        found = fine_tune(Examples(source, train, targets, CLASSES), Recipe(network, settings), Session(device))
         return predict(found.backbone, found.snapshots, source, test, device, settings, found.bfloat16, 0).p
 
     def rival() -> np.ndarray:
@@ -174,7 +175,6 @@ def whole_fold(crops: CropSource, count: int, network: NetworkSettings, settings
                           settings, crops.shape[0], device)
 
     seconds, plain = interleaved([ours, rival], repeats)
-    forget()
     what = f"a fold of {len(train)} + {len(test)} crops of {crops.shape[1]} px, {settings.epochs} epochs"
     return Ratio(f"{what}, {'float32' if device.type == 'cpu' else 'bfloat16'}",
                  "a plain float32 loop, one PNG a crop", seconds, plain)

@@ -14,7 +14,7 @@ from pydantic import (
 from benchmark.base.settings import Settings
 from benchmark.crops.settings import CropSettings
 from benchmark.methods.classifiers.settings import ClassifierSettings
-from benchmark.networks.settings import MCNN, MIL, NetworkSettings, TrainingSettings
+from benchmark.networks.settings import NetworkSettings, TrainingSettings
 from benchmark.networks.training.presets import resolved
 from benchmark.profiles.settings import Correction, Normalise, ProfileSettings, Scaling, Selection
 
@@ -110,7 +110,7 @@ class FrozenMethod(_NetworkMethod):
 
     @model_validator(mode="after")
     def _pretrained(self) -> FrozenMethod:
-        if self.network.backbone in (MCNN, MIL):
+        if not self.network.architecture.pretrained:
             raise ValueError(f"{self.network.backbone} has no frozen features: its layers are learnt. Use "
                              "kind: cnn_finetuned, or another backbone")
         return self
@@ -129,14 +129,14 @@ class FinetunedMethod(_NetworkMethod):
 
     @model_validator(mode="after")
     def _embeds(self) -> FinetunedMethod:
-        if self.embeddings and self.network.backbone == MIL and self.network.pooling == "noisy_and":
-            raise ValueError("noisy_and pools the scores of each class, so that there are no features to embed by: "
-                             "leave embeddings out, or use network.pooling: attention or mean")
+        why_not = self.network.architecture.why_no_embeddings(self.network)
+        if self.embeddings and why_not:
+            raise ValueError(why_not)
         return self
 
     @model_validator(mode="after")
     def _drops_out(self) -> FinetunedMethod:
-        if self.network.backbone in (MCNN, MIL) and (self.training.dropout or self.training.mc_dropout):
+        if not self.network.architecture.dropout and (self.training.dropout or self.training.mc_dropout):
             raise ValueError(f"{self.network.backbone} has no dropout before its classifier: leave training.dropout "
                              "and training.mc_dropout out")
         return self

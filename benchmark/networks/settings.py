@@ -7,12 +7,11 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from benchmark.base.settings import Settings
+from benchmark.networks.architectures import registry
 
 Normalisation = Literal["weights", "none"]
 Pooling = Literal["noisy_and", "attention", "mean"]
 Bag = Literal["crop", "field", "well"]
-#: Backbones that are ours and not timm's.
-MCNN, MIL = "mcnn", "mil"
 Augmentation = Literal["standard", "views", "kensert2019", "none"]
 Preset = Literal["modern", "kensert-2018-07", "kensert-2018-08"]
 
@@ -63,21 +62,35 @@ class NetworkSettings(Settings):
 
     @model_validator(mode="after")
     def _sane(self) -> NetworkSettings:
-        given = self.model_fields_set & set(self._idle)
-        if self.backbone != MIL and given:
-            raise ValueError(f"{', '.join(sorted(given))}: for backbone: {MIL} alone; leave out")
-        if given - {"bag"}:
+        architecture = self.architecture
+        foreign = sorted((self.model_fields_set & set(self._optional())) - set(architecture.settings))
+        if foreign:
+            raise ValueError(f"{', '.join(foreign)}: for backbone: {' or '.join(registry.names(foreign[0]))} alone; "
+                             "leave out")
+        if (self.model_fields_set & set(self._idle)) - {"bag"}:
             raise ValueError("bag_size is for bag: field and bag: well; leave it out")
-        if self.backbone == MCNN and self.weights not in ("auto", "none"):
-            raise ValueError(f"{MCNN} is trained from scratch, no weights of it are known here; leave weights out")
-        if self.instances in (MCNN, MIL):
-            raise ValueError(f"instances is a network of timm, and {self.instances} is none")
+        if architecture.timm_name(self) is None and self.weights not in ("auto", "none"):
+            raise ValueError(f"{self.backbone} is trained from scratch, and no weights of it are known here; leave "
+                             "weights out")
+        fault = architecture.faults(self)
+        if fault:
+            raise ValueError(fault)
         return self
+
+    @classmethod
+    def _optional(cls) -> tuple[str, ...]:
+        """Settings that some architectures alone have."""
+        return tuple(name for name in cls.model_fields if name not in ("backbone", "weights", "normalisation"))
 
     @property
     def _idle(self) -> tuple[str, ...]:
         bags = ("bag", "bag_size") if self.bag == "crop" else ()
-        return bags if self.backbone == MIL else ("instances", "pooling", "bag", "bag_size")
+        return tuple(name for name in self._optional() if name not in self.architecture.settings or name in bags)
+
+    @property
+    def architecture(self) -> registry.Architecture:
+        """What is known about the backbone beside its name."""
+        return registry.architecture_of(self.backbone)
 
     @property
     def bagged(self) -> bool:
@@ -87,23 +100,17 @@ class NetworkSettings(Settings):
     @property
     def scratch(self) -> bool:
         """Whether all layers start from random numbers."""
-        return self.backbone == MCNN or self.weights == "none"
+        return self.timm_name is None or self.weights == "none"
 
     @property
-    def timm_name(self) -> str:
-        """The timm network that is used, by its name as the study gives it."""
-        return self.instances if self.backbone == MIL else self.backbone
+    def timm_name(self) -> str | None:
+        """The timm network that is used, by its name as the study gives it; None where there is none."""
+        return self.architecture.timm_name(self)
 
     @property
     def summary(self) -> str:
         """The network in a few words, for records."""
-        if self.backbone == MCNN:
-            return "the multi-scale CNN of Godinez et al. 2017"
-        if self.backbone == MIL:
-            pooling = {"noisy_and": "noisy-AND", "attention": "gated attention", "mean": "mean"}[self.pooling]
-            over = f"the crops of each {self.bag}" if self.bagged else "the positions of its feature map"
-            return f"{self.instances}, {pooling} pooling over {over},"
-        return self.backbone
+        return self.architecture.summary(self)
 
 
 class TrainingSettings(Settings):

@@ -17,7 +17,7 @@ from benchmark.crops.reader import open_crops
 from benchmark.methods.base import FinetunedMethod, FrozenMethod
 from benchmark.methods.workers.runs import REVISION
 from benchmark.networks.device import resolve_device
-from benchmark.networks.features import frozen_features
+from benchmark.networks.embed import frozen_features
 from benchmark.networks.weights.weights import weights_identity
 from benchmark.workflow.measured import illumination_of, kept_fields, measure_assay, need_images, object_roles_of
 from benchmark.workflow.opened import Opened

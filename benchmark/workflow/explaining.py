@@ -101,7 +101,6 @@ def explain(opened: Opened, finished: Sequence[FinishedRun]) -> Explained | None
     opened.note("explanation", key)
     if not (folder / RECORD).exists():
 
-        from benchmark.networks.feed.held import forget
         from benchmark.workflow.finetuning import prepare_finetuning, remove_trunks
 
         assert isinstance(run.method, FinetunedMethod)  # the study's settings are refused else
@@ -113,7 +112,6 @@ def explain(opened: Opened, finished: Sequence[FinishedRun]) -> Explained | None
                 pass
             facts["detail"] = f"{run.method.name}, fold {fold.name}"
         remove_trunks([task])
-        forget()
     return Explained(read_explanation(folder), folder, run.title)
 
 

@@ -145,17 +145,17 @@ def frozen_source(opened: Opened, method: FrozenMethod) -> Features:
 
 def _run_finetuned(opened: Opened, method: FinetunedMethod) -> FinishedRun:
     from benchmark.methods.workers.finetuned import run_finetuned_fold
-    from benchmark.networks.feed.held import forget
+    from benchmark.networks.feed.held import held_crops
     from benchmark.workflow.finetuning import prepare_finetuning, remove_trunks, train_trunks
 
     ready = prepare_finetuning(opened, method)
     run = open_run(opened.folder, method, opened.split, with_permutation(opened, method, ready.inputs))
     task = finetuned_tasks(ready, run)
     tasks = [task(fold, seed) for fold, seed in run.missing(opened.split, opened.study.seeds)]
-    train_trunks(tasks, runner(opened, method))
-    done = finish(opened, method, run, run_finetuned_fold, task, {})
+    with held_crops():  # folds that run in this process share their crops
+        train_trunks(tasks, runner(opened, method))
+        done = finish(opened, method, run, run_finetuned_fold, task, {})
     remove_trunks(tasks)
-    forget()  # folds that ran in this process shared the crops
     return done
 
 

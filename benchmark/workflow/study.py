@@ -21,7 +21,6 @@ from benchmark.images.settings import IlluminationSettings
 from benchmark.methods.base import FinetunedMethod, MethodSettings
 from benchmark.methods.grid import GridSettings
 from benchmark.methods.parts import refuse_unfit_parts
-from benchmark.networks.settings import MCNN, MIL
 from benchmark.quality.settings import QualitySettings
 
 #: Studies that come with morphobench.
@@ -150,7 +149,7 @@ def _refuse_unexplainable(explain: StudyExplainSettings, methods: Sequence[Metho
     if method.network.bagged:
         raise ValueError(f"explain.method: {method.name} decides on bags of crops (network.bag: {method.network.bag}), "
                          "and maps explain single crops")
-    if method.network.backbone in (MCNN, MIL) and not {"integrated_gradients", "occlusion"} & set(explain.ways):
+    if set(explain.ways) <= set(method.network.architecture.unsuited):
         raise ValueError(f"explain.ways: grad_cam and guided_backpropagation need not suit {method.network.backbone}; "
                          "take integrated_gradients or occlusion as well")
 

@@ -17,7 +17,6 @@ from benchmark.bench.training import (
     plainly_augmented,
     whole_fold,
 )
-from benchmark.networks.feed.held import forget
 from benchmark.networks.feed.source import ArrayCrops
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
 from benchmark.networks.training.step import Stepper
@@ -65,7 +64,6 @@ def test_a_whole_fold_is_timed_both_ways_on_the_same_crops(tmp_path, channels, d
     for path in stored:
         most = np.iinfo(dtype).max
         assert decoded(path, channels) == pytest.approx(source.pixels[int(path.stem)].astype(np.float32) / most)
-    forget()
 
 
 def test_the_plain_loop_learns_what_it_is_shown(tmp_path):

@@ -10,6 +10,7 @@ from benchmark.networks import predict as module
 from benchmark.networks.feed.source import ArrayCrops
 from benchmark.networks.predict import predict, probabilities
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
+from benchmark.networks.training.inputs import Examples, Recipe, Session
 from benchmark.networks.training.step import forward
 from benchmark.networks.training.train import fine_tune
 from benchmark.networks.weights.weights import load_backbone
@@ -74,7 +75,7 @@ def test_dropout_does_not_disturb_draws_elsewhere(crops):
 
 def test_snapshots_of_one_schedule_are_averaged(crops):
     settings = TrainingSettings(epochs=4, batch=4, snapshots=2, learning_rate=1e-2)
-    trained = fine_tune(crops, ROWS, ROWS % 4, 4, TINY, settings, CPU, 0)
+    trained = fine_tune(Examples(crops, ROWS, ROWS % 4, 4), Recipe(TINY, settings), Session(CPU))
     assert len(trained.snapshots) == 2
     found = ask(trained.backbone, crops, trained.snapshots)
     single = []

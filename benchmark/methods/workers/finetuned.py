@@ -33,6 +33,7 @@ from benchmark.networks.feed.held import Held, hold
 from benchmark.networks.feed.source import CropSource
 from benchmark.networks.predict import predict
 from benchmark.networks.training.checkpoint import Checkpoint
+from benchmark.networks.training.inputs import Examples, Recipe, Session
 from benchmark.networks.training.shared import own_phase, trunk_phase
 from benchmark.networks.training.train import Trained, fine_tune
 
@@ -174,8 +175,8 @@ def train_fold(task: FinetunedFold, checkpoint: Checkpoint) -> TrainedFold:
     held_out = None
     if training.early_stopping:
         held_out = _to_stop_by(ready.fields.loc[field_of(ready.crops, ready.source)[train]], task.seed, _where(task))
-    trained = fine_tune(ready.source, train, targets, len(ready.labels), task.method.network, training, ready.device,
-                        task.seed, validation=held_out, checkpoint=checkpoint, phase=phase)
+    trained = fine_tune(Examples(ready.source, train, targets, len(ready.labels), held_out),
+                        Recipe(task.method.network, training, task.seed, phase), Session(ready.device, checkpoint))
     return TrainedFold(trained, ready.crops, ready.source, ready.fields, ready.labels, train, ready.device)
 
 
@@ -245,8 +246,9 @@ def _trunk_end(task: FinetunedFold, ready: _Ready) -> Mapping[str, Any]:
     underway = Checkpoint(path.with_suffix(".checkpoint"), base)
     with measured(facts):
         train, targets = _learnt_from(task, ready, trunk.train)
-        trained = fine_tune(ready.source, train, targets, len(ready.labels), task.method.network, task.method.training,
-                            ready.device, task.seed, checkpoint=underway, phase=trunk_phase(task.method.training))
+        recipe = Recipe(task.method.network, task.method.training, task.seed, trunk_phase(task.method.training))
+        trained = fine_tune(Examples(ready.source, train, targets, len(ready.labels)), recipe,
+                            Session(ready.device, underway))
     write_json(path.with_suffix(".json"), facts | {"images": trained.images, "losses": trained.losses})
     end.save(trained.end)
     underway.remove()

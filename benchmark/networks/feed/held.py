@@ -1,8 +1,10 @@
-"""Crops in memory for all folds of a process: on the GPU, in pinned or plain main memory, or not at all."""
+"""Crops in memory, shared by the folds of a process: on the GPU, in pinned or plain main memory, or not at all."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Hashable, Sequence
+from collections.abc import Generator, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +17,9 @@ from benchmark.networks.feed.source import ArrayCrops, CropSource, read_ahead
 
 #: Share of a GPU's free memory that crops may take; the network's activations need the rest.
 GPU_SHARE = 0.5
-#: Share of free main memory that crops may take to be copied to a GPU from there.
+#: Share of free main memory that crops may take from where they are copied to a GPU.
 HOST_SHARE = 0.4
-#: Most bytes that each process of a CPU holds; each has its own.
+#: Most bytes that a process holds where it computes on a CPU; each process has its own crops.
 CPU_MOST = 128 * 2**20
 #: Crops read at a time.
 PIECE = 256
@@ -30,10 +32,10 @@ class Held:
     Attributes
     ----------
     pixels : Tensor
-        (N, C, S, S) uint8 or int16, whose bits are those of ``dtype``: PyTorch gathers 16-bit values only if they
-        have a sign, which is never looked at. Activations: (N, …) float32.
+        (N, C, S, S) uint8 or int16 with the bits of ``dtype``: PyTorch gathers 16-bit values only where they are
+        signed, and the sign is never used. Activations: (N, …) float32.
     where : str
-        In words.
+        Where they are, in words.
     """
 
     pixels: Tensor
@@ -53,15 +55,15 @@ class Held:
         return self.pixels[torch.from_numpy(rows).to(self.pixels.device)].cpu().numpy().view(self.dtype)
 
     def parts(self, rows: np.ndarray, sizes: Sequence[int], device: torch.device) -> Generator[Tensor, None, None]:
-        """`in_order` from memory: nobody waits for a GPU, and a GPU waits for nobody."""
+        """`in_order` from memory, in which neither the CPU waits for a GPU nor a GPU for the CPU."""
         order = torch.from_numpy(np.asarray(rows, np.int64))
         stored = torch.uint16 if self.dtype == np.uint16 else self.pixels.dtype
         if self.pixels.device.type == "cpu" and device.type == "cuda":
-            found = copied_ahead(self.pixels, order.split(list(sizes)), device)
+            batches = copied_ahead(self.pixels, order.split(list(sizes)), device)
         else:
             pieces = moved(order, self.pixels.device).split(list(sizes))
-            found = (self.pixels.index_select(0, piece) for piece in pieces)
-        for pixels in found:
+            batches = (self.pixels.index_select(0, piece) for piece in pieces)
+        for pixels in batches:
             yield pixels.view(stored)
 
 
@@ -70,7 +72,7 @@ def in_order(
 ) -> Generator[Tensor, None, None]:
     """The crops ``rows`` as batches of ``sizes`` on ``device``: from memory where they are held, else read ahead.
 
-    Close it where it may be left early; see `benchmark.networks.feed.source.read_ahead`.
+    Close it where it may not be exhausted; see `benchmark.networks.feed.source.read_ahead`.
     """
     if isinstance(source, Held):
         yield from source.parts(rows, sizes, device)
@@ -78,23 +80,39 @@ def in_order(
         yield from read_ahead(source, np.split(rows, np.cumsum(sizes)[:-1]) if len(rows) else (), device)
 
 
-#: The crops of the last cache asked for: folds that run in one process share them.
-_held: dict[Hashable, CropSource] = {}
+#: What `held_crops` shares within its block; None outside of any.
+_shared: ContextVar[dict[Hashable, CropSource] | None] = ContextVar("shared crops", default=None)
+
+
+@contextmanager
+def held_crops() -> Iterator[None]:
+    """Keep the crops that `hold` reads, for all folds that run in the block; their memory is freed at its end.
+
+    Only the crops that were asked for last are kept. Outside of such a block, as in a worker process, each fold reads
+    crops for itself, and they are freed with the fold.
+    """
+    kept: dict[Hashable, CropSource] = {}
+    token = _shared.set(kept)
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+        kept.clear()
 
 
 def hold(source: CropSource, count: int, device: torch.device, key: Hashable) -> CropSource:
-    """Take the crops of a source into memory if they fit; if not, ``source`` itself, to be read batch by batch.
+    """Read the crops of a source into memory if they fit; if not, ``source`` itself, to be read batch by batch.
 
-    On CUDA they are held on the GPU if they fit in `GPU_SHARE` of its free memory, else in pinned main memory if they
-    fit in `HOST_SHARE` of what is free there. On a CPU they are held if they take `CPU_MOST` bytes or fewer. What was
-    held under another key is let go.
+    On CUDA they are held on the GPU if they fit into `GPU_SHARE` of its free memory, else in pinned main memory if
+    they fit into `HOST_SHARE` of what is free there. On a CPU they are held if they take `CPU_MOST` bytes or fewer.
 
     Parameters
     ----------
     count : int
         How many crops the source has.
     key : hashable
-        What the crops are: the same key gives the same crops, without reading them again.
+        What the crops are: within a block of `held_crops` the same key gives the same crops without reading them
+        again, and another key frees them first.
 
     Raises
     ------
@@ -103,17 +121,15 @@ def hold(source: CropSource, count: int, device: torch.device, key: Hashable) ->
     """
     if isinstance(source, ArrayCrops) and device.type == "cpu":
         return source
+    kept = _shared.get()
+    if kept is None:
+        return _read(source, count, device)
     key = (key, str(device))
-    if key not in _held:
-        forget()
-        _held[key] = _read(source, count, device)
-    found = _held[key]
-    return found if isinstance(found, Held) else source
-
-
-def forget() -> None:
-    """Let go of the crops that `hold` keeps."""
-    _held.clear()
+    if key not in kept:
+        kept.clear()
+        kept[key] = _read(source, count, device)
+    shared = kept[key]
+    return shared if isinstance(shared, Held) else source
 
 
 def _read(source: CropSource, count: int, device: torch.device) -> CropSource:
@@ -130,7 +146,7 @@ def _read(source: CropSource, count: int, device: torch.device) -> CropSource:
 
 
 def _filled(source: CropSource, count: int, device: torch.device, where: str) -> Held:
-    """Read all crops, a few at a time, each checked as it is read."""
+    """Read all crops, a few at a time; each is verified as it is read."""
     signed = {np.dtype(np.uint16): torch.int16, np.dtype(np.float32): torch.float32}.get(source.dtype, torch.uint8)
     pixels = torch.empty((count, *source.shape), dtype=signed, device=device, pin_memory=where == "pinned memory")
     for start in range(0, count, PIECE):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -21,16 +21,15 @@ from benchmark.base.errors import MorphobenchError
 from benchmark.networks.device import moved
 from benchmark.networks.feed.augment import draw
 from benchmark.networks.feed.bags import Bags
-from benchmark.networks.feed.feeding import BagFeed, Source, crop_shape, feed_of
+from benchmark.networks.feed.feeding import BagFeed, crop_shape, feed_of
 from benchmark.networks.feed.mixing import draw_mix
 from benchmark.networks.predict import scores_of
-from benchmark.networks.settings import NetworkSettings, TrainingSettings
 from benchmark.networks.training.averaging import RECALIBRATION_CROPS, averaged_model, recalibrate
-from benchmark.networks.training.checkpoint import Checkpoint, array_hashes, on_cpu
+from benchmark.networks.training.checkpoint import array_hashes, on_cpu
+from benchmark.networks.training.inputs import Examples, Recipe, Session
 from benchmark.networks.training.learn import freeze, start_of, train_mode
-from benchmark.networks.training.presets import resolved
 from benchmark.networks.training.schedule import averaged_from, rate_factor
-from benchmark.networks.training.shared import Phase, loss_weights, seen
+from benchmark.networks.training.shared import loss_weights, seen
 from benchmark.networks.training.step import Stepper, faster_in_bfloat16, forward, make_optimizer, on_device
 from benchmark.networks.weights.weights import Backbone, load_backbone
 
@@ -81,72 +80,39 @@ class _State:
     best: dict[str, Tensor] = field(default_factory=dict)
 
 
-def fine_tune(
-    source: Source,
-    rows: np.ndarray,
-    targets: np.ndarray,
-    classes: int,
-    network: NetworkSettings,
-    settings: TrainingSettings,
-    device: torch.device,
-    seed: int,
-    on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
-    validation: np.ndarray | None = None,
-    checkpoint: Checkpoint | None = None,
-    phase: Phase | None = None,
-) -> Trained:
-    """Fine-tune a network on training crops, as ``settings`` say.
+def fine_tune(examples: Examples, recipe: Recipe, session: Session) -> Trained:
+    """Fine-tune a network on training crops, as the recipe's settings say.
 
-    Crops that are not held in memory are read batch by batch, the next while the device computes. All draws of an epoch
-    are made on the CPU at its start, from the seed and the epoch's number alone; losses are read at its end. So an
-    epoch hangs on nothing but the state before it, and a killed training goes on to what it would have come to.
-
-    Parameters
-    ----------
-    source : CropSource, Activations or Bags
-        Where crops are read from; or their activations where learning begins, and then that alone is run; or bags of
-        them, for ``mil``: what is said of crops here is then meant of bags.
-    rows : ndarray
-        (N,) numbers of the training crops in ``source``.
-    targets : ndarray
-        (N,) int64 class numbers, aligned with ``rows``.
-    seed : int
-        Sets the classifier's start, the crop order, the augmentation and dropout.
-    validation : ndarray, optional
-        (N,) bool: crops to stop early by. They are not trained on, and nothing is fitted on them.
-    checkpoint : Checkpoint, optional
-        Written after each epoch, and gone on from where it is this training's. The caller removes it.
-    phase : Phase, optional
-        Where folds share trainings: which part of one this is.
+    Crops that are not held in memory are read batch by batch, the next one while the device computes. All draws of an
+    epoch are made on the CPU at its start, from the seed and the epoch's number alone; losses are read at its end. So
+    an epoch depends on nothing but the state before it, and a killed training resumes to the very result that it
+    would have had.
 
     Returns
     -------
     Trained
-        The network, on ``device``.
+        The network, on the session's device.
 
     Raises
     ------
     MorphobenchError
         The loss is no longer finite, memory does not suffice, or weights or crops cannot be read.
     ValueError
-        Settings contradict each other; or ``early_stopping`` has nothing to stop by.
+        Settings contradict each other; or ``early_stopping`` has nothing to watch.
     """
-    settings = resolved(settings, network.backbone)
-    if phase is not None:
-        settings = settings.model_copy(update={"epochs": phase.epochs})
-    if settings.early_stopping and (validation is None or validation.all() or not validation.any()):
-        raise ValueError("early_stopping needs crops to stop by, and crops to train on")
-    held_out = np.zeros(len(rows), bool) if validation is None or not settings.early_stopping else validation
-    start = load_backbone(start_of(network, settings), crop_shape(source)[0], classes, seed, settings.dropout)
-    backbone = on_device(start, device)
+    recipe = recipe.resolved()
+    network, settings = recipe.network, recipe.training
+    held_out = examples.held_out(settings)
+    start = load_backbone(start_of(network, settings), crop_shape(examples.source)[0], examples.classes, recipe.seed,
+                          settings.dropout)
+    backbone, checkpoint = on_device(start, session.device), session.checkpoint
     if checkpoint is not None:
-        bags = source.members if isinstance(source, Bags) else ()
-        data = array_hashes(rows, targets, held_out, *bags)
+        bags = examples.source.members if isinstance(examples.source, Bags) else ()
+        data = array_hashes(examples.rows, examples.targets, held_out, *bags)
         checkpoint = checkpoint.narrowed(settings.model_dump(mode="json"), network.model_dump(mode="json"),
-                                         backbone.sha256, data, classes, seed, device.type, torch.__version__)
-    training = _Training(backbone, source, rows, targets, held_out, classes, settings, device, seed, checkpoint,
-                         phase)
-    return training.run(on_epoch)
+                                         backbone.sha256, data, examples.classes, recipe.seed, session.device.type,
+                                         torch.__version__)
+    return _Training(backbone, examples, held_out, recipe, replace(session, checkpoint=checkpoint)).run()
 
 
 def _clocks() -> tuple[float, float]:
@@ -157,14 +123,15 @@ def _clocks() -> tuple[float, float]:
 class _Training:
     """The state of one call of `fine_tune`."""
 
-    def __init__(self, backbone: Backbone, source: Source, rows: np.ndarray, targets: np.ndarray,
-                 held_out: np.ndarray, classes: int, settings: TrainingSettings, device: torch.device, seed: int,
-                 checkpoint: Checkpoint | None, phase: Phase | None) -> None:
-        self.backbone, self.settings, self.device, self.seed = backbone, settings, device, seed
+    def __init__(self, backbone: Backbone, examples: Examples, held_out: np.ndarray, recipe: Recipe,
+                 session: Session) -> None:
+        source, settings, phase, device = examples.source, recipe.training, recipe.phase, session.device
+        checkpoint = session.checkpoint
+        self.backbone, self.settings, self.seed = backbone, settings, recipe.seed
+        self.session, self.device, self.state = session, device, _State()
         self.crops, self.feed = crop_shape(source), feed_of(source, backbone, settings.learn, device)
-        self.rows, self.labels = rows[~held_out], torch.from_numpy(targets[~held_out])
-        self.validation = rows[held_out], torch.from_numpy(targets[held_out])
-        self.checkpoint, self.state = checkpoint, _State()
+        self.rows, self.labels = examples.rows[~held_out], torch.from_numpy(examples.targets[~held_out])
+        self.validation = examples.rows[held_out], torch.from_numpy(examples.targets[held_out])
         freeze(backbone.model, settings.learn)
         self.phase, self.new = phase, None if phase is None else phase.new
         generator = self._generator(0)
@@ -178,7 +145,7 @@ class _Training:
             bfloat16 = device.type == "cpu" and faster_in_bfloat16(backbone, one, settings.batch)
         else:
             bfloat16 = settings.bfloat16
-        self.weights = loss_weights(self.labels, classes, self.new)
+        self.weights = loss_weights(self.labels, examples.classes, self.new)
         optimizer = make_optimizer(backbone.model, settings, device)
         self.stepper = Stepper(self.feed.backbone, optimizer, self.weights.to(device), settings, bfloat16)
         self.averaged = averaged_model(backbone.model, settings)
@@ -188,17 +155,17 @@ class _Training:
         elif phase is not None and phase.start:
             self._continue(phase.start)
 
-    def run(self, on_epoch: Callable[[int, float], None]) -> Trained:
-        s, state = self.settings, self.state
+    def run(self) -> Trained:
+        s, state, checkpoint = self.settings, self.state, self.session.checkpoint
         while state.epoch < s.epochs and not self._stopped():
             loss, accuracy = self._epoch(state.epoch)
             state.losses.append(loss)
             state.accuracies.append(accuracy)
             self._after_epoch(state.epoch)
             state.epoch += 1
-            if self.checkpoint:
-                self.checkpoint.save(self._saved())
-            on_epoch(state.epoch - 1, loss)
+            if checkpoint:
+                checkpoint.save(self._saved())
+            self.session.on_epoch(state.epoch - 1, loss)
         end = self._end() if self.phase is not None and self.phase.name == "trunk" else {}
         self._finish()
         return Trained(self.backbone, tuple(state.losses), tuple(state.accuracies), state.images,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from benchmark.base.files import sha256_file
-from benchmark.networks.architectures.mcnn import MultiScaleCNN
-from benchmark.networks.architectures.mil import MultipleInstances
-from benchmark.networks.settings import MCNN, MIL, NetworkSettings
+from benchmark.networks.architectures.registry import timm_features
+from benchmark.networks.settings import NetworkSettings
 from benchmark.networks.weights.channels import adapt_colours
 from benchmark.networks.weights.fitting import load
 from benchmark.networks.weights.hub import downloaded_state
@@ -22,8 +22,6 @@ from benchmark.networks.weights.timm_models import config, create, full_name, is
 EMBEDDED_MEAN, EMBEDDED_STD = 127 / 255, 128 / 255
 #: Sources of networks that were not pretrained.
 RANDOM, SCRATCH = "random", "from scratch"
-#: Crops larger or smaller than what the weights were trained on by more than this factor are far from it.
-FAR = 2.0
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,11 @@ class Backbone:
     source : str
         Where the weights came from.
     sha256 : str
-        Hash of all loaded tensors but the classifier's. For ``mil``, of the network of its instances.
+        Hash of all loaded tensors but the classifier's; where a timm network is a part of the model, of that part.
     input_size : int
         Side in pixels of what the weights were trained on; for a network without weights, of what it was made for.
+    features : callable
+        The model and its normalised inputs (B, C, S, S) to the (B, K) features that its classifier takes.
     """
 
     model: nn.Module
@@ -50,6 +50,7 @@ class Backbone:
     source: str
     sha256: str
     input_size: int
+    features: Callable[[nn.Module, Tensor], Tensor] = timm_features
 
 
 def load_backbone(settings: NetworkSettings, channels: int, classes: int, seed: int = 0,
@@ -73,29 +74,29 @@ def load_backbone(settings: NetworkSettings, channels: int, classes: int, seed: 
     MorphobenchError
         The backbone is unknown, its weights cannot be had, or the file does not fit it.
     """
+    architecture, name = settings.architecture, settings.timm_name
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: nn.Module
-        if settings.backbone == MCNN:
-            model, source = MultiScaleCNN(channels, classes), SCRATCH
-        else:
-            model, source = _timm_network(settings, channels, 0 if settings.backbone == MIL else classes, dropout)
-        sha256 = _state_hash(model)
-        if settings.backbone == MIL:
-            model = MultipleInstances(model, classes, settings.pooling)
+        within, source = None, SCRATCH
+        if name is not None:
+            outputs = classes if architecture.build is None else 0
+            within, source = _timm_network(name, settings.weights, channels, outputs, dropout)
+        model = within if architecture.build is None else architecture.build(settings, channels, classes, within)
+    assert model is not None  # what is built by nobody else is timm's
     mean, std = _normalisation(model, channels, settings)
+    sha256 = _state_hash(model if within is None else within)
     return Backbone(model.to(memory_format=torch.channels_last), mean, std, source, sha256,
-                    int(config(model)["input_size"][-1]))
+                    int(config(model)["input_size"][-1]), architecture.features)
 
 
-def _timm_network(settings: NetworkSettings, channels: int, classes: int, dropout: float) -> tuple[nn.Module, str]:
+def _timm_network(short: str, weights: str, channels: int, classes: int, dropout: float) -> tuple[nn.Module, str]:
     """A timm network with the weights that the settings ask for, and where they came from."""
-    name = full_name(settings.timm_name)
+    name = full_name(short)
     model = create(name, channels, classes, dropout=dropout)
-    if settings.weights == "none":
+    if weights == "none":
         return model, RANDOM
-    if settings.weights != "auto":
-        path = find_file(settings.weights, settings.timm_name)
+    if weights != "auto":
+        path = find_file(weights, short)
         load(model, read_state(path), str(path))
     elif name == EMBEDDED:
         path = embedded_file()
@@ -133,23 +134,12 @@ def _state_hash(model: nn.Module) -> str:
 
 def weights_identity(settings: NetworkSettings) -> str:
     """What the weights are, without building the network: a file's SHA-256, or the name that is downloaded."""
-    if settings.backbone == MCNN:
+    short = settings.timm_name
+    if short is None:
         return SCRATCH
     if settings.weights == "none":
         return RANDOM
-    name = full_name(settings.timm_name)
+    name = full_name(short)
     if settings.weights == "auto":
         return sha256_file(embedded_file()) if name == EMBEDDED else f"timm {name}"
-    return sha256_file(find_file(settings.weights, settings.timm_name))
-
-
-def far_from_weights(backbone: Backbone, size: int) -> str:
-    """What to note where crops of ``size`` pixels are far from what the weights were trained on; else empty.
-
-    Filters learnt at one size of objects do worse at another (Touvron et al. 2019, NeurIPS, "Fixing the train-test
-    resolution discrepancy"). The size of crops stays the study's choice.
-    """
-    if backbone.source in (RANDOM, SCRATCH) or 1 / FAR <= size / backbone.input_size <= FAR:
-        return ""
-    return (f"crops of {size} px are far from the {backbone.input_size} px that the weights ({backbone.source}) were "
-            "trained on")
+    return sha256_file(find_file(settings.weights, short))

@@ -195,9 +195,9 @@ def test_training_stops_by_compounds_of_its_own_that_it_is_not_trained_on(make_t
     crops = hold(assay)
     seen = {}
 
-    def watch(source, rows, targets, *args, validation, **kwargs):
-        seen.update(rows=rows, validation=validation)
-        return fine_tune(source, rows, targets, *args, validation=validation, **kwargs)
+    def watch(examples, recipe, session):
+        seen.update(rows=examples.rows, validation=examples.validation)
+        return fine_tune(examples, recipe, session)
 
     monkeypatch.setattr(finetuned, "fine_tune", watch)
     training = QUICK.training.model_copy(update={"early_stopping": 1, "epochs": 2})

@@ -11,13 +11,14 @@ from safetensors.torch import save_file
 from benchmark.base.errors import MorphobenchError
 from benchmark.methods.base import FinetunedMethod, FrozenMethod
 from benchmark.methods.registry import summary
-from benchmark.networks.architectures.mcnn import MultiScaleCNN
+from benchmark.networks.architectures.layers.multiscale import MultiScaleCNN
 from benchmark.networks.feed.source import ArrayCrops
 from benchmark.networks.predict import probabilities, run_model
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
+from benchmark.networks.training.inputs import Examples, Recipe, Session
 from benchmark.networks.training.train import fine_tune
 from benchmark.networks.weights.timm_models import create
-from benchmark.networks.weights.weights import far_from_weights, load_backbone, weights_identity
+from benchmark.networks.weights.weights import load_backbone, weights_identity
 
 CPU = torch.device("cpu")
 
@@ -41,7 +42,7 @@ def assert_it_learns(network: NetworkSettings, size: int, channels: int, epochs:
     pixels, targets = fields(n, channels, size)
     source, rows = ArrayCrops(pixels), np.arange(n)
     settings = TrainingSettings(epochs=epochs, batch=batch, learning_rate=rate, augmentation="none")
-    trained = fine_tune(source, rows, targets, 2, network, settings, CPU, 0)
+    trained = fine_tune(Examples(source, rows, targets, 2), Recipe(network, settings), Session(CPU))
     assert trained.losses[-1] < 0.9 * min(trained.losses[0], np.log(2)), trained.losses  # and better than guessing
     p = probabilities(trained.backbone, source, rows, CPU)
     assert p.shape == (n, 2) and np.allclose(p.sum(1), 1) and (p >= 0).all()
@@ -155,10 +156,3 @@ def test_records_say_what_was_trained_and_from_what():
     assert "multi-scale CNN of Godinez et al. 2017 trained from random weights" in texts[0]
     assert "gated attention pooling" in texts[1] and "fine-tuned in all layers" in texts[1]
     assert "trained from random weights" in texts[2] and "fine-tuned in all layers" in texts[3]
-
-
-def test_crops_far_from_the_size_of_the_weights_are_noted():
-    embedded, random = (load_backbone(NetworkSettings(weights=w), 3, 2) for w in ("auto", "none"))
-    assert embedded.input_size == 224
-    assert "96 px" in far_from_weights(embedded, 96) and "224 px" in far_from_weights(embedded, 512)
-    assert far_from_weights(embedded, 128) == "" == far_from_weights(random, 32)

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.networks.architectures.mil import HEADS, MultipleInstances
-from benchmark.networks.architectures.pooling import attend, log_noisy_and, noisy_and
+from benchmark.networks.architectures.layers.instances import HEADS, MultipleInstances
+from benchmark.networks.architectures.layers.pooling import attend, log_noisy_and, noisy_and
 from benchmark.networks.weights.timm_models import create
 
 FEATURES, CLASSES = 6, 3

@@ -15,10 +15,11 @@ from benchmark.networks.feed import activations
 from benchmark.networks.feed.activations import open_activations, sharable, store_activations
 from benchmark.networks.feed.cutting import cut
 from benchmark.networks.feed.feeding import place
-from benchmark.networks.feed.held import forget, hold
+from benchmark.networks.feed.held import hold
 from benchmark.networks.feed.source import ArrayCrops
 from benchmark.networks.predict import predict
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
+from benchmark.networks.training.inputs import Examples, Recipe, Session
 from benchmark.networks.training.presets import resolved
 from benchmark.networks.training.train import fine_tune
 from benchmark.networks.weights.weights import load_backbone
@@ -72,10 +73,10 @@ def test_training_on_activations_is_training_on_crops(tmp_path, learn, extra):
     assert settings.augmentation == "views" and sharable(NetworkSettings(), settings)
     found, rows = stored(tmp_path, pixels, settings), np.arange(16)
     held = replace(found, held=hold(found, 24 * found.views, CPU, "activations"))
-    forget()
     p = []
     for source in (ArrayCrops(pixels), found, held):
-        trained = fine_tune(source, rows, targets[rows], 2, NetworkSettings(), settings, CPU, 3)
+        trained = fine_tune(Examples(source, rows, targets[rows], 2), Recipe(NetworkSettings(), settings, 3),
+                            Session(CPU))
         p.append(predict(trained.backbone, trained.snapshots, source, np.arange(16, 24), CPU, settings, False, 3).p)
         # What comes out is the whole network, wherever it was trained.
         assert np.allclose(p[-1], predict(trained.backbone, trained.snapshots, ArrayCrops(pixels), np.arange(16, 24),

@@ -17,6 +17,7 @@ from benchmark.networks.settings import NetworkSettings, TrainingSettings
 from benchmark.networks.training import step
 from benchmark.networks.training.averaging import RECALIBRATION_CROPS
 from benchmark.networks.training.checkpoint import Checkpoint
+from benchmark.networks.training.inputs import Examples, Recipe, Session
 from benchmark.networks.training.step import forward
 from benchmark.networks.training.train import Trained, fine_tune
 from benchmark.networks.weights.weights import load_backbone
@@ -138,7 +139,7 @@ def test_a_network_learns_which_bags_hold_what_one_of_their_crops_shows():
     (held, targets), (fresh, truth) = blinking(24, rng), blinking(16, rng)
     network = NetworkSettings(backbone="mil", pooling="attention", bag="field", bag_size=3)
     s = TrainingSettings(epochs=4, batch=6, learning_rate=1e-3, augmentation="none")
-    trained = fine_tune(held, np.arange(24), targets, 2, network, s, CPU, 1)
+    trained = fine_tune(Examples(held, np.arange(24), targets, 2), Recipe(network, s, 1), Session(CPU))
     assert trained.images == 4 * 24 * 3 and trained.losses[-1] < trained.losses[0] / 2
     p = predict(trained.backbone, (), fresh, np.arange(16), CPU, s, False, 1).p
     assert (p.argmax(axis=1) == truth).mean() >= 0.8
@@ -153,8 +154,8 @@ def small(s: TrainingSettings, checkpoint: Checkpoint | None = None, stop_after:
         if epoch + 1 == stop_after:
             raise KeyboardInterrupt
 
-    return fine_tune(held or bags(lengths=SIZES * 2), ROWS, ROWS % 3, 3, TINY, s, CPU, 0, on_epoch, ROWS >= 9,
-                     checkpoint)
+    return fine_tune(Examples(held or bags(lengths=SIZES * 2), ROWS, ROWS % 3, 3, ROWS >= 9), Recipe(TINY, s),
+                     Session(CPU, checkpoint, on_epoch))
 
 
 @pytest.mark.parametrize("more", [{"average": "ema"}, {"early_stopping": 3, "recalibrate": True},
@@ -194,7 +195,7 @@ def test_bags_that_do_not_fit_in_memory_are_cut_between_bags_and_come_to_the_sam
     s, targets = TrainingSettings(epochs=1, batch=8), np.arange(8) % 2
     pixels = np.random.default_rng(0).integers(0, 256, (16, 3, 160, 160)).astype(np.uint8)
     held = bags(2, (2,) * 8, pixels)
-    plenty = fine_tune(held, np.arange(8), targets, 2, network, s, CPU, 0)
+    plenty = fine_tune(Examples(held, np.arange(8), targets, 2), Recipe(network, s), Session(CPU))
     sizes = []
 
     def scarce(backbone, inputs, bfloat16):
@@ -204,7 +205,7 @@ def test_bags_that_do_not_fit_in_memory_are_cut_between_bags_and_come_to_the_sam
         return forward(backbone, inputs, bfloat16)
 
     monkeypatch.setattr(step, "forward", scarce)
-    found = fine_tune(held, np.arange(8), targets, 2, network, s, CPU, 0)
+    found = fine_tune(Examples(held, np.arange(8), targets, 2), Recipe(network, s), Session(CPU))
     assert sizes == [(2, 2)] * 4 and found.losses == pytest.approx(plenty.losses, rel=1e-4)
     assert "for 8 bags at once" in found.facts["memory"]
 

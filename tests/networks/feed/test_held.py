@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import weakref
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 
 from benchmark.networks.feed import held
 from benchmark.networks.feed.feeding import place
-from benchmark.networks.feed.held import Held, forget, hold, in_order
+from benchmark.networks.feed.held import Held, held_crops, hold, in_order
 from benchmark.networks.feed.source import ArrayCrops
 
 CPU = torch.device("cpu")
@@ -26,13 +29,6 @@ class File:
         return self.pixels[rows]
 
 
-@pytest.fixture(autouse=True)
-def _empty():
-    forget()
-    yield
-    forget()
-
-
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_batches_from_memory_are_those_from_the_file(dtype, monkeypatch):
     monkeypatch.setattr(held, "PIECE", 4)
@@ -47,20 +43,36 @@ def test_batches_from_memory_are_those_from_the_file(dtype, monkeypatch):
     assert list(in_order(source, rows[:0], [], CPU)) == list(in_order(file, rows[:0], [], CPU)) == []
 
 
-def test_folds_of_a_process_share_what_was_read_and_another_cache_takes_its_place():
+def test_folds_in_a_block_share_what_was_read_and_another_cache_takes_its_place():
+    file, key = File(), ("c.h5", "k")
+    with held_crops():
+        first = hold(file, 11, CPU, key)
+        assert hold(file, 11, CPU, key) is first and file.reads == 11
+        kept = weakref.ref(first)
+        assert hold(File(), 11, CPU, ("c.h5", "other")) is not first
+        del first
+        assert kept() is None
+        assert isinstance(hold(file, 11, CPU, key), Held) and file.reads == 22
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt])
+def test_crops_are_freed_at_the_end_of_the_block_and_not_kept_outside(error):
     file = File()
-    first = hold(file, 11, CPU, ("c.h5", "k"))
-    assert hold(file, 11, CPU, ("c.h5", "k")) is first and file.reads == 11
-    other = hold(File(), 11, CPU, ("c.h5", "other"))
-    assert other is not first and len(held._held) == 1
-    forget()
-    assert hold(file, 11, CPU, ("c.h5", "k")) is not first and file.reads == 22
+    with pytest.raises(error) if error else nullcontext(), held_crops():
+        kept = weakref.ref(hold(file, 11, CPU, "k"))
+        assert kept() is not None
+        if error:
+            raise error
+    assert kept() is None
+    first, second = (hold(file, 11, CPU, "k") for _ in range(2))
+    assert first is not second and file.reads == 33
 
 
 def test_what_does_not_fit_is_read_from_the_file(monkeypatch):
     monkeypatch.setattr(held, "CPU_MOST", 11 * 32 - 1)
     file = File()
-    assert hold(file, 11, CPU, "a") is file and hold(file, 11, CPU, "a") is file and file.reads == 0
+    with held_crops():
+        assert hold(file, 11, CPU, "a") is file and hold(file, 11, CPU, "a") is file and file.reads == 0
     assert (place(file), place(ArrayCrops(file.pixels))) == ("file", "memory")
 
 

@@ -16,6 +16,7 @@ from benchmark.networks.feed.source import ArrayCrops
 from benchmark.networks.predict import predict
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
 from benchmark.networks.training.checkpoint import Checkpoint
+from benchmark.networks.training.inputs import Examples, Recipe, Session
 from benchmark.networks.training.train import Trained, fine_tune
 
 CPU = torch.device("cpu")
@@ -38,7 +39,8 @@ def train(settings: TrainingSettings, checkpoint: Checkpoint | None = None, stop
         if epoch + 1 == stop_after:
             raise StoppedError
 
-    return fine_tune(crops(), ROWS, targets, 3, TINY, settings, CPU, seed, on_epoch, HELD_OUT, checkpoint)
+    return fine_tune(Examples(crops(), ROWS, targets, 3, HELD_OUT), Recipe(TINY, settings, seed),
+                     Session(CPU, checkpoint, on_epoch))
 
 
 def said(trained: Trained, settings: TrainingSettings) -> np.ndarray:
@@ -60,7 +62,8 @@ def test_a_stopped_training_comes_to_the_same_to_the_bit(tmp_path, settings):
         assert checkpoint.path.exists()
     torch.manual_seed(99)  # whatever was drawn in between
     seen: list[int] = []
-    resumed = fine_tune(crops(), ROWS, ROWS % 3, 3, TINY, s, CPU, 0, lambda e, _: seen.append(e), HELD_OUT, checkpoint)
+    resumed = fine_tune(Examples(crops(), ROWS, ROWS % 3, 3, HELD_OUT), Recipe(TINY, s),
+                        Session(CPU, checkpoint, lambda e, _: seen.append(e)))
     assert seen == list(range(2 if len(unbroken.losses) > 2 else 0, len(unbroken.losses)))
     assert (resumed.before[0] > 0) == (len(unbroken.losses) > 2) and unbroken.before == (0, 0)
     assert resumed.losses == unbroken.losses and resumed.facts == unbroken.facts
@@ -106,7 +109,7 @@ from pathlib import Path
 import numpy as np
 import torch
 torch.set_num_threads(1)
-from tests.networks.test_checkpoint import Checkpoint, TrainingSettings, said, train
+from tests.networks.training.test_checkpoint import Checkpoint, TrainingSettings, said, train
 settings = TrainingSettings(epochs=8, batch=5, augmentation="kensert2019")
 trained = train(settings, Checkpoint(Path(sys.argv[1]), "key"))
 np.save(sys.argv[2], said(trained, settings))

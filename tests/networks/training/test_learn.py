@@ -10,6 +10,7 @@ import torch
 from benchmark.base.errors import MorphobenchError
 from benchmark.networks.feed.source import ArrayCrops
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
+from benchmark.networks.training.inputs import Examples, Recipe, Session
 from benchmark.networks.training.learn import freeze, learnt, parameter_groups, stages, start_of, train_mode
 from benchmark.networks.training.train import fine_tune
 from benchmark.networks.weights.weights import load_backbone
@@ -67,7 +68,8 @@ def test_layers_that_are_not_learnt_keep_weights_and_statistics(learn, changed):
     pixels = np.random.default_rng(0).integers(0, 256, (12, 3, 32, 32)).astype(np.uint8)
     settings = TrainingSettings(epochs=2, batch=4, learning_rate=1e-2, learn=learn, average="ema")
     before = load_backbone(TINY, 3, 2, 0).model.state_dict()
-    trained = fine_tune(ArrayCrops(pixels), np.arange(12), np.arange(12) % 2, 2, TINY, settings, torch.device("cpu"), 0)
+    trained = fine_tune(Examples(ArrayCrops(pixels), np.arange(12), np.arange(12) % 2, 2), Recipe(TINY, settings),
+                        Session(torch.device("cpu")))
     after = trained.backbone.model.state_dict()
     moved = {name for name in after if not torch.equal(before[name], after[name])}
     assert all(any(name.startswith(f"{part}.") for part in changed) for name in moved)

@@ -44,7 +44,7 @@ def test_the_resolved_values_are_in_the_configuration_and_resolve_to_themselves(
 
 
 def test_a_network_that_the_paper_did_not_have_needs_its_own_epochs_and_rate():
-    with pytest.raises(ValidationError, match="knows resnet50, inception_v3, inception_resnet_v2 and not tf_effi"):
+    with pytest.raises(ValidationError, match="for resnet50, inception_v3, inception_resnet_v2 and not for tf_effi"):
         method(preset="kensert-2018-07", epochs=3)
     assert method(preset="kensert-2018-07", epochs=3, learning_rate=1e-3).training.batch == 32
 

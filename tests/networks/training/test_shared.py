@@ -15,6 +15,7 @@ from benchmark.networks.feed.source import ArrayCrops
 from benchmark.networks.predict import probabilities
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
 from benchmark.networks.training.checkpoint import Checkpoint
+from benchmark.networks.training.inputs import Examples, Recipe, Session
 from benchmark.networks.training.shared import loss_weights, own_phase, seen, trunk_phase
 from benchmark.networks.training.train import fine_tune
 
@@ -57,8 +58,8 @@ def test_a_fold_goes_on_from_its_trunk_and_repeats_itself(average):
     rows, common = np.arange(32), np.arange(24)
 
     def tune(part, phase, checkpoint=None):
-        return fine_tune(source, part, targets[part], 2, NetworkSettings(), how, CPU, 1, phase=phase,
-                         checkpoint=checkpoint)
+        return fine_tune(Examples(source, part, targets[part], 2), Recipe(NetworkSettings(), how, 1, phase),
+                         Session(CPU, checkpoint))
 
     trunk = tune(common, trunk_phase(how))
     own = own_phase(trunk.end, rows >= 24)
@@ -75,10 +76,10 @@ def test_crops_that_neither_may_see_change_nothing():
     other[24:] = 255 - other[24:]
     rows, common, found = np.arange(24), np.arange(16), []
     for p in (pixels, other):
-        trunk = fine_tune(ArrayCrops(p), common, targets[common], 2, NetworkSettings(), SETTINGS, CPU, 0,
-                          phase=trunk_phase(SETTINGS))
-        own = fine_tune(ArrayCrops(p), rows, targets[rows], 2, NetworkSettings(), SETTINGS, CPU, 0,
-                        phase=own_phase(trunk.end, rows >= 16))
+        trunk = fine_tune(Examples(ArrayCrops(p), common, targets[common], 2),
+                          Recipe(NetworkSettings(), SETTINGS, 0, trunk_phase(SETTINGS)), Session(CPU))
+        own = fine_tune(Examples(ArrayCrops(p), rows, targets[rows], 2),
+                        Recipe(NetworkSettings(), SETTINGS, 0, own_phase(trunk.end, rows >= 16)), Session(CPU))
         found.append(own.backbone.model.state_dict())
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
@@ -88,13 +89,14 @@ def test_a_trunks_end_survives_a_file(tmp_path):
     pixels, targets = stripes(16, np.random.default_rng(2))
     rows, new = np.arange(16), np.arange(16) >= 8
     quick = SETTINGS.model_copy(update={"epochs": 1, "average": "ema"})
-    trunk = fine_tune(ArrayCrops(pixels), rows[:8], targets[:8], 2, NetworkSettings(), quick, CPU, 0,
-                      phase=trunk_phase(quick))
+    trunk = fine_tune(Examples(ArrayCrops(pixels), rows[:8], targets[:8], 2),
+                      Recipe(NetworkSettings(), quick, 0, trunk_phase(quick)), Session(CPU))
     Checkpoint(tmp_path / "t.trunk", "k").save(trunk.end)
     read = Checkpoint(tmp_path / "t.trunk", "k").load(CPU)
     assert read is not None
-    p = [probabilities(fine_tune(ArrayCrops(pixels), rows, targets, 2, NetworkSettings(), quick, CPU, 0,
-                                 phase=own_phase(end, new)).backbone, ArrayCrops(pixels), rows, CPU)
+    p = [probabilities(fine_tune(Examples(ArrayCrops(pixels), rows, targets, 2),
+                                 Recipe(NetworkSettings(), quick, 0, own_phase(end, new)),
+                                 Session(CPU)).backbone, ArrayCrops(pixels), rows, CPU)
          for end in (trunk.end, read)]
     assert np.array_equal(*p)
 

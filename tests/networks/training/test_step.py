@@ -11,6 +11,7 @@ from benchmark.base.errors import MorphobenchError
 from benchmark.networks.feed.source import ArrayCrops
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
 from benchmark.networks.training import step
+from benchmark.networks.training.inputs import Examples, Recipe, Session
 from benchmark.networks.training.learn import train_mode
 from benchmark.networks.training.step import Stepper, class_weights, faster_in_bfloat16, forward, make_optimizer
 from benchmark.networks.training.train import fine_tune
@@ -105,7 +106,8 @@ def test_a_training_short_of_memory_learns_the_same_and_notes_it(monkeypatch):
     settings = TrainingSettings(epochs=1, batch=8)
 
     def run():
-        return fine_tune(ArrayCrops(pixels), np.arange(16), np.arange(16) % 2, 2, NET, settings, CPU, 0)
+        return fine_tune(Examples(ArrayCrops(pixels), np.arange(16), np.arange(16) % 2, 2), Recipe(NET, settings),
+                         Session(CPU))
 
     plenty = run()
     limited(monkeypatch, 4)
@@ -132,8 +134,8 @@ def test_auto_takes_what_was_faster_and_notes_it(monkeypatch):
     tiny, found = NetworkSettings(backbone="test_efficientnet", weights="none"), []
     for faster in (True, False):
         monkeypatch.setattr("benchmark.networks.training.train.faster_in_bfloat16", lambda *a, faster=faster: faster)
-        found.append(fine_tune(ArrayCrops(pixels), np.arange(4), np.arange(4) % 2, 2, tiny,
-                               TrainingSettings(epochs=1, batch=4, bfloat16="auto"), CPU, 0))
+        found.append(fine_tune(Examples(ArrayCrops(pixels), np.arange(4), np.arange(4) % 2, 2),
+                               Recipe(tiny, TrainingSettings(epochs=1, batch=4, bfloat16="auto")), Session(CPU)))
     assert [t.bfloat16 for t in found] == [t.facts["bfloat16"] for t in found] == [True, False]
 
 
@@ -144,7 +146,8 @@ def test_a_compiled_network_is_trained_through_and_the_plain_one_is_kept(monkeyp
     compiled = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model: compiled(model, backend="eager"))
     both = [TrainingSettings(epochs=1, batch=4, compile=c, graphs=c) for c in (False, True)]
-    plain, through = (fine_tune(ArrayCrops(pixels), np.arange(8), np.arange(8) % 2, 2, tiny, s, CPU, 0) for s in both)
+    plain, through = (fine_tune(Examples(ArrayCrops(pixels), np.arange(8), np.arange(8) % 2, 2), Recipe(tiny, s),
+                                Session(CPU)) for s in both)
     assert through.losses == pytest.approx(plain.losses, rel=1e-5)
     state = through.backbone.model.state_dict()
     assert state.keys() == plain.backbone.model.state_dict().keys()

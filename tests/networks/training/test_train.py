@@ -11,17 +11,20 @@ import torch
 from stripes import CPU, stripes
 
 from benchmark.base.errors import MorphobenchError
-from benchmark.networks.features import field_means
+from benchmark.networks import embed
+from benchmark.networks.embed import field_means
 from benchmark.networks.feed.source import ArrayCrops
 from benchmark.networks.predict import probabilities
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
+from benchmark.networks.training.inputs import Examples, Recipe, Session
 from benchmark.networks.training.train import fine_tune
+from benchmark.networks.weights.weights import load_backbone
 
 
 def tune(pixels: np.ndarray, targets: np.ndarray, settings: TrainingSettings, seed: int = 0, **network: str):
     """Fine-tune a two-class network on an array."""
-    return fine_tune(ArrayCrops(pixels), np.arange(len(pixels)), targets, 2, NetworkSettings(**network), settings, CPU,
-                     seed)
+    return fine_tune(Examples(ArrayCrops(pixels), np.arange(len(pixels)), targets, 2),
+                     Recipe(NetworkSettings(**network), settings, seed), Session(CPU))
 
 
 @pytest.mark.parametrize(("augmentation", "depth"), [("standard", np.uint8), ("kensert2019", np.uint16)])
@@ -64,7 +67,8 @@ def test_only_the_rows_given_are_trained_on():
     other = np.random.default_rng(4).integers(0, 256, pixels.shape).astype(np.uint8)
     other[rows] = pixels[rows]
     settings = TrainingSettings(epochs=1, batch=4)
-    losses = [fine_tune(ArrayCrops(p), rows, targets[rows], 2, NetworkSettings(), settings, CPU, 0).losses
+    losses = [fine_tune(Examples(ArrayCrops(p), rows, targets[rows], 2), Recipe(NetworkSettings(), settings),
+                        Session(CPU)).losses
               for p in (pixels, other)]
     assert losses[0] == losses[1]
 
@@ -82,8 +86,8 @@ def test_a_damaged_crop_stops_the_training_and_leaves_no_thread():
     pixels, targets = stripes(16, np.random.default_rng(1))
     before = threading.active_count()
     with pytest.raises(MorphobenchError, match="damaged crop"):
-        fine_tune(Damaged(pixels), np.arange(16), targets, 2, NetworkSettings(), TrainingSettings(epochs=1, batch=4),
-                  CPU, 0)
+        fine_tune(Examples(Damaged(pixels), np.arange(16), targets, 2),
+                  Recipe(NetworkSettings(), TrainingSettings(epochs=1, batch=4)), Session(CPU))
     assert threading.active_count() == before
 
 
@@ -100,16 +104,16 @@ class Drawn:
 
 
 def test_frozen_features_of_many_crops_need_a_few_batches_and_the_fields():
-    """4,000 crops of 20 fields are 12 MB, of which one or two batches of 50 are ever held."""
+    """4,000 crops of 20 fields are 12 MB, of which one or two batches of 64 are ever held."""
     source, rows = Drawn(), np.arange(4000)
-    tiny = NetworkSettings(backbone="test_efficientnet", weights="none")
-    field_means(source, rows[:8], rows[:8] % 20, tiny, "together", CPU)  # what is imported and cached once
+    tiny = load_backbone(NetworkSettings(backbone="test_efficientnet", weights="none"), 3, 0)
+    field_means(tiny, source, rows[:8], rows[:8] % 20, CPU)  # what is imported and cached once
     tracemalloc.start()
-    found = field_means(source, rows, rows % 20, tiny, "together", CPU, batch=50)
+    fields, values = field_means(tiny, source, rows, rows % 20, CPU)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert found.fields.tolist() == list(range(20)) and found.values.shape == (20, 256)
-    assert source.most == 50
+    assert fields.tolist() == list(range(20)) and values.shape == (20, 256)
+    assert source.most == 64
     assert peak < 4e6
 
 
@@ -131,20 +135,20 @@ def test_frozen_features_of_separate_channels_do_not_see_each_other():
     changed = pixels.copy()
     changed[:, 2] = 0
     rows = np.arange(4)
-    a, b = (field_means(ArrayCrops(p), rows, rows, NetworkSettings(), "separately", CPU)
+    a, b = (field_means(load_backbone(NetworkSettings(), 3, 0), ArrayCrops(p), rows, rows, CPU, separately=True)[1]
             for p in (pixels, changed))
-    width = a.values.shape[1] // 3
-    assert a.values.shape == (4, 3 * 1280) and len(a.backbone.sha256) == 64
-    assert np.allclose(a.values[:, : 2 * width], b.values[:, : 2 * width], atol=1e-5)
-    assert not np.allclose(a.values[:, 2 * width :], b.values[:, 2 * width :], atol=1e-2)
+    width = a.shape[1] // 3
+    assert a.shape == (4, 3 * 1280)
+    assert np.allclose(a[:, : 2 * width], b[:, : 2 * width], atol=1e-5)
+    assert not np.allclose(a[:, 2 * width :], b[:, 2 * width :], atol=1e-2)
 
 
-def test_frozen_features_of_a_field_are_the_mean_of_its_crops():
+def test_frozen_features_of_a_field_are_the_mean_of_its_crops(monkeypatch):
+    monkeypatch.setattr(embed, "BATCH", 2)
     pixels, _ = stripes(7, np.random.default_rng(2))
     source, rows, field = ArrayCrops(pixels), np.array([6, 0, 3, 2, 5]), np.array([9, 4, 9, 9, 4])
-    means = field_means(source, rows, field, NetworkSettings(), "together", CPU, batch=2)
-    single = field_means(source, rows, np.arange(5), NetworkSettings(), "together", CPU).values
-    assert means.fields.tolist() == [4, 9]
-    np.testing.assert_allclose(means.values, [single[[1, 4]].mean(0), single[[0, 2, 3]].mean(0)], atol=1e-4)
-    with pytest.raises(MorphobenchError, match="no crops"):
-        field_means(source, rows[:0], field[:0], NetworkSettings(), "together", CPU)
+    backbone = load_backbone(NetworkSettings(), 3, 0)
+    fields, values = field_means(backbone, source, rows, field, CPU)
+    _, single = field_means(backbone, source, rows, np.arange(5), CPU)
+    assert fields.tolist() == [4, 9]
+    np.testing.assert_allclose(values, [single[[1, 4]].mean(0), single[[0, 2, 3]].mean(0)], atol=1e-4)

@@ -1,0 +1,1 @@
+"""PyTorch modules that architectures of our own are built from; imported when a network is built."""
