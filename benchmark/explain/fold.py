@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from benchmark.explain.record import SANITY_COLUMNS, Explanation
 from benchmark.explain.regions import REGIONS, region_shares
 from benchmark.explain.saliency import Attribution, attribute, undisturbed
 from benchmark.explain.sanity import sanity_check, verdicts
-from benchmark.explain.settings import ExplainSettings, Method
+from benchmark.explain.settings import ExplainSettings, Way
 from benchmark.networks.feed.augment import scaled
 from benchmark.networks.feed.source import CropSource
 from benchmark.networks.training.step import normalised
@@ -24,12 +25,13 @@ from benchmark.networks.weights.weights import Backbone
 #: Crops whose scores are computed at once.
 AT_ONCE = 32
 #: How `choose_crops` chooses, for readers.
-CHOICE = ("Crops were drawn at random among those that the network has right and, apart, among those that it has "
-          "wrong, the true labels taking turns; not by how sure the network is, nor by how its maps look.")
+CHOICE = ("Crops were drawn at random from those that the network classifies correctly and, separately, from those "
+          "that it misclassifies, the true labels taking turns; not by how sure the network is, nor by how its maps "
+          "look.")
 
 
 def choose_crops(truth: np.ndarray, probability: np.ndarray, settings: ExplainSettings, seed: int) -> np.ndarray:
-    """Crops to explain: some that the network has right, then some that it has wrong, by `CHOICE`.
+    """Crops to explain: some that the network classifies correctly, then some that it misclassifies, by `CHOICE`.
 
     Parameters
     ----------
@@ -52,70 +54,104 @@ def choose_crops(truth: np.ndarray, probability: np.ndarray, settings: ExplainSe
     return np.array(chosen, np.int64)
 
 
-def explain_fold(
-    backbone: Backbone,
-    source: CropSource,
-    rows: np.ndarray,
-    truth: np.ndarray,
-    labels: Sequence[str],
-    channels: Sequence[str],
-    titles: Sequence[str],
-    device: torch.device,
-    settings: ExplainSettings,
-    seed: int,
-    regions: np.ndarray | None = None,
-    pretrained: Backbone | None = None,
-) -> Explanation:
+@dataclass(frozen=True, eq=False)
+class ChosenCrops:
+    """Crops to explain, and what is known of them.
+
+    Attributes
+    ----------
+    source : CropSource
+        Where they are read from.
+    rows : ndarray of int, shape (n,)
+        Their numbers in ``source``, of `choose_crops`. The network must not have been trained on any of them.
+    truth : ndarray of int, shape (n,)
+        True labels by number.
+    titles : sequence of str
+        A name for each crop.
+    labels, channels : sequence of str
+        Names of the labels in the order of the network's scores, and of the channels.
+    regions : ndarray of uint8, shape (n, S, S), optional
+        Of `benchmark.explain.regions.cut_regions`; without them no shares are computed.
+    """
+
+    source: CropSource
+    rows: np.ndarray
+    truth: np.ndarray
+    titles: Sequence[str]
+    labels: Sequence[str]
+    channels: Sequence[str]
+    regions: np.ndarray | None = None
+
+    def check(self) -> None:
+        """Refuse what does not belong together before anything is computed.
+
+        Raises
+        ------
+        MorphobenchError
+            There is no crop, or names or regions do not fit.
+        """
+        n, regions = len(self.rows), self.regions
+        if not n:
+            raise MorphobenchError("there are no crops to explain",
+                                   remedy="See which crops the fold's test wells have.")
+        sizes = {"truth": len(self.truth), "titles": len(self.titles)}
+        for what, size in (sizes | ({} if regions is None else {"regions": len(regions)})).items():
+            if size != n:
+                raise MorphobenchError(f"are {size}, the crops {n}", what)
+        if len(self.channels) != self.source.shape[0]:
+            raise MorphobenchError(f"are {len(self.channels)}, but crops have {self.source.shape[0]}",
+                                   "names of channels")
+        if min(self.truth) < 0 or max(self.truth) >= len(self.labels):
+            raise MorphobenchError(f"must be numbers of the {len(self.labels)} labels", "truth")
+        if regions is not None and regions.shape[1:] != self.source.shape[1:]:
+            raise MorphobenchError(f"have the shape {regions.shape[1:]}, crops {self.source.shape[1:]}", "regions")
+
+
+def explain_fold(backbone: Backbone, crops: ChosenCrops, device: torch.device, settings: ExplainSettings, seed: int,
+                 pretrained: Backbone | None = None) -> Explanation:
     """Maps, sanity check, shares of regions and maximised filters of a trained network.
 
-    Maps are of the label that the network predicts: of a wrong crop they show what speaks for the wrong label.
+    Maps are of the label that the network predicts: of a misclassified crop they show what speaks for the wrong label.
 
     Parameters
     ----------
     backbone : Backbone
         Trained; left as it is, on ``device``.
-    source : CropSource
-    rows : ndarray of int, shape (n,)
-        Numbers of the crops in ``source``, of `choose_crops`. They must be crops that this network was not trained on.
-    truth : ndarray of int, shape (n,)
-        True labels by number.
-    labels, channels, titles : sequence of str
-        Names of the labels in the order of the network's scores, of the channels, and of each crop.
     seed : int
         Of the randomised networks and of the noise from which filters are maximised.
-    regions : ndarray of uint8, shape (n, S, S), optional
-        Of `benchmark.explain.regions.cut_regions`; without them no shares are taken.
     pretrained : Backbone, optional
         The network before fine-tuning, whose same filters are maximised for comparison; moved to ``device``.
 
     Raises
     ------
     MorphobenchError
-        There is no crop, names or regions do not fit, or no method suits the network.
+        There is no crop, names or regions do not fit, or no way of attribution suits the network.
     """
-    _check(source, rows, truth, labels, channels, titles, regions)
+    crops.check()
+    source, rows, regions = crops.source, crops.rows, crops.regions
     model = backbone.model.to(device)
     pixels = np.ascontiguousarray(source.batch(rows))
     inputs = _inputs(backbone, pixels, device)
     probability = _probabilities(backbone, inputs)
     predicted = probability.argmax(axis=1)
     target = torch.from_numpy(predicted).to(device)
-    found, refused = _attributions(backbone, inputs, target, settings)
+    attributions, refused = _attributions(backbone, inputs, target, settings)
     sanity = pd.DataFrame(columns=list(SANITY_COLUMNS)).astype(SANITY_COLUMNS)
     if settings.sanity and len(rows) > 1:
-        sanity = sanity_check(model, inputs, target, found, settings.saliency, seed)
+        sanity = sanity_check(model, inputs, target, attributions, settings.saliency, seed)
     filters, tuned, before = _filters(backbone, pretrained, inputs, target, settings, seed, refused)
     size = source.shape[1]
     areas, shares = np.zeros((0, len(REGIONS))), {}
     if regions is not None:
         areas = region_shares(np.ones(regions.shape, np.float32), regions)
-        shares = {str(m): region_shares(a.magnitude, regions) for m, a in found.items()}
-    gaps = found["integrated_gradients"].gaps if "integrated_gradients" in found else None
+        shares = {str(m): region_shares(a.magnitude, regions) for m, a in attributions.items()}
+    gaps = attributions["integrated_gradients"].gaps if "integrated_gradients" in attributions else None
     return Explanation(
-        labels=tuple(labels), channels=tuple(channels), titles=tuple(titles), rows=np.asarray(rows, np.int64),
-        truth=np.asarray(truth, np.int64), predicted=predicted.astype(np.int64), probability=probability,
-        pixels=pixels, maps={str(m): a.maps for m, a in found.items()},
-        by_channel={str(m): _channel_shares(a.channels) for m, a in found.items() if a.channels is not None},
+        labels=tuple(crops.labels), channels=tuple(crops.channels), titles=tuple(crops.titles),
+        rows=np.asarray(rows, np.int64), truth=np.asarray(crops.truth, np.int64),
+        predicted=predicted.astype(np.int64), probability=probability,
+        pixels=pixels, maps={str(m): a.maps for m, a in attributions.items()},
+        by_channel={str(m): _channel_shares(a.channels) for m, a in attributions.items() if a.channels is not None},
         gaps=np.zeros(0, np.float32) if gaps is None else gaps,
         regions=np.zeros((0, size, size), np.uint8) if regions is None else regions, areas=areas, shares=shares,
         filters=filters, tuned=tuned, pretrained=before, sanity=sanity, verdicts=verdicts(sanity), refused=refused,
@@ -137,23 +173,6 @@ def _inputs(backbone: Backbone, pixels: np.ndarray, device: torch.device) -> Ten
     return normalised(backbone, scaled(torch.from_numpy(pixels).to(device)))
 
 
-def _check(source: CropSource, rows: np.ndarray, truth: np.ndarray, labels: Sequence[str], channels: Sequence[str],
-           titles: Sequence[str], regions: np.ndarray | None) -> None:
-    """Refuse what does not belong together before anything is computed."""
-    if not len(rows):
-        raise MorphobenchError("there are no crops to explain", remedy="See which crops the fold's test wells have.")
-    sizes = {"truth": len(truth), "titles": len(titles)} | ({} if regions is None else {"regions": len(regions)})
-    for what, size in sizes.items():
-        if size != len(rows):
-            raise MorphobenchError(f"are {size}, the crops {len(rows)}", what)
-    if len(channels) != source.shape[0]:
-        raise MorphobenchError(f"are {len(channels)}, but crops have {source.shape[0]}", "names of channels")
-    if min(truth) < 0 or max(truth) >= len(labels):
-        raise MorphobenchError(f"must be numbers of the {len(labels)} labels", "truth")
-    if regions is not None and regions.shape[1:] != source.shape[1:]:
-        raise MorphobenchError(f"have the shape {regions.shape[1:]}, crops {source.shape[1:]}", "regions")
-
-
 def _probabilities(backbone: Backbone, inputs: Tensor) -> np.ndarray:
     """Softmax of the very scores that are explained: float32, without autocast. (N, K) float64."""
     with undisturbed(backbone.model), torch.no_grad():
@@ -162,18 +181,18 @@ def _probabilities(backbone: Backbone, inputs: Tensor) -> np.ndarray:
 
 
 def _attributions(backbone: Backbone, inputs: Tensor, target: Tensor, settings: ExplainSettings
-                  ) -> tuple[dict[Method, Attribution], dict[str, str]]:
-    """Attributions by method, and why methods that do not suit the network refused it."""
-    found: dict[Method, Attribution] = {}
+                  ) -> tuple[dict[Way, Attribution], dict[str, str]]:
+    """Attributions by way, and why ways that do not suit the network refused it."""
+    attributions: dict[Way, Attribution] = {}
     refused: dict[str, str] = {}
-    for method in settings.ways:
+    for way in settings.ways:
         try:
-            found[method] = attribute(method, backbone.model, inputs, target, settings.saliency)
+            attributions[way] = attribute(way, backbone.model, inputs, target, settings.saliency)
         except MorphobenchError as error:
-            refused[method] = str(error)
-    if not found:
+            refused[way] = str(error)
+    if not attributions:
         raise MorphobenchError("no way of attribution suits it: " + " ".join(refused.values()), backbone.source)
-    return found, refused
+    return attributions, refused
 
 
 def _filters(backbone: Backbone, pretrained: Backbone | None, inputs: Tensor, target: Tensor,

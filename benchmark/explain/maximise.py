@@ -1,4 +1,4 @@
-"""What a filter answers to most: activation maximisation (Erhan et al. 2009)."""
+"""What a filter responds to most: activation maximisation (Erhan et al. 2009)."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def strongest_filters(model: nn.Module, inputs: Tensor, target: Tensor, number: 
     """Filters of the last feature map that say most for the classes of some crops.
 
     A filter's contribution to a score is its Grad-CAM term: mean gradient times mean activation. Classes take turns:
-    each adds the filter with the largest mean contribution over its crops that is not yet taken.
+    each adds the filter with the largest mean contribution over its crops that has not been taken yet.
 
     Parameters
     ----------
@@ -104,11 +104,11 @@ def strongest_filters(model: nn.Module, inputs: Tensor, target: Tensor, number: 
 
 def maximise(backbone: Backbone, filters: np.ndarray, channels: int, size: int, seed: int,
              settings: MaximiseSettings | None = None, layer: str = "") -> np.ndarray:
-    """Pictures that drive filters as far as they go, by gradient ascent from weak noise about mid-grey.
+    """Pictures that activate filters most, by gradient ascent from weak noise around mid-grey.
 
     What is maximised is the mean of a filter's map. Every filter starts from the same noise, so that its picture
-    hangs on seed and filter alone, and those of two networks can be compared. Rectifiers pass a tenth of the gradient
-    where they would pass none (their values are exact).
+    depends on seed and filter alone, and those of two networks can be compared. Where rectifiers
+    would pass no gradient they pass a tenth of it (their values are exact).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What in a crop a class score rests on: four ways of attribution, by captum. The model stays as it was.
+"""What in a crop a class score is based on: four ways of attribution, by captum. The model is left as it was.
 
 All of them explain the score of a class before softmax (its logit), in float32, with the model in evaluation mode.
 """
@@ -19,7 +19,7 @@ from captum.attr import GuidedBackprop, IntegratedGradients, LayerAttribution, L
 from torch import Tensor, nn
 
 from benchmark.base.errors import MorphobenchError
-from benchmark.explain.settings import Method, SaliencySettings
+from benchmark.explain.settings import SaliencySettings, Way
 
 #: Nodes of PyTorch's graph that are rectifiers and their kin (relu, elu, gelu, … all hold "elu"); gates are none.
 _RECTIFIER = re.compile(r"elu|silu|swish|hardtanh|mish|softplus|logsigmoid", re.IGNORECASE)
@@ -36,11 +36,11 @@ class Attribution:
     Attributes
     ----------
     maps : ndarray of float32, shape (N, H, W)
-        Positive where a pixel speaks for the class. The sum over the channels, where there are any.
+        Positive where a pixel speaks for the class; the sum over the channels, where these are told apart.
     channels : ndarray of float32, shape (N, C, H, W), or None
-        The same for each channel, where the method tells them apart.
+        The same for each channel, where the way of attribution tells them apart.
     gaps : ndarray of float32, shape (N,), or None
-        Of integrated gradients: what lacks for completeness.
+        Of integrated gradients: what is missing for completeness.
     """
 
     maps: np.ndarray
@@ -55,7 +55,7 @@ class Attribution:
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients of parameters inside the block; afterwards all is as it was."""
+    """Evaluation mode and no gradients of parameters inside the block; the model is then as it was."""
     training = [(module, module.training) for module in model.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
@@ -86,7 +86,7 @@ class Halves(nn.Module):
     Raises
     ------
     MorphobenchError
-        When run: the network has no such map, as vision transformers, which score tokens. Most score a class token
+        When run: the network has no such map, like vision transformers, which score tokens. Most score a class token
         alone, on which the last layer's picture tokens have no influence.
     """
 
@@ -112,8 +112,8 @@ class Halves(nn.Module):
 def grad_cam(model: nn.Module, inputs: Tensor, target: Tensor, settings: SaliencySettings) -> Attribution:
     """Grad-CAM (Selvaraju et al. 2017) on the last feature map, the one that is pooled, enlarged bilinearly.
 
-    Its filters are weighed by the mean gradient of the score; only what speaks for the class is kept. With 128 pixels
-    and a stride of 32 the map has 4 × 4 values: it says roughly where, never which organelle.
+    Its filters are weighted by the mean gradient of the score; only what speaks for the class is kept. With 128 pixels
+    and a stride of 32 the map has 4 × 4 values: it shows roughly where, never which organelle.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def grad_cam(model: nn.Module, inputs: Tensor, target: Tensor, settings: Salienc
 
 
 class _Capped(nn.Module):
-    """ReLU6 out of a ReLU that captum finds, and a cap."""
+    """ReLU6 made of a ReLU, which captum recognises, and a cap."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ def replaced(model: nn.Module, kinds: dict[type[nn.Module], Callable[[], nn.Modu
 def guided_backpropagation(model: nn.Module, inputs: Tensor, target: Tensor, settings: SaliencySettings) -> Attribution:
     """Guided backpropagation (Springenberg et al. 2015): gradients, of which each rectifier passes the positive part.
 
-    It is defined for ReLU, and captum knows no other. ReLU6 is taken as a ReLU with a cap, on a copy of the network.
+    It is defined for ReLU, and captum supports no other. ReLU6 is treated as a ReLU with a cap, on a copy of the network.
     A network with any other rectifier (SiLU, Hardswish, GELU, …), or with a ReLU that is no module of its own, is
     refused: captum would quietly give plain gradients there. Gates (sigmoids of squeeze-and-excitation) pass their
     gradient unchanged.
@@ -180,8 +180,8 @@ def guided_backpropagation(model: nn.Module, inputs: Tensor, target: Tensor, set
         _refuse_unguided(twin, inputs[:1], type(model).__name__)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Setting backward hooks on ReLU")
-            found = GuidedBackprop(twin).attribute(_leaf(inputs).requires_grad_(), _classes(target))
-    return Attribution(_array(found.sum(1)), _array(found))
+            guided = GuidedBackprop(twin).attribute(_leaf(inputs).requires_grad_(), _classes(target))
+    return Attribution(_array(guided.sum(1)), _array(guided))
 
 
 def _refuse_unguided(model: nn.Module, inputs: Tensor, name: str) -> None:
@@ -220,9 +220,9 @@ def _refuse_unguided(model: nn.Module, inputs: Tensor, name: str) -> None:
 def integrated_gradients(model: nn.Module, inputs: Tensor, target: Tensor, settings: SaliencySettings) -> Attribution:
     """Integrated gradients (Sundararajan et al. 2017) along the straight path from the crop's `background`.
 
-    They should be complete: their sum is the score of the crop less that of the baseline. ``gaps`` holds what lacks,
-    as a share of that difference (of 1 where it is smaller: a logit of 1 is little). Crops with a gap above
-    ``settings.tolerance`` are computed again with twice the steps, up to ``most_steps``; gaps that are left are in the
+    They should be complete: their sum is the score of the crop less that of the baseline. ``gaps`` holds what is
+    missing, as a share of that difference (of 1 where it is smaller: a logit of 1 is little). Crops with a gap above
+    ``settings.tolerance`` are computed again with twice the steps, up to ``most_steps``; remaining gaps are in the
     result, for the caller to show.
 
     Pixels as dark as the baseline get nothing, whatever the network does with them: that something is absent cannot
@@ -232,11 +232,11 @@ def integrated_gradients(model: nn.Module, inputs: Tensor, target: Tensor, setti
     """
     gaps = np.full(len(inputs), np.inf, np.float32)
     with undisturbed(model):
-        found, base = torch.zeros_like(inputs), background(inputs)
+        integrated, base = torch.zeros_like(inputs), background(inputs)
         explained = IntegratedGradients(model)
         steps = settings.steps
         while True:
-            # whatever is not complete; a gap that is no number stays and is shown
+            # Whatever is not complete yet. A gap that is not a number stays, and is shown.
             todo = torch.from_numpy(np.flatnonzero(~(gaps <= settings.tolerance)))
             if not len(todo):
                 break
@@ -245,13 +245,13 @@ def integrated_gradients(model: nn.Module, inputs: Tensor, target: Tensor, setti
                                          internal_batch_size=max(AT_ONCE, len(part)))
             with torch.no_grad():
                 difference = (_score(model, part, classes) - _score(model, start, classes)).double()
-                lack = (values.double().sum((1, 2, 3)) - difference).abs() / difference.abs().clamp(min=1)
-            found[todo] = values.to(found)
-            gaps[todo.numpy()] = lack.cpu().numpy()
+                missing = (values.double().sum((1, 2, 3)) - difference).abs() / difference.abs().clamp(min=1)
+            integrated[todo] = values.to(integrated)
+            gaps[todo.numpy()] = missing.cpu().numpy()
             if 2 * steps > settings.most_steps:
                 break
             steps *= 2
-    return Attribution(_array(found.sum(1)), _array(found), gaps)
+    return Attribution(_array(integrated.sum(1)), _array(integrated), gaps)
 
 
 def occlusion(model: nn.Module, inputs: Tensor, target: Tensor, settings: SaliencySettings) -> Attribution:
@@ -275,13 +275,13 @@ def occlusion(model: nn.Module, inputs: Tensor, target: Tensor, settings: Salien
                                "pixels", "occlusion", "Window ≤ crop and stride ≤ window.")
     base = background(inputs).expand_as(inputs)
     with undisturbed(model), torch.no_grad():
-        found = Occlusion(model).attribute(_leaf(inputs), (channels, window, window), (channels, stride, stride), base,
+        drops = Occlusion(model).attribute(_leaf(inputs), (channels, window, window), (channels, stride, stride), base,
                                            _classes(target))
-    return Attribution(_array(found[:, 0]))
+    return Attribution(_array(drops[:, 0]))
 
 
 Attribute = Callable[[nn.Module, Tensor, Tensor, SaliencySettings], Attribution]
-METHODS: dict[Method, Attribute] = {
+WAYS: dict[Way, Attribute] = {
     "grad_cam": grad_cam,
     "guided_backpropagation": guided_backpropagation,
     "integrated_gradients": integrated_gradients,
@@ -289,16 +289,16 @@ METHODS: dict[Method, Attribute] = {
 }
 
 
-def attribute(method: Method, model: nn.Module, inputs: Tensor, target: Tensor, settings: SaliencySettings,
+def attribute(way: Way, model: nn.Module, inputs: Tensor, target: Tensor, settings: SaliencySettings,
               batch: int = 16) -> Attribution:
-    """One of `METHODS`, ``batch`` crops at a time.
+    """One of `WAYS`, ``batch`` crops at a time.
 
     Raises
     ------
     MorphobenchError
-        The method does not suit the network, or what it gives are no finite numbers.
+        It does not suit the network, or gives values that are not finite.
     """
-    parts = [METHODS[method](model, some, classes, settings)
+    parts = [WAYS[way](model, some, classes, settings)
              for some, classes in zip(inputs.split(batch), target.split(batch), strict=True)]
 
     def joined(values: list[np.ndarray | None]) -> np.ndarray | None:
@@ -306,7 +306,7 @@ def attribute(method: Method, model: nn.Module, inputs: Tensor, target: Tensor, 
 
     maps = np.concatenate([p.maps for p in parts])
     if not np.isfinite(maps).all():
-        raise MorphobenchError("gives values that are not finite", method.replace("_", " "))
+        raise MorphobenchError("gives values that are not finite", way.replace("_", " "))
     return Attribution(maps, joined([p.channels for p in parts]), joined([p.gaps for p in parts]))
 
 

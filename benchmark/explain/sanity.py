@@ -1,4 +1,4 @@
-"""Whether saliency maps hang on what the network has learnt: Adebayo et al. 2018, Sanity checks for saliency maps."""
+"""Whether saliency maps depend on what the network has learnt: Adebayo et al. 2018, Sanity checks for saliency maps."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from benchmark.explain.saliency import Attribution, Method, SaliencySettings, attribute, undisturbed
+from benchmark.explain.saliency import Attribution, SaliencySettings, Way, attribute, undisturbed
 
 #: How far down from the classifier weights are randomised.
 DEPTHS = ("classifier", "upper half", "all")
 RANDOMISED = {"classifier": "only the classifier", "upper half": "the upper half of the layers", "all": "all layers"}
-#: Mean rank correlation with the maps of a randomised network from which a method fails.
+#: Mean rank correlation with the maps of a randomised network at which a way of attribution fails.
 ALIKE = 0.5
 
 
 def randomised(model: nn.Module, depth: str, inputs: Tensor, seed: int) -> nn.Module:
-    """A copy of ``model`` whose layers are drawn anew, from the classifier down to ``depth``.
+    """A copy of ``model`` whose layers are randomised, from the classifier down to ``depth``.
 
     Weights of convolutions and linear layers are drawn by He's rule (2015), biases are 0, normalisation is reset.
     Batch normalisation then takes its means and variances from ``inputs``: with those of the trained network, or with
@@ -33,7 +33,7 @@ def randomised(model: nn.Module, depth: str, inputs: Tensor, seed: int) -> nn.Mo
     Parameters
     ----------
     depth : str
-        One of `DEPTHS`. Layers count in the order in which the network was built, from its end.
+        One of `DEPTHS`. Layers are counted from the end, in the order in which the network was built.
     inputs : Tensor
         (N, C, H, W), normalised, on the model's device; N ≥ 2.
     """
@@ -49,7 +49,7 @@ def randomised(model: nn.Module, depth: str, inputs: Tensor, seed: int) -> nn.Mo
     if norms:
         with undisturbed(twin), torch.no_grad():
             for norm, _ in norms:
-                norm.momentum = None  # the plain mean of what it sees
+                norm.momentum = None  # the plain mean over what it sees
                 norm.train()
             twin(inputs)
         for norm, momentum in norms:
@@ -68,7 +68,7 @@ def _draw(layer: nn.Module, generator: torch.Generator) -> None:
         elif parameter.ndim > 1:
             spread = math.sqrt(2 / parameter[0].numel())
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
-        else:  # scales of layers: their own values, dealt anew
+        else:  # scales of layers: their own values, permuted
             order = torch.randperm(parameter.numel(), generator=generator)
             parameter.copy_(parameter.flatten()[order.to(parameter.device)].view_as(parameter))
 
@@ -100,7 +100,7 @@ def _unit(values: np.ndarray) -> np.ndarray:
     return cast(np.ndarray, np.clip(values / top, 0, 1))
 
 
-def sanity_check(model: nn.Module, inputs: Tensor, target: Tensor, trained: dict[Method, Attribution],
+def sanity_check(model: nn.Module, inputs: Tensor, target: Tensor, trained: dict[Way, Attribution],
                  settings: SaliencySettings, seed: int) -> pd.DataFrame:
     """Compare the maps of a trained network with those of the network randomised step by step.
 
@@ -111,12 +111,12 @@ def sanity_check(model: nn.Module, inputs: Tensor, target: Tensor, trained: dict
     target : Tensor
         (N,) int64.
     trained : dict
-        Method → attributions of these crops by ``model``.
+        Way → attributions of these crops by ``model``.
 
     Returns
     -------
     DataFrame
-        One row a method and depth: ``method, depth, spearman, ssim`` (means over the crops that have both maps) and
+        One row per way of attribution and depth: ``method, depth, spearman, ssim`` (means over the crops that have both maps) and
         ``crops`` (how many these are), of magnitudes, and ``spearman_signed``, of the maps with their sign.
     """
     rows = []
@@ -124,9 +124,9 @@ def sanity_check(model: nn.Module, inputs: Tensor, target: Tensor, trained: dict
     for depth in DEPTHS:
         other = randomised(model, depth, inputs, seed)
         for method, attribution in trained.items():
-            found = attribute(method, other, inputs, target, settings)
-            pairs = [similarity(a, b) for a, b in zip(attribution.magnitude, found.magnitude, strict=True)]
-            signed = [similarity(a, b)[0] for a, b in zip(attribution.maps, found.maps, strict=True)]
+            other_maps = attribute(method, other, inputs, target, settings)
+            pairs = [similarity(a, b) for a, b in zip(attribution.magnitude, other_maps.magnitude, strict=True)]
+            signed = [similarity(a, b)[0] for a, b in zip(attribution.maps, other_maps.maps, strict=True)]
             valid = [p for p in pairs if not math.isnan(p[0])]
             rows.append({"method": method, "depth": depth, "spearman": _mean([p[0] for p in valid]),
                          "ssim": _mean([p[1] for p in valid]), "spearman_signed": _mean(signed), "crops": len(valid)})
@@ -151,7 +151,7 @@ def verdicts(table: pd.DataFrame) -> dict[str, str]:
         if judged.empty:
             out[str(method)] = "Not judged: one of the networks gives this method an empty map for every crop."
         elif alike.empty:
-            out[str(method)] = (f"Passes: with random weights its maps are others (rank correlation at most "
+            out[str(method)] = (f"Passes: with random weights its maps differ (rank correlation at most "
                                 f"{judged['spearman'].max():.2f}).")
         else:
             last = alike.iloc[-1]  # the deepest, which says most
@@ -160,6 +160,6 @@ def verdicts(table: pd.DataFrame) -> dict[str, str]:
                                 "own structure more than what was learnt, so they are no evidence of what a label "
                                 "rests on.")
             if last["spearman_signed"] < ALIKE:
-                out[str(method)] += (" Only their sign, for or against, hangs on the weights (with it, the correlation "
+                out[str(method)] += (" Only their sign, for or against, depends on the weights (with it, the correlation "
                                      f"is {last['spearman_signed']:.2f}).")
     return out

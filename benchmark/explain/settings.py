@@ -1,4 +1,4 @@
-"""Settings of attributions, maximised filters, and of what is made to explain a network. No network is loaded here."""
+"""Settings of attributions, of maximised filters, and of the explanation of a network. Nothing here loads a network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field
 
 from benchmark.base.settings import Settings
 
-Method = Literal["grad_cam", "guided_backpropagation", "integrated_gradients", "occlusion"]
+Way = Literal["grad_cam", "guided_backpropagation", "integrated_gradients", "occlusion"]
 
 
 class SaliencySettings(Settings):
@@ -41,7 +41,7 @@ class MaximiseSettings(Settings):
     rate : float
         Its learning rate, on pixels before their sigmoid.
     jitter : int
-        Each step the picture is rolled by up to so many pixels either way, so that no pixel is tuned alone.
+        In each step the picture is shifted by up to this many pixels either way, so that no pixel is tuned by itself.
     blur : float
         Standard deviation, in pixels, of the Gaussian that smooths the picture after every fourth step; 0: none.
     decay : float
@@ -56,14 +56,14 @@ class MaximiseSettings(Settings):
 
 
 class ExplainSettings(Settings):
-    """What is made to explain a network.
+    """How a network is explained.
 
     Parameters
     ----------
     ways : tuple of str
         Ways of attribution.
     right, wrong : int
-        Crops that were classified rightly and wrongly.
+        How many correctly classified and how many misclassified crops.
     filters : int
         Filters of the last feature map to be maximised; 0: none.
     filter_size : int
@@ -72,7 +72,7 @@ class ExplainSettings(Settings):
         Whether maps are compared with those of randomised networks, at three times the cost of the maps.
     """
 
-    ways: tuple[Method, ...] = Field(get_args(Method), min_length=1)
+    ways: tuple[Way, ...] = Field(get_args(Way), min_length=1)
     right: int = Field(4, ge=0)
     wrong: int = Field(4, ge=0)
     filters: int = Field(8, ge=0)

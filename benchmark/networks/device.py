@@ -1,4 +1,4 @@
-"""What is different on a GPU: names, memory, precision, copies that run ahead, replayed steps. Nothing else asks."""
+"""What differs on a GPU: names, memory, precision, copies ahead of use, replayed steps. No other module asks."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def give_back_memory(device: torch.device) -> None:
-    """After a failed allocation: let go of what nobody refers to any more."""
+    """After a failed allocation: free what is no longer referenced."""
     gc.collect()  # an exception's frames refer to each other
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -72,7 +72,7 @@ def _capturing(device: torch.device) -> bool:
 
 
 def moved(values: Tensor, device: torch.device) -> Tensor:
-    """``values`` on ``device``; to a GPU out of pinned memory, so that nobody waits for the copy."""
+    """``values`` on ``device``; to a GPU from pinned memory, so that the CPU does not wait for the copy."""
     if device.type == "cuda" and values.device.type == "cpu":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)
@@ -81,7 +81,7 @@ def moved(values: Tensor, device: torch.device) -> Tensor:
 def copied_ahead(
     pixels: Tensor, parts: Sequence[Tensor], device: torch.device
 ) -> Generator[Tensor, None, None]:
-    """Batches of crops out of pinned memory; the next is copied by a stream of its own while this one is worked on.
+    """Batches of crops from pinned memory; the next one is copied by its own stream while this one is computed on.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def copied_ahead(
         now.wait_stream(side)
         ready = pending
         assert ready is not None
-        ready.record_stream(now)  # its memory is not used again before the work on it is done
+        ready.record_stream(now)  # its memory is not reused before the work on it is done
         pending = None if following is None else copy(following)
         yield ready
 

@@ -1,4 +1,4 @@
-"""What a network says of crops or bags: outputs, probabilities, and averages over views, passes and snapshots."""
+"""What a network predicts of crops or bags: outputs, probabilities, averages over views, passes and snapshots."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Predicted:
     p : ndarray
         (N, classes) float64, rows summing to 1.
     spread : float or None
-        Standard deviation of a probability over passes, averaged over crops (of bags over the
-        parts that are looked at at once) and classes; None where there is one pass.
+        Standard deviation of a probability over passes, averaged over crops (of bags: over the
+        parts that are predicted at once) and classes; None where there is one pass.
     passes : int
         Views × passes with dropout × snapshots.
     """
@@ -54,7 +54,7 @@ def outputs(backbone: Backbone, source: CropSource, rows: np.ndarray, device: to
     Parameters
     ----------
     separately : bool
-        Each channel is passed alone, as grey over the network's three colours, and what comes out is joined.
+        Each channel is passed alone, as grey over the network's three colours, and the outputs are concatenated.
 
     Yields
     ------
@@ -65,11 +65,11 @@ def outputs(backbone: Backbone, source: CropSource, rows: np.ndarray, device: to
     backbone.model.eval()
     with closing(in_order(source, rows, sizes_of(len(rows), batch), device)) as read:
         for pixels in read:
-            with torch.inference_mode():  # not across the yield: the caller's own work is none of its business
+            with torch.inference_mode():  # not across the yield: the caller's own code runs there
                 part = scaled(pixels)
                 views = [c.repeat(1, 3, 1, 1) for c in part.split(1, dim=1)] if separately else [part]
-                found = [in_halves(lambda view: forward(backbone, view, bfloat16), view) for view in views]
-                out = torch.cat(found, dim=1).cpu().numpy()
+                scores = [in_halves(lambda view: forward(backbone, view, bfloat16), view) for view in views]
+                out = torch.cat(scores, dim=1).cpu().numpy()
             yield out
 
 
@@ -121,7 +121,7 @@ def predict(backbone: Backbone, snapshots: Sequence[Mapping[str, Tensor]], sourc
 
     Test-time augmentation over the 8 views of the square; Monte-Carlo dropout (Gal & Ghahramani 2016, ICML); snapshots
     of one training (Huang et al. 2017, ICLR; Cortés-Ciriano & Bender 2019, J Chem Inf Model 59:1269). Every crop of a
-    bag is looked at, in parts (`benchmark.networks.feed.bags`), whose probabilities are averaged.
+    bag is used: bags are predicted in parts (`benchmark.networks.feed.bags`), whose probabilities are averaged.
 
     Parameters
     ----------

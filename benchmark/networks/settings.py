@@ -46,10 +46,10 @@ class NetworkSettings(Settings):
         For ``mil``: how instances become one prediction, see `benchmark.networks.architectures.pooling`.
     bag : str
         For ``mil``: what has one label and one prediction. ``crop``: a crop, whose instances are the positions of its
-        feature map. ``field``, ``well``: all crops (tiles or cells) of a field, or of a well, each an instance.
+        feature map. ``field``, ``well``: all crops (tiles or cells) of a field, or of a well; each is an instance.
     bag_size : int
-        For bags of crops: how many crops of a bag a training step sees, drawn anew in each epoch. In prediction all
-        are looked at, so many at once. See `benchmark.networks.feed.bags`.
+        For bags of crops: how many crops of a bag a training step sees, drawn again in each epoch. In prediction all
+        are used, this many at once. See `benchmark.networks.feed.bags`.
     """
 
     backbone: str = "tf_efficientnet_lite0"
@@ -119,12 +119,12 @@ class TrainingSettings(Settings):
     Parameters
     ----------
     preset : str
-        Where settings that are not given come from: ``modern`` (what stands here), or a version of the code of Kensert
+        Where settings that are not given come from: ``modern`` (the defaults here), or a version of the code of Kensert
         et al. 2019; see `benchmark.networks.training.presets`.
     epochs : int
         Passes over the training crops.
     batch : int
-        Crops a step; of bags (`NetworkSettings.bag`) so many bags.
+        Crops per step; with bags (`NetworkSettings.bag`) bags per step.
     optimizer : str
         ``adamw`` (Loshchilov & Hutter 2019), or ``sgd`` with ``momentum``.
     learning_rate : float
@@ -139,15 +139,15 @@ class TrainingSettings(Settings):
     weight_decay : float
         Of all but biases and normalisation.
     label_smoothing : float
-        Share of the target spread over all classes.
+        Share of the target that is spread over all classes.
     learn : str
-        How much is learnt: ``scratch`` (all of it, from random weights), ``frozen`` (the new classifier alone),
+        What is trained: ``scratch`` (everything, from random weights), ``frozen`` (the new classifier alone),
         ``head`` (all that follows the last stage), ``from:STAGE`` (from that stage on), ``full``. See
         `benchmark.networks.training.learn`.
     folds : str
         ``exact``: each fold is trained by itself. ``shared``: folds start from trainings that several of them share,
-        none of which has seen a compound that they hold out, and each goes on for a short while on what it may see
-        besides. See `benchmark.networks.training.shared`.
+        none of which has seen a compound that they hold out, and each continues for a short while on what else it may
+        see. See `benchmark.networks.training.shared`.
     augmentation : str
         ``standard``: one of the 8 views of the square, and ``gain`` and ``offset``. ``views``: one of the 8 views
         alone; the default where only a part is learnt, since what lies below is then computed once for all folds
@@ -167,22 +167,22 @@ class TrainingSettings(Settings):
         on, fewer steps. ``swa``: the mean of the weights at the ends of epochs from ``average_from`` (share of all
         epochs) on, the rate being held from there (Izmailov et al. 2018). Batch normalisation is recalibrated then.
     recalibrate : bool
-        After training, the statistics that batch normalisation uses for prediction are computed anew over training
-        crops as they are. Else they are a moving average over augmented ones, that after few steps still holds
-        ImageNet's. With 660 fields of BBBC021, by held-out compounds, two splits and two seeds, 6 epochs: accuracy
+        After training, the statistics that batch normalisation uses for prediction are recomputed over training
+        crops without augmentation. Otherwise they are a moving average over augmented ones, which after few steps
+        still contains ImageNet's. With 660 fields of BBBC021, by held-out compounds, two splits and two seeds, 6 epochs: accuracy
         0.80 rather than 0.75 (better in all four); with 3 epochs no clear difference.
     early_stopping : int
         Epochs without a smaller loss on held-out training compounds after which training ends, and the best epoch is
         kept; 0 is off. These compounds are then not trained on.
     snapshots : int
-        The schedule is run through so many times in all, and predictions of the networks at the ends of these cycles
-        are averaged (Huang et al. 2017; Cortés-Ciriano & Bender 2019, J Chem Inf Model 59:1269).
+        The schedule is repeated this many times, and predictions of the networks at the ends of these cycles are
+        averaged (Huang et al. 2017; Cortés-Ciriano & Bender 2019, J Chem Inf Model 59:1269).
     tta : bool
         Predictions are averaged over the 8 views of the square.
     mc_dropout : int
-        Predictions are averaged over so many passes with dropout (Gal & Ghahramani 2016); 0 is off.
+        Predictions are averaged over this many passes with dropout (Gal & Ghahramani 2016); 0 is off.
     bfloat16 : bool or "auto"
-        Mixed precision on a CPU; ``auto`` takes what is faster for this network, measured at the start. A GPU always
+        Mixed precision on a CPU; ``auto`` chooses what is faster for this network, measured at the start. A GPU always
         uses it.
     compile : bool
         The network goes through ``torch.compile``.

@@ -25,7 +25,7 @@ from benchmark.base.tables import (
 )
 from benchmark.base.tasks import run_serially
 from benchmark.crops.reader import Crops
-from benchmark.explain.fold import choose_crops, explain_fold, plain_probabilities
+from benchmark.explain.fold import ChosenCrops, choose_crops, explain_fold, plain_probabilities
 from benchmark.explain.record import RECORD, Explanation, read_explanation, write_explanation
 from benchmark.explain.record import REVISION as FILES
 from benchmark.explain.regions import cut_regions
@@ -187,10 +187,9 @@ def explain_finetuned_fold(task: ExplainedFold) -> str:
     p = plain_probabilities(backbone, found.crops, rows, found.device)
     own = table[table["crop"] >= 0][probability_columns(found.labels)].to_numpy().argmax(axis=1)  # in the order of rows
     chosen = choose_crops(truth, p, task.settings, fold.seed)
-    explanation = explain_fold(
-        backbone, found.crops, rows[chosen], truth[chosen], found.labels, found.crops.channels,
-        titles(found, rows[chosen]), found.device, task.settings, fold.seed,
-        regions=regions_of(task, found.crops, rows[chosen]), pretrained=_before(fold, found))
+    crops = ChosenCrops(found.crops, rows[chosen], truth[chosen], titles(found, rows[chosen]), found.labels,
+                        found.crops.channels, regions_of(task, found.crops, rows[chosen]))
+    explanation = explain_fold(backbone, crops, found.device, task.settings, fold.seed, _before(fold, found))
     facts |= {"method": fold.method.name, "fold": fold.fold.name, "test_crops": len(rows),
               "same_label": int((p.argmax(axis=1) == own).sum()), "device": run["device"]}
     write_explanation(replace(explanation, facts=explanation.facts | facts), task.fold.out)

@@ -13,7 +13,7 @@ from lookers import Looker, convolutions
 from torch import nn
 
 from benchmark.base.errors import MorphobenchError
-from benchmark.explain.fold import choose_crops, explain_fold
+from benchmark.explain.fold import ChosenCrops, choose_crops, explain_fold
 from benchmark.explain.record import Explanation, read_explanation, write_explanation
 from benchmark.explain.regions import NUCLEI, REGIONS
 from benchmark.explain.settings import ExplainSettings, MaximiseSettings, SaliencySettings
@@ -29,11 +29,12 @@ def backbone(model: nn.Module) -> Backbone:
     return Backbone(model, torch.full((3,), 0.25), torch.full((3,), 0.5), "test weights", "abc", 16)
 
 
-def explain(model: nn.Module, settings: ExplainSettings = SETTINGS, n: int = 4, labels: int = 3, **more) -> Explanation:
+def explain(model: nn.Module, settings: ExplainSettings = SETTINGS, n: int = 4, labels: int = 3,
+            regions: np.ndarray | None = None, pretrained: Backbone | None = None) -> Explanation:
     pixels = np.random.default_rng(0).integers(40, 255, (9, 3, 16, 16)).astype(np.uint8)
-    return explain_fold(backbone(model), ArrayCrops(pixels), np.array([8, 2, 5, 1])[:n], np.arange(n) % labels,
-                        ["A", "B", "C"][:labels], ["DNA", "Tubulin", "Actin"], [f"well {i}" for i in range(n)], CPU,
-                        settings, 7, **more)
+    crops = ChosenCrops(ArrayCrops(pixels), np.array([8, 2, 5, 1])[:n], np.arange(n) % labels,
+                        [f"well {i}" for i in range(n)], ["A", "B", "C"][:labels], ["DNA", "Tubulin", "Actin"], regions)
+    return explain_fold(backbone(model), crops, CPU, settings, 7, pretrained)
 
 
 def test_crops_are_chosen_by_the_rule():

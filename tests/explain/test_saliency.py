@@ -12,7 +12,7 @@ from lookers import Functional, Looker, convolutions
 from torch import nn
 
 from benchmark.base.errors import MorphobenchError
-from benchmark.explain.saliency import METHODS, attribute, background, guided_backpropagation
+from benchmark.explain.saliency import WAYS, attribute, background, guided_backpropagation
 from benchmark.explain.settings import SaliencySettings
 
 SETTINGS = SaliencySettings(window=4, stride=2)
@@ -23,7 +23,7 @@ def crops(n: int = 3, side: int = 16) -> torch.Tensor:
     return torch.rand((n, 3, side, side), generator=torch.Generator().manual_seed(0)) + 0.5
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WAYS)
 @pytest.mark.parametrize("channel", [0, 2])
 def test_attribution_lies_where_the_network_looks(method, channel):
     found = attribute(method, Looker(channel), crops(), torch.tensor([1, 1, 1]), SETTINGS)
@@ -38,14 +38,14 @@ def test_attribution_lies_where_the_network_looks(method, channel):
     assert (found.channels is None) == (method in ("grad_cam", "occlusion"))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WAYS)
 def test_a_class_that_rests_on_nothing_gets_nothing(method):
     assert not attribute(method, Looker(), crops(), torch.tensor([0, 0, 0]), SETTINGS).magnitude.any()
 
 
 def test_each_crop_is_explained_by_its_own_class_and_batches_do_not_matter():
     model, inputs, target = convolutions().eval(), crops(5), torch.tensor([0, 1, 2, 0, 1])
-    for method in METHODS:
+    for method in WAYS:
         whole = attribute(method, model, inputs, target, SETTINGS)
         parts = attribute(method, model, inputs, target, SETTINGS, batch=2)
         alone = attribute(method, model, inputs[3:4], target[3:4], SETTINGS)
@@ -120,7 +120,7 @@ def test_relu6_is_a_relu_with_a_cap():
     assert np.array_equal(low.maps, plain.maps) and not high.maps.any()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WAYS)
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6])
 def test_the_model_is_left_as_it_was(method, activation):
     model = convolutions(activation=activation).train()

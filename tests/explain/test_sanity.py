@@ -62,7 +62,7 @@ def test_similarity_of_maps():
 
 def test_maps_of_a_network_that_looks_at_one_corner_change_with_its_weights(monkeypatch):
     model, inputs, target = convolutions(5).eval(), crops(4), torch.tensor([1, 1, 0, 2])
-    monkeypatch.setitem(saliency.METHODS, "occlusion",
+    monkeypatch.setitem(saliency.WAYS, "occlusion",
                         lambda model, inputs, target, settings: Attribution(inputs.sum(1).numpy()))
     methods = ("grad_cam", "occlusion")
     trained = {m: attribute(m, model, inputs, target, SETTINGS) for m in methods}

@@ -37,13 +37,13 @@ from benchmark.networks.training.inputs import Examples, Recipe, Session
 from benchmark.networks.training.shared import own_phase, trunk_phase
 from benchmark.networks.training.train import Trained, fine_tune
 
-#: One in so many training compounds, about, is held out where training is to stop early.
+#: About one in this many training compounds is held out where training may stop early.
 INNER_FOLDS = 5
 
 
 @dataclass(frozen=True)
 class SharedTrunk:
-    """A training that several folds start from, and the file that says where it ends."""
+    """A training that several folds start from, and the file that holds its end."""
 
     trunk: Trunk
     path: Path
@@ -54,7 +54,7 @@ class FinetunedFold:
     """One fold of a fine-tuned network, as a worker gets it.
 
     ``crops`` is the cache's file, ``key`` what it must hold (`benchmark.crops`); ``activations`` the same of what is
-    used in the crops' place (`benchmark.networks.feed.activations`); ``trunk`` what its training goes on from;
+    used instead of crops (`benchmark.networks.feed.activations`); ``trunk`` what its training starts from;
     ``controls`` the crops of negative controls, where there are any and embeddings are asked for.
     """
 
@@ -103,62 +103,62 @@ def run_finetuned_fold(task: FinetunedFold) -> str:
 
     Wells of the fold's dose series are predicted too. A well without any crop (its tiles were empty, or no cell was
     found in it) gets one row, with the label frequencies of the training compounds; test wells of that kind are
-    counted in the facts as ``without_crops``. A fold that is stopped goes on from its last finished epoch.
+    counted in the facts as ``without_crops``. A fold that was stopped resumes after its last finished epoch.
 
     Raises
     ------
     MorphobenchError
-        The crops cannot be read, none is left to train on, the loss is no longer finite, or training is to stop early
+        The crops cannot be read, none is left to train on, the loss is no longer finite, or training may stop early
         and no compound can be held out for that.
     """
     device = resolve_device(task.device)
     checkpoint = checkpoint_of(task)
     facts: dict[str, Any] = {"fold": task.fold.name, "device": device_name(device)}
     with measured(facts), gpu_peak(device, facts):
-        found = train_fold(task, checkpoint)
+        fold = train_fold(task, checkpoint)
         facts["threads"] = torch.get_num_threads()
-        test, said = predict_wells(task, found, task.fold.test)
-        response, _ = predict_wells(task, found, task.fold.response)
+        test, said = predict_wells(task, fold, task.fold.test)
+        response, _ = predict_wells(task, fold, task.fold.response)
         if task.method.embeddings:
-            _write_embeddings(task, found)
-    trained = found.trained
+            _write_embeddings(task, fold)
+    trained = fold.trained
     shared = {} if task.trunk is None else {"trunk": task.trunk.trunk.name}
     for clock, before in zip(("seconds", "cpu_seconds"), trained.before, strict=True):
         facts[clock] = round(facts[clock] + before, 3)  # what a stopped fold cost before counts as well
     facts |= {"losses": trained.losses, "train_accuracies": trained.accuracies, "images": trained.images,
-              "train": len(found.train), "weights": trained.backbone.source,
-              "weights_sha256": trained.backbone.sha256, "crops_in": place(found.source), **shared, **trained.facts,
+              "train": len(fold.train), "weights": trained.backbone.source,
+              "weights_sha256": trained.backbone.sha256, "crops_in": place(fold.source), **shared, **trained.facts,
               **said}
     write_fold(task.out, test, task.fold, facts, response=response if task.fold.response else None)
     checkpoint.remove()
     return task.fold.name
 
 
-def _write_embeddings(task: FinetunedFold, found: TrainedFold) -> None:
+def _write_embeddings(task: FinetunedFold, fold: TrainedFold) -> None:
     """Embeddings of all wells with crops, before the prediction file: where that is, they are there too."""
     # Where activations stand in the crops' place, those of controls are not among them: all pixels are read.
-    pixels: CropSource = found.crops if isinstance(found.source, Activations | Bags) else found.source
-    crops: list[tuple[Crops, CropSource]] = [(found.crops, pixels)]
+    pixels: CropSource = fold.crops if isinstance(fold.source, Activations | Bags) else fold.source
+    crops: list[tuple[Crops, CropSource]] = [(fold.crops, pixels)]
     if task.controls is not None:
         controls = open_crops(*task.controls)
         crops.append((controls, controls))
-    units, trained = task.method.embeddings, found.trained
-    fields = field_embeddings(crops, task.assay.fields, headless(trained.backbone), found.device,
+    units, trained = task.method.embeddings, fold.trained
+    fields = field_embeddings(crops, task.assay.fields, headless(trained.backbone), fold.device,
                               bfloat16=trained.bfloat16,
                               crop_file=embedding_path(task.out, "crop") if "crop" in units else None)
     write_units(task.out, fields, units)
 
 
 def checkpoint_of(task: FinetunedFold) -> Checkpoint:
-    """Where a fold's training stands while it is not done."""
+    """The file with the state of a fold's training while it is not done."""
     return Checkpoint(task.out.with_suffix(".checkpoint"), digest([
         task.key, task.method.model_dump(mode="json"), REVISION[task.method.kind], asdict(task.fold), task.seed]))
 
 
 def train_fold(task: FinetunedFold, checkpoint: Checkpoint) -> TrainedFold:
-    """Fine-tune on the crops of the fold's training wells; nothing else of the assay is looked at.
+    """Fine-tune on the crops of the fold's training wells; nothing else of the assay is used.
 
-    Where it goes on from a trunk whose training is not there, the trunk is trained first.
+    Where it starts from a trunk that has not been trained yet, the trunk is trained first.
 
     Raises
     ------
@@ -182,7 +182,7 @@ def train_fold(task: FinetunedFold, checkpoint: Checkpoint) -> TrainedFold:
 
 @dataclass(frozen=True)
 class _Ready:
-    """All that training needs but the wells."""
+    """All that training needs, except the wells."""
 
     crops: Crops
     source: Source
@@ -231,7 +231,7 @@ def run_trunk(task: FinetunedFold) -> str:
 
 
 def _trunk_end(task: FinetunedFold, ready: _Ready) -> Mapping[str, Any]:
-    """Where the training of the fold's trunk ends; trained where that is not known."""
+    """The end of the training of the fold's trunk, which is trained where that is missing."""
     assert task.trunk is not None
     trunk, path = task.trunk.trunk, task.trunk.path
     if not set(trunk.train) <= set(task.fold.train) or task.fold.name not in trunk.folds:
@@ -239,9 +239,9 @@ def _trunk_end(task: FinetunedFold, ready: _Ready) -> Mapping[str, Any]:
     base = digest([task.key, task.method.model_dump(mode="json"), REVISION[task.method.kind], asdict(trunk), task.seed,
                    task.labels is not None])
     end = Checkpoint(path, base)
-    found = end.load(ready.device)
-    if found is not None:
-        return found
+    saved = end.load(ready.device)
+    if saved is not None:
+        return saved
     facts: dict[str, Any] = {"trunk": trunk.name, "folds": trunk.folds, "device": device_name(ready.device)}
     underway = Checkpoint(path.with_suffix(".checkpoint"), base)
     with measured(facts):
@@ -256,7 +256,7 @@ def _trunk_end(task: FinetunedFold, ready: _Ready) -> Mapping[str, Any]:
 
 
 def _to_stop_by(fields: pd.DataFrame, seed: int, where: str) -> np.ndarray:
-    """Which training crops training stops by: those of some compounds, whose labels others have too.
+    """Which training crops early stopping watches: those of some compounds, whose labels others have too.
 
     Parameters
     ----------
@@ -280,7 +280,7 @@ def _to_stop_by(fields: pd.DataFrame, seed: int, where: str) -> np.ndarray:
 
 def predict_wells(task: FinetunedFold, fold: TrainedFold, wells: tuple[WellKey, ...]
                   ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Predictions for ``wells``, a row a crop or bag; and facts: wells without crops that got one row each, spread."""
+    """Predictions for ``wells``, one row per crop or bag; and facts: wells without crops (one row each), spread."""
     crops, fields, labels, trained = fold.crops, fold.fields, fold.labels, fold.trained
     unit = task.method.network.bag
     rows = units_of_wells(crops, fold.source, fields, wells)
@@ -288,11 +288,11 @@ def predict_wells(task: FinetunedFold, fold: TrainedFold, wells: tuple[WellKey, 
     p = np.zeros((0, len(labels)))
     facts: dict[str, Any] = {}
     if len(rows):
-        found = predict(trained.backbone, trained.snapshots, fold.source, rows, fold.device, task.method.training,
+        predicted = predict(trained.backbone, trained.snapshots, fold.source, rows, fold.device, task.method.training,
                         trained.bfloat16, task.seed)
-        p = found.p
-        if found.spread is not None:
-            facts = {"spread": round(found.spread, 6), "passes": found.passes}
+        p = predicted.p
+        if predicted.spread is not None:
+            facts = {"spread": round(predicted.spread, 6), "passes": predicted.passes}
     empty = empty_keys(fields, wells, seen, unit)
     flat = label_frequencies(fields[rows_of(fields, task.fold.train)], labels, len(empty))
     predictions = pd.concat([seen, empty], ignore_index=True).assign(

@@ -1,7 +1,7 @@
 """Activations at the freezing point of a network, computed once for each crop and view and shared by all folds.
 
-What lies below that point is the same in every fold, so nothing is fitted here: no label is seen, and a crop's
-activations hang on that crop alone.
+What lies below that point is the same in every fold. Nothing is fitted here: no label is seen, and a crop's
+activations depend on that crop alone.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Activations:
     ----------
     path : Path
     key : str
-        What they hang on.
+        Hash of what they depend on.
     crops : (int, int, int)
         Channels, height and width of the crops that they are of.
     views : int
@@ -124,17 +124,17 @@ def store_activations(
     Returns
     -------
     str
-        Why there are none; empty where there are.
+        Why none were written; empty where they were.
     """
     if path.exists():
         return ""
     backbone = on_device(load_backbone(network, source.shape[0], 2), device)
-    found = cut(backbone, settings.learn, source.shape)
-    if found is None:
+    halves = cut(backbone, settings.learn, source.shape)
+    if halves is None:
         return f"{network.summary} cannot be cut where learning begins ({settings.learn})"
     views, bfloat16 = views_of(settings), settings.bfloat16 is True
     one = np.zeros(1, np.int64)
-    shape = _below(backbone, found, scaled(next(in_order(source, one, [1], device))), bfloat16).shape[1:]
+    shape = _below(backbone, halves, scaled(next(in_order(source, one, [1], device))), bfloat16).shape[1:]
     size = 4 * count * views * int(np.prod(shape))
     path.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path.parent).free
@@ -147,7 +147,7 @@ def store_activations(
         with closing(in_order(source, np.arange(count), sizes_of(count, BATCH), device)) as read:
             for pixels in read:
                 part = scaled(pixels)
-                each = [_below(backbone, found, dihedral(part, view), bfloat16) for view in range(views)]
+                each = [_below(backbone, halves, dihedral(part, view), bfloat16) for view in range(views)]
                 stop = start + len(part)
                 stored[start * views : stop * views] = torch.stack(each, 1).flatten(0, 1).cpu().numpy()
                 on_batch()
@@ -156,13 +156,13 @@ def store_activations(
 
 
 @torch.inference_mode()
-def _below(backbone: Backbone, found: Cut, pixels: Tensor, bfloat16: bool) -> Tensor:
+def _below(backbone: Backbone, halves: Cut, pixels: Tensor, bfloat16: bool) -> Tensor:
     backbone.model.eval()
 
     def run(part: Tensor) -> Tensor:
         inputs = normalised(backbone, part).contiguous(memory_format=torch.channels_last)
         with autocast(part.device, bfloat16):
-            return found.below(inputs).float()
+            return halves.below(inputs).float()
 
     return in_halves(run, pixels)
 
@@ -194,7 +194,7 @@ def above_of(backbone: Backbone, learn: str, shape: tuple[int, int, int]) -> Bac
     MorphobenchError
         This network cannot be cut there.
     """
-    found = cut(backbone, learn, shape)
-    if found is None:
+    halves = cut(backbone, learn, shape)
+    if halves is None:
         raise MorphobenchError("cannot be cut where learning begins", f"learn: {learn}")
-    return found.above
+    return halves.above

@@ -1,8 +1,8 @@
 """Augmentation of a batch on its own device, each crop with its own draw.
 
 torchvision's v2 transforms draw once a batch; crops of one batch must not share a view, so the few
-operations needed are written on batched tensors here. What is drawn is drawn for a whole epoch at once, on the CPU:
-a seed gives the same draws on every device, and a GPU waits for none of them.
+operations needed are written on batched tensors here. All draws of an epoch are made at once, on the CPU: a seed
+gives the same draws on every device, and a GPU waits for none of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn.functional import avg_pool2d, pad
 from benchmark.networks.device import moved
 from benchmark.networks.settings import TrainingSettings
 
-#: What each channel of each crop is multiplied by in Kensert et al. 2019, with equal chance: one half keep theirs.
+#: What each channel of each crop is multiplied by in Kensert et al. 2019, with equal probability; half of them keep theirs.
 KENSERT_FACTORS = (1.0, 1.0, 0.75, 1.25)
 #: Variance of that paper's Gaussian noise on the scale 0…255.
 KENSERT_VARIANCE = 50.0
@@ -37,7 +37,7 @@ def scaled(batch: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Draws:
-    """What is drawn for N crops of C channels; None is not done.
+    """What is drawn for N crops of C channels; None means that it is not done.
 
     Attributes
     ----------
@@ -206,7 +206,7 @@ def gathered_views(batch: Tensor, views: Tensor) -> Tensor:
     views : Tensor
         (N,) integers 0…7, on the batch's device.
     """
-    if batch.dtype == torch.uint16:  # PyTorch gathers 16-bit values only if they have a sign; which is never looked at
+    if batch.dtype == torch.uint16:  # PyTorch gathers only signed 16-bit values; the sign is never used
         return gathered_views(batch.view(torch.int16), views).view(torch.uint16)
     flat = batch.flatten(2)
     where = _sources(batch.shape[2], batch.device)[views][:, None]

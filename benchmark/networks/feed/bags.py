@@ -1,4 +1,4 @@
-"""Bags of crops: what multiple-instance learning is given, of which only the bag has a label."""
+"""Bags of crops for multiple-instance learning: only the bag has a label."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Bags:
     members : tuple of ndarray
         Numbers of each bag's crops: one at least, and each in one bag alone.
     size : int
-        Most crops of a bag that are looked at at once.
+        Most crops of a bag that are passed through the network at once.
     """
 
     crops: CropSource
@@ -32,8 +32,8 @@ class Bags:
     def drawn(self, rows: np.ndarray, generator: Generator) -> np.ndarray:
         """Crops of some bags for an epoch, drawn without replacement.
 
-        All bags give as many, so that a step has one shape: `size`, or what the largest of them has. A bag with fewer
-        gives all of its own, and then again from the start in another order.
+        All bags give equally many, so that a step has one shape: `size`, or the number of crops of the largest bag if
+        that is less. A bag with fewer gives all of its own, then again from the start in another order.
 
         Parameters
         ----------
@@ -78,11 +78,11 @@ class Bags:
                 part = own[start::count]
                 by_length.setdefault(len(part), []).append((position, part))
         batches, owners = [], []
-        for length, found in sorted(by_length.items()):
+        for length, alike in sorted(by_length.items()):
             at_once = max(1, most // length)
-            for start in range(0, len(found), at_once):
-                batches.append(np.stack([part for _, part in found[start : start + at_once]]))
-            owners += [position for position, _ in found]
+            for start in range(0, len(alike), at_once):
+                batches.append(np.stack([part for _, part in alike[start : start + at_once]]))
+            owners += [position for position, _ in alike]
         return batches, np.array(owners, np.int64)
 
 

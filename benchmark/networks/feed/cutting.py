@@ -126,17 +126,17 @@ def _below(model: nn.Module, point: str) -> Callable[[Tensor], Tensor]:
     """What goes into the module at the freezing point; nothing behind it is computed."""
 
     def below(x: Tensor) -> Tensor:
-        found: list[Tensor] = []
+        caught: list[Tensor] = []
 
         def reached(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            found.append(inputs[0])
+            caught.append(inputs[0])
             raise _Reached
 
         handle = model.get_submodule(point).register_forward_pre_hook(reached)
         try:
             model(x)
         except _Reached:
-            return found[0]
+            return caught[0]
         finally:
             handle.remove()
         raise RuntimeError(f"{point} is not reached")

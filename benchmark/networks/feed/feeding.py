@@ -1,4 +1,4 @@
-"""What a network is given, batch by batch: crops, augmented as they come, bags of them, or stored activations."""
+"""What a network is given, batch by batch: crops (augmented on the device), bags of them, or stored activations."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Feed(Protocol):
         ...
 
     def parts(self, rows: np.ndarray, most: int) -> tuple[list[np.ndarray], np.ndarray | None]:
-        """``rows`` as they are looked at in prediction.
+        """``rows`` as they are passed through the network in prediction.
 
         Parameters
         ----------
@@ -51,7 +51,7 @@ class Feed(Protocol):
         batches : list of ndarray
             As `drawn` gives them.
         owners : ndarray or None
-            Of bags, which are looked at in parts: the position in ``rows`` that each part belongs to.
+            Of bags, which are predicted in parts: the position in ``rows`` that each part belongs to.
         """
         ...
 
@@ -62,7 +62,7 @@ class Feed(Protocol):
 
     def plain(self, batches: Sequence[np.ndarray], views: Sequence[int] = (0,)
               ) -> Generator[Iterable[Tensor], None, None]:
-        """For each batch the crops as they are, once in each view."""
+        """For each batch the crops without augmentation, once in each view."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Weights averaged over training, and batch normalisation's statistics taken anew."""
+"""Weights averaged over training, and batch normalisation's statistics recomputed."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def _moving(averaged: AveragedModel, most: float) -> Callable[[Averages, Average
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, batches: Iterable[Tensor], run: Callable[[Tensor], object]) -> None:
-    """Compute the running statistics of a model's batch normalisation anew, as their mean over batches.
+    """Recompute the running statistics of a model's batch normalisation, as their mean over batches.
 
-    The step that Izmailov et al. 2018 (UAI) take after averaging weights. PyTorch's `update_bn` would take frozen
-    layers' statistics anew too, and would run with dropout.
+    The step that Izmailov et al. 2018 (UAI) take after averaging weights. PyTorch's `update_bn` would also
+    recompute the statistics of frozen layers, and would run with dropout.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor], run: Callable[[Tens
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # PyTorch's word for the plain mean over batches
+        layer.momentum = None  # for PyTorch, the plain mean over batches
         layer.train()
     for batch in batches:
         run(batch)

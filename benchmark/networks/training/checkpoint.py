@@ -1,4 +1,4 @@
-"""Where a training stands, on disk after each epoch, so that one that was killed goes on."""
+"""The state of a training, on disk after each epoch, so that a killed training resumes."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from benchmark.base.files import digest, whole
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file beside what a training is to give.
+    """A file beside the result of a training.
 
     Attributes
     ----------
     path : Path
     key : str
-        Hash of all that the training hangs on: a file with another key is never gone on from.
+        Hash of all that the training depends on: no training resumes from a file with another key.
     """
 
     path: Path
     key: str
 
     def narrowed(self, *parts: Any) -> Checkpoint:
-        """With more that the training hangs on in its key."""
+        """The same, its key made of more that the training depends on."""
         return replace(self, key=digest([self.key, *parts], 64))
 
     def save(self, state: dict[str, Any]) -> None:
@@ -40,19 +40,19 @@ class Checkpoint:
             torch.save({"key": self.key, "state": state}, tmp)
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """What was saved under this key, tensors on ``device``; None where there is nothing, or nothing of use.
+        """What was saved under this key, tensors on ``device``; None where there is nothing, or nothing usable.
 
         Only tensors and plain values are read: no code of the file is ever run.
         """
         if not self.path.exists():
             return None
         try:
-            found = torch.load(self.path, map_location=device, weights_only=True)
+            content = torch.load(self.path, map_location=device, weights_only=True)
         except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError):
             return None  # damaged: it can be made again
-        if not isinstance(found, dict) or found.get("key") != self.key:
+        if not isinstance(content, dict) or content.get("key") != self.key:
             return None
-        return dict(found["state"])
+        return dict(content["state"])
 
     def remove(self) -> None:
         """Remove the file, and what a killed process left of one."""

@@ -22,8 +22,8 @@ class Examples:
     Attributes
     ----------
     source : CropSource, Activations or Bags
-        Where crops are read from. Given activations, only the layers above them are run. Given bags, for ``mil``,
-        everything that is said of crops holds for bags.
+        Where crops are read from. Given activations, only the layers above them are run. Given bags, whatever
+        is said of crops here holds for bags.
     rows : ndarray
         (N,) numbers of the training crops in ``source``.
     targets : ndarray

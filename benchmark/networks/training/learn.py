@@ -1,4 +1,4 @@
-"""How much of a network is learnt, and at which rates. Layers and stages are timm's own, whatever the network."""
+"""Which part of a network is trained, and at which rates. Layers and stages are those that timm defines."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def learnt(model: nn.Module, learn: str) -> set[str]:
     learn : str
         As in `TrainingSettings`. ``head``: what follows the last module of timm's ``feature_info``, among it the
         classifier. ``from:STAGE``: one of `stages`, or the front part of several names (``blocks``, ``repeat_1``),
-        which means the first of them.
+        which means the first stage that it matches.
 
     Raises
     ------

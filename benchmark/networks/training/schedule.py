@@ -34,7 +34,7 @@ def rate_factor(settings: TrainingSettings, step: int, per_epoch: int) -> float:
     if settings.schedule == "constant":
         rise = round(settings.warmup * steps)
         return (step + 1) / rise if step < rise else 1.0
-    if settings.average == "swa":  # the rate stays where averaging begins, so that weights go on moving
+    if settings.average == "swa":  # the rate stays where averaging begins, so that weights keep moving
         step = min(step, averaged_from(settings) * per_epoch)
     cycle = steps // settings.snapshots
     return one_cycle(step % cycle, cycle, settings.warmup)

@@ -2,7 +2,8 @@
 
 The trunk warms up and holds its rate, as schedules do that can be branched anywhere (warm-up, stable, decay: Hu et al.
 2024, arXiv:2404.06395; Hägele et al. 2024, NeurIPS); each fold branches off, sees once what the trunk has not seen
-(compounds that other folds of the trunk hold out), among as many crops that it has, and lets the rate fall to zero.
+(compounds that other folds of the trunk hold out), mixed with equally many crops that it has seen, while the rate falls
+to zero.
 `benchmark.folds.trunks` says which folds share a trunk, and audits that none of them holds out what it was trained on.
 
 With 660 fields of BBBC021 at 128 px (18 compounds, EfficientNet-Lite0, 5 epochs, one seed, on a CPU): exact folds 563
@@ -39,9 +40,9 @@ class Phase:
         ``trunk`` or ``own``.
     epochs : int
     start : mapping
-        Where it goes on from: what `Trained.state` of the trunk holds; empty for a trunk.
+        What it starts from: `Trained.end` of the trunk; empty for a trunk.
     new : ndarray or None
-        (N,) bool of the training crops: those that the trunk has not seen.
+        (N,) bool: which training crops the trunk has not seen.
     """
 
     name: str

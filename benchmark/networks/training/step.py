@@ -1,4 +1,4 @@
-"""One training step: forward, loss, backward, update; in smaller pieces where memory does not suffice."""
+"""One training step: forward, loss, backward, update; in smaller pieces where memory is short."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from benchmark.networks.weights.weights import Backbone
 
 
 def on_device(backbone: Backbone, device: torch.device) -> Backbone:
-    """A network with all that it needs on a device."""
+    """A network and its normalisation on a device."""
     return replace(backbone, model=backbone.model.to(device), mean=backbone.mean.to(device),
                    std=backbone.std.to(device))
 
@@ -68,7 +68,7 @@ class Stepper:
     weights : Tensor
         (classes,) of the loss, on the device.
     pieces : int
-        Into how many a batch is cut whose gradients are summed. Doubled for good whenever memory does not suffice: the
+        Number of pieces that a batch is cut into, whose gradients are summed. Doubled for good whenever memory is short: the
         update is that of the whole batch, but batch normalisation sees the smaller pieces.
     """
 
@@ -107,13 +107,13 @@ class Stepper:
         Returns
         -------
         Tensor
-            (2,) float32 on the device, which nobody has waited for: the sum of the loss over the crops, and how many
-            were right. It is written over by the next step.
+            (2,) float32 on the device, not yet waited for: the sum of the loss over the crops, and how many were
+            classified correctly. The next step overwrites it.
 
         Raises
         ------
         MorphobenchError
-            Memory does not suffice for two crops (or bags).
+            Memory is too short for two crops (or bags).
         """
         for group in self.optimizer.param_groups:
             set_rate(group, group["peak"] * factor)
@@ -125,7 +125,7 @@ class Stepper:
             give_back_memory(self.weights.device)
         while True:
             try:
-                found = self._gradients(pixels, goals, shares)
+                sums = self._gradients(pixels, goals, shares)
                 break
             except torch.OutOfMemoryError:
                 if self.pieces * 2 > len(pixels) // 2:
@@ -139,20 +139,20 @@ class Stepper:
             self.optimizer.zero_grad(set_to_none=True)
             give_back_memory(self.weights.device)
         self.optimizer.step()
-        return found
+        return sums
 
     def _whole(self, pixels: Tensor, goals: Tensor, shares: Tensor | None) -> Tensor:
         """What is captured as a graph."""
-        found = self._gradients(pixels, goals, shares)
+        sums = self._gradients(pixels, goals, shares)
         self.optimizer.step()
-        return found
+        return sums
 
     def _gradients(self, pixels: Tensor, goals: Tensor, shares: Tensor | None) -> Tensor:
         """Gradients of the batch's mean loss, weighted by class, and what `__call__` gives."""
         self.optimizer.zero_grad(set_to_none=True)
         others = goals.flip(0)
         weight = self._mean(self.weights[goals], self.weights[others], shares).sum()
-        found = torch.zeros(2, device=pixels.device)
+        sums = torch.zeros(2, device=pixels.device)
         count = min(self.pieces, max(1, len(pixels) // 2))  # no piece of one crop: batch normalisation needs two
         part = [t.tensor_split(count) for t in (pixels, goals, others)]
         own = [None] * count if shares is None else shares.tensor_split(count)
@@ -162,8 +162,8 @@ class Stepper:
             loss = each.sum() / weight
             loss.backward()
             with torch.no_grad():
-                found += torch.stack([loss * len(pixels), (scores.argmax(1) == goal).sum()])
-        return found
+                sums += torch.stack([loss * len(pixels), (scores.argmax(1) == goal).sum()])
+        return sums
 
     def _loss(self, scores: Tensor, goals: Tensor) -> Tensor:
         return cross_entropy(scores, goals, self.weights, label_smoothing=self.settings.label_smoothing,
@@ -175,7 +175,7 @@ class Stepper:
 
 
 def in_halves(function: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
-    """``function`` of a batch, by halves where memory does not suffice for the whole; outputs hang on one crop each."""
+    """``function`` of a batch, by halves where memory is short; each output depends on one crop only."""
     try:
         return function(pixels)
     except torch.OutOfMemoryError:

@@ -41,19 +41,19 @@ class Trained:
     Attributes
     ----------
     losses, accuracies : tuple of float
-        A mean over the training crops an epoch (augmented views, as seen while training).
+        Means over the training crops, one per epoch (of augmented views, as seen while training).
     images : int
-        Crops shown in all; of bags those that were drawn.
+        Crops shown in total; of bags, those that were drawn.
     snapshots : tuple of state dicts
         Where several were asked for: the networks at the ends of the cycles, on the CPU.
     bfloat16 : bool
         Whether a CPU computed in bfloat16, and predicts so.
     facts : dict
-        What else was decided on the way, to be noted with the fold.
+        What else was decided during training, to be recorded with the fold.
     before : (float, float)
-        Wall and CPU seconds of training before it was stopped and went on; 0 where it never was.
+        Wall and CPU seconds of training before it was stopped and resumed; 0 where it was not.
     end : dict
-        Of a trunk: what trainings of its folds go on from, on the CPU.
+        Of a trunk: what trainings of its folds start from, on the CPU.
     """
 
     backbone: Backbone
@@ -69,7 +69,7 @@ class Trained:
 
 @dataclass
 class _State:
-    """What changes from epoch to epoch beside the network: saved and read again with it."""
+    """What changes from epoch to epoch besides the network; saved and restored with it."""
 
     epoch: int = 0
     images: int = 0
@@ -96,7 +96,7 @@ def fine_tune(examples: Examples, recipe: Recipe, session: Session) -> Trained:
     Raises
     ------
     MorphobenchError
-        The loss is no longer finite, memory does not suffice, or weights or crops cannot be read.
+        The loss is no longer finite, memory is too short, or weights or crops cannot be read.
     ValueError
         Settings contradict each other; or ``early_stopping`` has nothing to watch.
     """
@@ -172,7 +172,7 @@ class _Training:
                        tuple(state.snapshots), self.stepper.bfloat16, self._facts(), self.before, end)
 
     def _epoch(self, epoch: int) -> tuple[float, float]:
-        """One pass over the training crops: mean loss, and share that were right."""
+        """One pass over the training crops: mean loss, and share of correctly classified crops."""
         s, device = self.settings, self.device
         generator = self._generator(epoch)
         order = self._order(generator)
@@ -231,12 +231,12 @@ class _Training:
                 state.best = self._copy()
 
     def _stopped(self) -> bool:
-        """Whether the loss on held-out compounds was last smallest too long ago."""
+        """Whether the loss on held-out compounds has not improved for too long."""
         losses, patience = self.state.validation, self.settings.early_stopping
         return bool(losses) and patience > 0 and len(losses) - 1 - int(np.argmin(losses)) >= patience
 
     def _finish(self) -> None:
-        """Put what is predicted with into the network."""
+        """Put the weights that predict into the network."""
         if self.state.snapshots:
             return  # each has its statistics
         if self.state.best:
@@ -276,7 +276,7 @@ class _Training:
                     self.before, _clocks(), self.started, strict=True)]}
 
     def _end(self) -> dict[str, Any]:
-        """What a training that goes on from this one starts with, before anything is averaged or recalibrated."""
+        """What a training that continues this one starts with, before anything is averaged or recalibrated."""
         averaged = None if self.averaged is None else self.averaged.state_dict()
         return {"model": self._copy(), "optimizer": deepcopy(self.stepper.optimizer.state_dict()),
                 "averaged": averaged}
@@ -284,7 +284,7 @@ class _Training:
     def _continue(self, start: Mapping[str, Any]) -> None:
         """From the end of a training that others share."""
         self.backbone.model.load_state_dict(start["model"])
-        # Optimisers keep the tensors that they are given: without a copy, one fold's training would go on in another's.
+        # Optimisers keep the tensors that they are given: without a copy, folds would train the same tensors.
         self.stepper.optimizer.load_state_dict(deepcopy(start["optimizer"]))
         if self.averaged is not None:
             self.averaged.load_state_dict(start["averaged"])
@@ -302,7 +302,7 @@ class _Training:
         self.state.best = on_cpu(self.state.best)
 
     def _facts(self) -> dict[str, Any]:
-        """Decisions on the way, and what they mean."""
+        """Decisions made during training, and what they mean."""
         facts: dict[str, Any] = {"bfloat16": self.stepper.bfloat16 or self.device.type == "cuda"}
         if self.stepper.pieces > 1:
             size = math.ceil(self.settings.batch / self.stepper.pieces)

@@ -1,4 +1,8 @@
-"""Laying the tensors of a file on a model: every tensor of the backbone, or an error that lists what is amiss."""
+"""Loading the tensors of a file into a model: every tensor of the backbone, or an error that lists what does not fit.
+
+timm can load a file too (``pretrained_cfg_overlay``). Ours stays, because timm before 1.0.31 may unpickle it, shares
+colours among 4, 5, 7 or 8 channels by another rule, and refuses a file in PyTorch's words; a test holds both to the
+same tensors where timm's loading applies."""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class Fit:
-    """How the tensors of a file lie on those of a model.
+    """How the tensors of a file fit those of a model.
 
     Attributes
     ----------
@@ -50,8 +54,8 @@ class Fit:
 def fit(model: nn.Module, state: Mapping[str, Tensor]) -> Fit:
     """Compare a file's tensors with a model's, by name and shape.
 
-    A classifier that does not fit is no fault: it is learnt anew. Nor are counters of batch normalisation, which old
-    files lack, and auxiliary classifiers.
+    Not counted as faults: a classifier that does not fit, since it is trained from scratch; counters of batch
+    normalisation, which old files lack; auxiliary classifiers.
 
     Parameters
     ----------
@@ -61,21 +65,21 @@ def fit(model: nn.Module, state: Mapping[str, Tensor]) -> Fit:
         turns ImageNet's normalisation into the mean and deviation of 0.5 that timm's configuration says).
     """
     target = model.state_dict()
-    found: dict[str, Tensor] = {}
+    fitting: dict[str, Tensor] = {}
     unknown, misfit = [], []
     for name, tensor in adapted(model, state).items():
         fits = name in target and target[name].shape == tensor.shape
         if fits:
-            found[name] = tensor
+            fitting[name] = tensor
         elif not is_of_classifier(model, name) and not name.startswith(AUXILIARY):
             if name in target:
                 misfit.append(f"{name}: file {tuple(tensor.shape)}, model {tuple(target[name].shape)}")
             else:
                 unknown.append(name)
     wrong = {text.split(":")[0] for text in misfit}
-    missing = [k for k in target if k not in found and k not in wrong and _counts(model, k)]
-    broken = [k for k, v in found.items() if v.is_floating_point() and not v.isfinite().all()]
-    return Fit(found, missing, unknown, misfit, broken)
+    missing = [k for k in target if k not in fitting and k not in wrong and _counts(model, k)]
+    broken = [k for k, v in fitting.items() if v.is_floating_point() and not v.isfinite().all()]
+    return Fit(fitting, missing, unknown, misfit, broken)
 
 
 def load(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
@@ -86,21 +90,21 @@ def load(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     MorphobenchError
         Not everything fits; it lists what does, what does not, and why.
     """
-    found = fit(model, state)
-    if not found.whole:
-        raise MorphobenchError(_report(model, found, len(state)), where,
+    outcome = fit(model, state)
+    if not outcome.whole:
+        raise MorphobenchError(_report(model, outcome, len(state)), where,
                                "Use a file made for this network, with timm's names (torchvision's resnet50 and "
                                "inception_v3 have the same), or name in network.backbone the network it was made for.")
-    model.load_state_dict(found.fitting, strict=False)
+    model.load_state_dict(outcome.fitting, strict=False)
 
 
-def _report(model: nn.Module, found: Fit, tensors: int) -> str:
+def _report(model: nn.Module, outcome: Fit, tensors: int) -> str:
     name = config(model).get("architecture", "the backbone")
-    ours = [k for k in found.fitting if _counts(model, k)]
-    of = len(ours) + len(found.missing) + len(found.misfit)
+    ours = [k for k in outcome.fitting if _counts(model, k)]
+    of = len(ours) + len(outcome.missing) + len(outcome.misfit)
     much = "" if len(ours) > of / 2 else "nothing" if not ours else "little"
-    kinds = (("fitting", ours), ("missing", found.missing), ("unknown", found.unknown),
-             ("other shape", found.misfit), ("not finite", found.broken))
+    kinds = (("fitting", ours), ("missing", outcome.missing), ("unknown", outcome.unknown),
+             ("other shape", outcome.misfit), ("not finite", outcome.broken))
     return ((f"holds {much} of {name}" if much else f"does not fit {name}")
             + f": {tensors} tensors in the file, {len(ours)} of the backbone's {of} fit; "
             + "; ".join(f"{kind} {len(names)} ({_some(names)})" for kind, names in kinds if names))

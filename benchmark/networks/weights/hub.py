@@ -1,8 +1,8 @@
 """timm's pretrained weights from their hub, and proof that they came whole.
 
-huggingface_hub keeps them in its cache (``HF_HOME``), goes on where a transfer breaks off, and with ``HF_HUB_OFFLINE``
-looks nowhere else. It checks a file's size and not its content, and timm loads some files without asking whether all of
-the network is in them; so both are looked at here.
+huggingface_hub keeps them in its cache (``HF_HOME``), resumes interrupted transfers, and with ``HF_HUB_OFFLINE`` uses
+nothing but its cache. It checks a file's size but not its content, and timm loads some files without checking that they
+hold the whole network; so both are checked here.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def by_hand(name: str) -> str:
 
 
 def _why(error: Exception) -> str:
-    """The first line of what went wrong, or that nobody may ask."""
+    """The first line of what went wrong, or that downloads are switched off."""
     if constants.HF_HUB_OFFLINE:
         return f"HF_HUB_OFFLINE is set, and they are not in {constants.HF_HUB_CACHE}"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -96,10 +96,10 @@ def _check_cached(known: Any) -> None:
     if not known.hf_hub_id:
         return
     for filename in (known.hf_hub_filename, SAFE, PLAIN):
-        found = try_to_load_from_cache(known.hf_hub_id, filename) if filename else None
-        if not isinstance(found, str):
+        cached = try_to_load_from_cache(known.hf_hub_id, filename) if filename else None
+        if not isinstance(cached, str):
             continue
-        blob = Path(found).resolve()  # the cache names a large file by the SHA-256 that the hub gave for it
+        blob = Path(cached).resolve()  # the cache names a large file by the SHA-256 that the hub gave for it
         if re.fullmatch(r"[0-9a-f]{64}", blob.name) and sha256_file(blob) != blob.name:
             raise MorphobenchError("does not have the SHA-256 that the hub gave for it: it was damaged on its way or "
                                    "since", str(blob), "Delete it and run again.")

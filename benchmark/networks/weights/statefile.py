@@ -58,16 +58,16 @@ def find_file(weights: str, name: str) -> Path:
 
 def _in_folder(folder: Path, name: str) -> Path:
     named = [folder / f"{n}{s}" for n in sorted({name, full_name(name)}) for s in SUFFIXES]
-    found = [path for path in named if path.is_file()]
-    if not found and name in TORCHVISION_FILES:
-        found = sorted(folder.glob(TORCHVISION_FILES[name]))
-        if len(found) > 1:
-            raise MorphobenchError(f"holds several weights of {name}: {', '.join(p.name for p in found)}", str(folder),
+    files = [path for path in named if path.is_file()]
+    if not files and name in TORCHVISION_FILES:
+        files = sorted(folder.glob(TORCHVISION_FILES[name]))
+        if len(files) > 1:
+            raise MorphobenchError(f"holds several weights of {name}: {', '.join(p.name for p in files)}", str(folder),
                                    "Give the file itself as network.weights.")
-    if not found:
+    if not files:
         raise MorphobenchError(f"holds no weights of {name}", str(folder),
                                f"Name the file {name}.safetensors (or {', '.join(SUFFIXES[1:])}).")
-    return found[0]
+    return files[0]
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ def create(name: str, channels: int, classes: int | None = None, pretrained: boo
 
     Networks that timm ties to one input size (vision transformers) are made with ``dynamic_img_size`` where they take
     it: their position embeddings keep the shape of the weights and are resampled to the grid of each input, so any
-    size works that is a multiple of the patch. Those that cannot say so when they are given another size.
+    size works that is a multiple of the patch. Those that do not raise an error when they are given another size.
 
     Parameters
     ----------
@@ -95,5 +95,5 @@ def names_of(value: str | list[str] | tuple[str, ...] | None) -> tuple[str, ...]
 
 
 def is_of_classifier(model: nn.Module, key: str) -> bool:
-    """Whether a tensor's name lies in the model's classifier, which is learnt anew."""
+    """Whether a tensor's name lies in the model's classifier, which is trained from scratch."""
     return key.startswith(tuple(f"{name}." for name in names_of(config(model).get("classifier"))))

@@ -55,7 +55,7 @@ class Backbone:
 
 def load_backbone(settings: NetworkSettings, channels: int, classes: int, seed: int = 0,
                   dropout: float = 0.0) -> Backbone:
-    """Create a network for ``channels`` input planes with really loaded weights.
+    """Create a network for ``channels`` input planes whose weights are known to have been loaded.
 
     With other than 3 channels the first convolution is adapted by `benchmark.networks.weights.channels.colour_shares`,
     wherever the weights come from; a file made for that number of channels is taken as it is.
@@ -82,7 +82,7 @@ def load_backbone(settings: NetworkSettings, channels: int, classes: int, seed: 
             outputs = classes if architecture.build is None else 0
             within, source = _timm_network(name, settings.weights, channels, outputs, dropout)
         model = within if architecture.build is None else architecture.build(settings, channels, classes, within)
-    assert model is not None  # what is built by nobody else is timm's
+    assert model is not None  # without a builder of its own it is timm's
     mean, std = _normalisation(model, channels, settings)
     sha256 = _state_hash(model if within is None else within)
     return Backbone(model.to(memory_format=torch.channels_last), mean, std, source, sha256,

@@ -9,11 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.networks.architectures.layers.instances import HEADS, MultipleInstances
-from benchmark.networks.architectures.layers.pooling import attend, log_noisy_and, noisy_and
+from benchmark.networks.architectures.layers.pooling import attend, log_noisy_and
 from benchmark.networks.weights.timm_models import create
 
 FEATURES, CLASSES = 6, 3
 bags = {"seed": st.integers(0, 2**31), "b": st.integers(1, 4), "n": st.integers(1, 7)}
+
+
+def noisy_and(scores: torch.Tensor, threshold: torch.Tensor, slope: float = 10.0) -> torch.Tensor:
+    """Probabilities, of which the network computes the logarithms."""
+    return log_noisy_and(scores, threshold, slope).exp()
 
 
 def drawn(seed: int, b: int, n: int, scale: float = 2.0) -> torch.Tensor:

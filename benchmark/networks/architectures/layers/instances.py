@@ -22,7 +22,7 @@ ATTENTION_UNITS = 128
 
 
 class NoisyAnd(nn.Module):
-    """Class probabilities of each instance, pooled by noisy-AND with a learnt threshold for each class.
+    """Class probabilities of each instance, pooled by noisy-AND with a learnt threshold per class.
 
     The output is log P of each class, to which the training's softmax and cross-entropy are applied: the
     probabilities are P over their sum. Kraus et al. put a fully connected layer with softmax on P instead, and add
@@ -104,17 +104,17 @@ class MultipleInstances(nn.Module):
         self.pretrained_cfg = config(network) | {"classifier": "head", "first_conv": first}
 
     def get_classifier(self) -> nn.Module:
-        """What starts from random numbers."""
+        """What starts from random weights."""
         return self.head
 
     def forward(self, x: Tensor) -> Tensor:
-        """Score fields or bags.
+        """Scores of fields or bags.
 
         Parameters
         ----------
         x : Tensor
-            (B, C, S, S): one crop a field, instances are positions. Or (B, T, C, S, S): T crops a bag, each an
-            instance (the mean of its positions). Bags have as many crops as each other: see
+            (B, C, S, S): one crop per field, whose positions are the instances. Or (B, T, C, S, S): T crops per bag,
+            each an instance (the mean of its positions). Bags have as many crops as each other: see
             `benchmark.networks.feed.bags`.
 
         Returns
@@ -144,12 +144,12 @@ class MultipleInstances(nn.Module):
     def _positions(self, x: Tensor) -> Tensor:
         """Features at each position of the feature map: (B, C, S, S) to (B, N, K)."""
         network = cast(Any, self.network)
-        found = network.forward_features(x)
-        if found.ndim == 3:  # a transformer's tokens, less those that belong to no place
-            return found[:, getattr(network, "num_prefix_tokens", 0):]
+        maps = network.forward_features(x)
+        if maps.ndim == 3:  # a transformer's tokens, less those that belong to no place
+            return maps[:, getattr(network, "num_prefix_tokens", 0):]
         if getattr(network, "output_fmt", "NCHW") != "NHWC":
-            found = found.permute(0, 2, 3, 1)
-        return found.flatten(1, 2)
+            maps = maps.permute(0, 2, 3, 1)
+        return maps.flatten(1, 2)
 
     def _of_crops(self, x: Tensor) -> Tensor:
         """Mean features of each crop of each bag: (B, T, C, S, S) to (B, T, K)."""

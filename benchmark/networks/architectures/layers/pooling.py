@@ -49,11 +49,6 @@ def log_noisy_and(scores: Tensor, threshold: Tensor, slope: float = SLOPE) -> Te
     return rise + torch.log(-torch.expm1(-slope * p)) - math.log(-math.expm1(-slope))
 
 
-def noisy_and(scores: Tensor, threshold: Tensor, slope: float = SLOPE) -> Tensor:
-    """`log_noisy_and` without the logarithm: (B, C) in 0…1."""
-    return log_noisy_and(scores, threshold, slope).exp()
-
-
 def attend(values: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum over instances, (B, N, K) by (B, N): (B, K)."""
     return (weights[..., None] * values).sum(1)
