@@ -18,8 +18,7 @@ from benchmark.base.errors import Fault, MorphobenchError
 from benchmark.base.files import PROJECT
 
 if TYPE_CHECKING:
-    from benchmark.workflow.opened import Opened
-    from benchmark.workflow.run import FinishedRun
+    from benchmark.workflow.walk import Result
 
 app = typer.Typer(
     help="Does a fine-tuned CNN classify the compounds of your assay better than CellProfiler features, and can you "
@@ -39,6 +38,9 @@ StudyName = Annotated[str, typer.Argument(
     metavar="STUDY")]
 Jobs = Annotated[int, typer.Option(help="Processes at once; 0 takes one for each core.", envvar="JOBS", min=0)]
 Device = Annotated[str, typer.Option(help="Where networks run: auto, cpu or cuda.", envvar="DEVICE")]
+ClusterAddress = Annotated[str, typer.Option(
+    help="local starts the processes here; tcp://host:port joins a Dask scheduler that runs already.",
+    envvar="CLUSTER")]
 
 #: Pins of the CellProfiler that `setup` installs.
 REQUIREMENTS = PROJECT / "pipelines" / "cellprofiler-requirements.txt"
@@ -56,7 +58,7 @@ def _said_clearly() -> Iterator[None]:
         err.print(f"morphobench: {error}", style="red", markup=False, highlight=False)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        err.print("Stopped. What was finished is kept; run the same command again to go on.")
+        err.print("Stopped. What was finished is kept; run the same command again to resume.")
         raise typer.Exit(130) from None
 
 
@@ -75,91 +77,76 @@ def main(
 
 
 @app.command()
-def report(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -> None:
+def report(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto", cluster: ClusterAddress = "local"
+           ) -> None:
     """Run what is missing of a study, compare all its methods, and render the page.
 
     CellProfiler and its classifiers, then the networks, then reports/STUDY/index.html. What was finished earlier
     is used as it is.
     """
     with _said_clearly():
-        from benchmark.dependents import run_dependents
-        from benchmark.workflow.explaining import explained_fold, explained_or_why_not
-        from benchmark.workflow.grid import run_grid
-        from benchmark.workflow.opened import open_study
-        from benchmark.workflow.reporting import make_report
-        from benchmark.workflow.run import run_baseline, run_cnn
-        from benchmark.workflow.settle import settled
+        from benchmark.workflow.walk import run
 
-        opened = settled(open_study(study, jobs, device))
-        explained_fold(opened)  # a fold that there is not is named before hours of work
-        runs = [*run_baseline(opened), *run_cnn(opened)]
-        done = {f.method.name: f for f in [*runs, *run_dependents(opened, runs)]}
-        finished = [done[m.name] for m in opened.study.methods]
-        explained, why_not = explained_or_why_not(opened, finished)
-        if why_not:
-            out.print(why_not, markup=False, highlight=False)
-        made = make_report(opened, finished, run_grid(opened), explained=explained)
-        _headline(opened.assay.simulated)
-        out.print(made.text, markup=False, highlight=False)
-        state = "" if made.fresh else " (nothing had changed since it was made)"
-        out.print(f"\nReport: {made.page.resolve()}{state}", markup=False, highlight=False)
+        result = run(study, jobs=jobs, device=device, cluster=cluster)
+        _notes(result)
+        made = result.report
+        if made is not None:
+            _headline(result.context.assay.simulated)
+            out.print(made.text, markup=False, highlight=False)
+            state = "" if made.fresh else " (nothing had changed since it was made)"
+            out.print(f"\nReport: {made.page.resolve()}{state}", markup=False, highlight=False)
 
 
 @app.command()
-def baseline(study: StudyName = "demo", jobs: Jobs = 0) -> None:
+def baseline(study: StudyName = "demo", jobs: Jobs = 0, cluster: ClusterAddress = "local") -> None:
     """Run CellProfiler on the study's images and classify its profiles, fold by fold."""
     with _said_clearly():
-        from benchmark.dependents import run_dependents
         from benchmark.report.grid import grid_text
-        from benchmark.workflow.grid import run_grid
-        from benchmark.workflow.opened import open_study
-        from benchmark.workflow.run import run_baseline
-        from benchmark.workflow.settle import settled
+        from benchmark.workflow.walk import run
 
-        opened = settled(open_study(study, jobs))
-        runs = run_baseline(opened)
-        _finished([*runs, *run_dependents(opened, runs)], "CellProfiler", opened)
-        grid = run_grid(opened)
-        if grid is not None:
-            out.print(grid_text(grid.table, grid.skipped, grid.unscored), markup=False, highlight=False)
+        result = run(study, only=("classical",), jobs=jobs, cluster=cluster)
+        _finished(result, "CellProfiler")
+        if result.grid is not None:
+            out.print(grid_text(result.grid.table, result.grid.skipped, result.grid.unscored), markup=False,
+                      highlight=False)
 
 
 @app.command()
-def cnn(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto") -> None:
+def cnn(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto", cluster: ClusterAddress = "local") -> None:
     """Cache the study's crops and run its networks (fine-tuned and frozen), fold by fold."""
     with _said_clearly():
-        from benchmark.dependents import run_dependents
-        from benchmark.workflow.explaining import explain, explained_fold
-        from benchmark.workflow.opened import open_study
-        from benchmark.workflow.run import run_cnn
-        from benchmark.workflow.settle import settled_for_networks
+        from benchmark.workflow.walk import run
 
-        opened, unknown = settled_for_networks(open_study(study, jobs, device))
-        if unknown:
-            out.print(unknown, markup=False, highlight=False)
-        explained_fold(opened)
-        runs = run_cnn(opened)
-        runs += run_dependents(opened, runs)
-        _finished(runs, "network", opened)
-        explained = explain(opened, runs)
+        result = run(study, only=("cnn",), jobs=jobs, device=device, cluster=cluster)
+        _finished(result, "network")
+        explained = result.explained
         if explained is not None:
             out.print(f"{explained.title}: fold {explained.explanation.facts['fold']} explained, {explained.folder}",
                       markup=False, highlight=False)
 
 
-def _finished(runs: list[FinishedRun], kind: str, opened: Opened) -> None:
+def _notes(result: Result) -> None:
+    """What the user is to be told of a call."""
+    for note in result.notes:
+        out.print(note, markup=False, highlight=False)
+
+
+def _finished(result: Result, kind: str) -> None:
     """One line a finished method: where it is and how many treatments (or wells, of controls) it got right."""
     from benchmark.evaluation.metrics import summarise
+    from benchmark.evaluation.units import counted_unit
     from benchmark.methods.workers.runs import read_run
 
-    _headline(opened.assay.simulated)
-    if not runs:
+    _notes(result)
+    context = result.context
+    _headline(context.assay.simulated)
+    if not result.runs:
         out.print(f"The study names no {kind} method: nothing to do.")
-    unit = "well" if opened.assay.scoring == "controls" else "treatment"
-    for run in runs:
-        row = summarise(read_run(run.folder, opened.split, opened.study.seeds), (unit,)).iloc[0]
-        out.print(f"{run.title}: {row['correct']} of {row['n']} {unit}s right "
-                  f"({100 * row['accuracy']:.1f} %), {run.folder.path}", markup=False, highlight=False)
+    unit = counted_unit(context.assay.scoring)
+    for finished in result.runs:
+        row = summarise(read_run(finished.folder, context.split, context.seeds), (unit,)).iloc[0]
+        out.print(f"{finished.title}: {row['correct']} of {row['n']} {unit}s right "
+                  f"({100 * row['accuracy']:.1f} %), {finished.folder.path}", markup=False, highlight=False)
 
 
 def _headline(simulated: bool) -> None:
@@ -199,7 +186,7 @@ def assay_fetch(
 ) -> None:
     """Download a collection of the Broad Bioimage Benchmark Collection, check it, and unpack it.
 
-    Goes on where an earlier call broke off. The first fetch writes lock.json with the size and SHA-256 of every
+    Resumes where an earlier call broke off. The first fetch writes lock.json with the size and SHA-256 of every
     file; later uses check against it.
     """
     with _said_clearly():

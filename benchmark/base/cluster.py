@@ -31,6 +31,13 @@ class Cluster:
 
     jobs: int
     threads: int = 1
+    address: str = ""
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
 
     def __call__(self, function: Callable[[Any], Any], tasks: Sequence[Any], label: str) -> Iterator[Any]:
         if len(tasks) <= 1:

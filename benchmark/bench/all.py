@@ -15,13 +15,13 @@ from benchmark.bench.cells import aggregation_ratio
 from benchmark.bench.crops import crop_memory, crop_ratios, paper_crops
 from benchmark.bench.folds import bench_folds
 from benchmark.bench.ratio import Ratio, best_of, print_ratios
+from benchmark.bench.subject import Subject, subject_of
 from benchmark.bench.training import training_ratios
 from benchmark.cellprofiler.execute import execute
 from benchmark.cellprofiler.find import find_cellprofiler
 from benchmark.cellprofiler.measure import make_plan, measure
 from benchmark.cellprofiler.shards import Shard, stage
-from benchmark.workflow.measured import cellprofiler_illumination, need_images, pipeline_path
-from benchmark.workflow.opened import Opened, open_study
+from benchmark.workflow.measured import at_its_path, illumination_of
 
 #: Fields of the comparison with a plain run: enough that starting up does not rule it.
 FIELDS = 48
@@ -29,42 +29,42 @@ FIELDS = 48
 
 def run_bench(study: str, console: Console) -> None:
     """Measure on a study's own images and print the table."""
-    opened = open_study(study)
-    need_images(opened, "make bench")
+    subject = subject_of(study)
     with TemporaryDirectory() as name:
         folder = Path(name)
-        rows = crop_ratios(opened.assay, folder)
+        rows = crop_ratios(subject.assay, folder)
         tiles = paper_crops(folder)
         (folder / "augmented").mkdir()
-        rows += [augmented_batches(tiles, len(tiles), folder / "augmented"), *training_ratios(opened, folder),
-                 aggregation_ratio(folder / "cells"), _cellprofiler(opened, folder)]
+        rows += [augmented_batches(tiles, len(tiles), folder / "augmented"), *training_ratios(subject, folder),
+                 aggregation_ratio(folder / "cells"), _cellprofiler(subject, folder)]
         print_ratios(console, f"morphobench on {study}", rows)
-        bench_folds(opened, folder, console)
+        bench_folds(subject, folder, console)
         memory = Table(title="Peak memory of a process, MiB")
         for column in ("crops", "building the cache", "reading random batches of it"):
             memory.add_column(column, justify="right")
-        for m in crop_memory(opened.assay, folder / "memory"):
+        for m in crop_memory(subject.assay, folder / "memory"):
             memory.add_row(f"{m.crops:,}", f"{m.build_mib:.0f}", f"{m.read_mib:.0f}")
         console.print(memory)
 
 
-def _cellprofiler(opened: Opened, folder: Path) -> Ratio:
+def _cellprofiler(subject: Subject, folder: Path) -> Ratio:
     """Fields measured over two processes, landed and checked, against one plain run of CellProfiler over all of them.
 
     The plain run is given its staged images and table for nothing, and its output is not read.
     """
-    assay = opened.assay
+    assay = subject.assay
     few = replace(assay, fields=assay.fields.head(FIELDS).reset_index(drop=True))
-    illumination, found = cellprofiler_illumination(opened), find_cellprofiler()
-    pipeline = str(pipeline_path(opened.study.cellprofiler.pipeline, opened.base))
-    settings = opened.study.cellprofiler.model_copy(update={"shard_fields": -(-len(few.fields) // 2),
-                                                            "pipeline": pipeline})
+    study = subject.session.study
+    by_study = study.cellprofiler.illumination == "study"
+    illumination = illumination_of(subject.session, subject.sound) if by_study else None
+    found = find_cellprofiler()
+    settings = at_its_path(study, study.cellprofiler).model_copy(update={"shard_fields": -(-len(few.fields) // 2)})
 
     def ours() -> object:
-        return measure(few, opened.hashes, settings, found, folder / "measured", Cluster(2), illumination)
+        return measure(few, subject.sound.hashes, settings, found, folder / "measured", Cluster(2), illumination)
 
     ours_seconds = best_of(ours, 1)
-    plan = make_plan(few, opened.hashes, settings.model_copy(update={"shard_fields": len(few.fields)}), found,
+    plan = make_plan(few, subject.sound.hashes, settings.model_copy(update={"shard_fields": len(few.fields)}), found,
                      illumination)
     if len(plan.shards) > 1:  # the second sites of wells are a shard of their own
         whole = tuple(f for shard in plan.shards for f in shard.fields)

@@ -19,6 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmark.bench.subject import Subject, subject_of
 from benchmark.crops.build import build_crops, crop_key
 from benchmark.crops.reader import open_crops
 from benchmark.crops.settings import CropSettings
@@ -32,7 +33,6 @@ from benchmark.networks.training.inputs import Examples, Recipe, Session
 from benchmark.networks.training.presets import resolved
 from benchmark.networks.training.shared import Phase, own_phase, trunk_phase
 from benchmark.networks.training.train import Trained, fine_tune
-from benchmark.workflow.opened import Opened, open_study
 
 T = TypeVar("T")
 COMPOUNDS = (4, 8, 16, 32)
@@ -121,15 +121,15 @@ def print_costs(costs: Sequence[Cost], console: Console) -> None:
     console.print(table)
 
 
-def bench_folds(opened: Opened, folder: Path, console: Console) -> None:
+def bench_folds(subject: Subject, folder: Path, console: Console) -> None:
     """Measure on a study's own fields, and print."""
     cut = CropSettings(size=SIDE, intensity="bit_depth")
     path = folder / "folds.h5"
-    build_crops(path, opened.assay, opened.assay_hash, cut, run_tasks=opened.run_tasks)
-    crops = open_crops(path, crop_key(opened.assay_hash, cut))
+    build_crops(path, subject.assay, subject.assay_hash, cut, run_tasks=subject.run_tasks)
+    crops = open_crops(path, crop_key(subject.assay_hash, cut))
     print_costs(fold_costs(crops, len(crops), folder, resolve_device("auto")), console)
 
 
 if __name__ == "__main__":
     with TemporaryDirectory() as name:
-        bench_folds(open_study(sys.argv[1]), Path(name), Console())
+        bench_folds(subject_of(sys.argv[1]), Path(name), Console())

@@ -21,6 +21,7 @@ from rich.console import Console
 from torch import Generator, Tensor, nn
 
 from benchmark.bench.ratio import Ratio, interleaved, print_ratios
+from benchmark.bench.subject import Subject, subject_of
 from benchmark.crops.build import build_crops, crop_key
 from benchmark.crops.reader import open_crops
 from benchmark.crops.settings import CropSettings
@@ -36,7 +37,6 @@ from benchmark.networks.training.presets import resolved
 from benchmark.networks.training.step import Stepper, class_weights, make_optimizer, on_device
 from benchmark.networks.training.train import fine_tune
 from benchmark.networks.weights.weights import load_backbone
-from benchmark.workflow.opened import Opened, open_study
 
 CLASSES = 6
 SIDE = 128
@@ -45,7 +45,7 @@ BFLOAT16 = ("tf_efficientnet_lite0", "resnet50")
 EMBEDDED = NetworkSettings()
 
 
-def training_ratios(opened: Opened, folder: Path) -> list[Ratio]:
+def training_ratios(subject: Subject, folder: Path) -> list[Ratio]:
     """All rows, on crops of a study's own fields at 128 px.
 
     Parameters
@@ -54,8 +54,8 @@ def training_ratios(opened: Opened, folder: Path) -> list[Ratio]:
         For the cache and the rival's files.
     """
     cut = CropSettings(size=SIDE, intensity="bit_depth")
-    build_crops(folder / "training.h5", opened.assay, opened.assay_hash, cut, run_tasks=opened.run_tasks)
-    crops = open_crops(folder / "training.h5", crop_key(opened.assay_hash, cut))
+    build_crops(folder / "training.h5", subject.assay, subject.assay_hash, cut, run_tasks=subject.run_tasks)
+    crops = open_crops(folder / "training.h5", crop_key(subject.assay_hash, cut))
     device, modern = resolve_device("auto"), TrainingSettings()
     paper = TrainingSettings(augmentation="kensert2019")
     (folder / "pieces").mkdir()
@@ -248,9 +248,9 @@ def plainly_augmented(crop: np.ndarray, settings: TrainingSettings, rng: np.rand
 
 def main(study: str) -> None:
     """Print the rows of a study."""
-    opened = open_study(study)
+    subject = subject_of(study)
     with TemporaryDirectory() as name:
-        print_ratios(Console(), f"training on {study}", training_ratios(opened, Path(name)))
+        print_ratios(Console(), f"training on {study}", training_ratios(subject, Path(name)))
 
 
 if __name__ == "__main__":

@@ -1,275 +1,233 @@
-"""Settings of the contestants, as a study file gives them."""
+"""What every kind of method has: its settings, what it needs, its words for the report, and how its folds run.
+
+A kind is one module of `benchmark.methods.kinds`: a class of settings derived from `Method` (or from one of the bases
+below), registered by ``@METHODS.register``, with a field ``kind`` that names it in the study file.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import (
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field
 
 from benchmark.base.settings import Settings
-from benchmark.crops.settings import CropSettings
 from benchmark.methods.classifiers.settings import ClassifierSettings
-from benchmark.networks.settings import NetworkSettings, TrainingSettings
-from benchmark.networks.training.presets import resolved
-from benchmark.profiles.settings import Correction, Normalise, ProfileSettings, Scaling, Selection
 
+if TYPE_CHECKING:
+    from benchmark.crops.settings import CropSettings
+    from benchmark.explain.settings import ExplainSettings
+    from benchmark.folds.fold import Fold
+    from benchmark.methods.classifiers.labels import Permuted
+    from benchmark.methods.context import Context, Features, FinishedRun, Pipeline, Plan
+    from benchmark.methods.workers.fusion import FeatureBlock
+    from benchmark.methods.workers.runs import RunFolder
+
+#: What a method is in a comparison; ``other`` is neither the classical arm nor a network.
+Role = Literal["count", "baseline", "classical", "frozen", "finetuned", "embedding", "fusion", "other"]
+#: What embeddings are written of.
 EmbeddingUnit = Literal["crop", "field", "well", "treatment"]
-EMBEDDING_UNITS: tuple[EmbeddingUnit, ...] = get_args(EmbeddingUnit)
+#: Which command runs a method: ``classical`` by `make baseline`, ``cnn`` by `make cnn`, ``dependent`` by both, once the
+#: methods that it builds on have run.
+Arm = Literal["classical", "cnn", "dependent"]
 
 
-class _Method(Settings):
-    """What every method has: a name for files and figures, and whether its labels are shuffled.
+class Method(Settings):
+    """What every method has: a name for files and figures, and whether its labels are permuted.
 
-    ``labels: permuted`` makes it a control: labels are permuted between compounds (where controls are scored,
-    between the wells of each compound) before anything is fitted, so it must not score above chance. If it does,
-    something leaks.
+    ``labels: permuted`` makes it a permuted-label run: labels are permuted between compounds (where controls are
+    scored, between the wells of each compound) before anything is fitted, so that it must not score above chance. If
+    it does, something leaks.
     """
+
+    #: Raised when a kind's code changes what it predicts, so that old folds are not taken for new ones.
+    revision: ClassVar[int]
+    arm: ClassVar[Arm]
+    #: Settings that no prediction depends on; they do not enter a run's key.
+    unkeyed: ClassVar[frozenset[str]] = frozenset({"title"})
+    #: Whether folds run on the GPU where there is one.
+    on_device: ClassVar[bool] = False
+    #: Whether methods of the kind can be parts of a fusion.
+    fusable: ClassVar[bool] = False
+    #: Whether methods of the kind write embeddings, which others can build on.
+    embeds: ClassVar[bool] = False
+    #: Whether these embeddings depend on the labels that the method learnt.
+    learnt_embeddings: ClassVar[bool] = False
+    #: Whether the kind trains a network whose decisions can be explained.
+    explainable: ClassVar[bool] = False
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)
     title: str = ""
     labels: Literal["true", "permuted"] = "true"
 
+    @property
+    @abstractmethod
+    def role(self) -> Role:
+        """What the method is in a comparison."""
 
-class CellCountMethod(_Method):
-    """Cell count alone: the baseline that every claim must beat."""
+    @abstractmethod
+    def words(self, imaged: bool) -> str:
+        """What the method does, in a phrase for the report; ``imaged``: features are measured on images here."""
 
-    kind: Literal["cell_count"]
-    unit: Literal["well", "field"] = "well"
-    classifier: ClassifierSettings = ClassifierSettings()
+    def decision_words(self, wells_permuted: bool) -> str:
+        """How the method decides, in a phrase that follows `words`; empty where these say it."""
+        return ""
 
+    @abstractmethod
+    def plan(self, context: Context, parts: Sequence[FinishedRun]) -> Plan:
+        """How its folds run; what they start from is made on the way.
 
-class BaselineMethod(_Method):
-    """What any claim must beat, and what should not be able to tell anything.
+        Parameters
+        ----------
+        parts : sequence of FinishedRun
+            The methods that it builds on, in the order of `builds_on`.
 
-    Parameters
-    ----------
-    feature : str
-        ``intensity``: mean of each channel's stored pixel values over a field. ``position``: row and column of the
-        well on its plate. ``batch``: which batch the well lies in, and nothing else. Where one of the last two scores
-        well the assay is confounded.
-    """
+        Raises
+        ------
+        MorphobenchError
+            The method does not suit the assay.
+        """
 
-    kind: Literal["baseline"]
-    feature: Literal["intensity", "position", "batch"]
-    unit: Literal["well"] = "well"
-    classifier: ClassifierSettings = ClassifierSettings()
-
-
-class ProfileMethod(_Method):
-    """CellProfiler profiles and what decides on them.
-
-    Parameters
-    ----------
-    decision : str
-        ``classifier``: trained on wells (or fields). ``nearest``: the label of the nearest treatment profile by cosine
-        among the fold's training treatments: NSC where the split leaves compounds out, NSCB where it leaves out their
-        batches too.
-    """
-
-    kind: Literal["profile"]
-    profile: ProfileSettings = ProfileSettings()
-    decision: Literal["classifier", "nearest"] = "classifier"
-    classifier: ClassifierSettings = ClassifierSettings()
-
-
-class _NetworkMethod(_Method):
-    """What methods with a network have besides.
-
-    Parameters
-    ----------
-    embeddings : tuple of str
-        Units (``crop``, ``field``, ``well``, ``treatment``) whose embeddings are written beside the predictions: what
-        the network makes of crops just before its classifier. See `benchmark.methods.workers.embeddings`.
-    """
-
-    embeddings: tuple[EmbeddingUnit, ...] = ()
-
-    @field_validator("embeddings")
-    @classmethod
-    def _once_each(cls, value: tuple[EmbeddingUnit, ...]) -> tuple[EmbeddingUnit, ...]:
-        return tuple(unit for unit in EMBEDDING_UNITS if unit in value)
+    # What it needs.
 
     @property
-    def _idle(self) -> tuple[str, ...]:
-        return () if self.embeddings else ("embeddings",)
-
-
-class FrozenMethod(_NetworkMethod):
-    """Features of the pretrained network, nothing of it learnt, and the same classifier."""
-
-    kind: Literal["cnn_frozen"]
-    network: NetworkSettings = NetworkSettings()
-    crops: CropSettings = CropSettings(size=224)
-    channels: Literal["together", "separately"] = "separately"
-    classifier: ClassifierSettings = ClassifierSettings(candidates=("logistic_regression",))
-
-    @model_validator(mode="after")
-    def _pretrained(self) -> FrozenMethod:
-        if not self.network.architecture.pretrained:
-            raise ValueError(f"{self.network.backbone} has no frozen features: its layers are learnt. Use "
-                             "kind: cnn_finetuned, or another backbone")
-        return self
-
-
-class FinetunedMethod(_NetworkMethod):
-    """The pretrained network fine-tuned on a fold's training crops.
-
-    ``training`` holds every setting as it is used: what the study does not give comes from the preset.
-    """
-
-    kind: Literal["cnn_finetuned"]
-    network: NetworkSettings = NetworkSettings()
-    crops: CropSettings = CropSettings()
-    training: TrainingSettings = TrainingSettings()
-
-    @model_validator(mode="after")
-    def _embeds(self) -> FinetunedMethod:
-        why_not = self.network.architecture.why_no_embeddings(self.network)
-        if self.embeddings and why_not:
-            raise ValueError(why_not)
-        return self
-
-    @model_validator(mode="after")
-    def _drops_out(self) -> FinetunedMethod:
-        if not self.network.architecture.dropout and (self.training.dropout or self.training.mc_dropout):
-            raise ValueError(f"{self.network.backbone} has no dropout before its classifier: leave training.dropout "
-                             "and training.mc_dropout out")
-        return self
-
-    @model_validator(mode="after")
-    def _bags(self) -> FinetunedMethod:
-        if not self.network.bagged:
-            return self
-        if self.embeddings:
-            raise ValueError("embeddings are of crops, each by itself, and this network was trained on bags of them: "
-                             "leave embeddings out, or use network.bag: crop")
-        if self.training.mix != "none":
-            raise ValueError("mix blends crops, and bags have none to be blended with: leave training.mix out, or use "
-                             "network.bag: crop")
-        if self.training.folds == "shared":
-            raise ValueError("folds: shared was tried with crops alone: leave training.folds out, or use network.bag: "
-                             "crop")
-        if self.network.bag == "field" and self.crops.one_a_field:
-            raise ValueError("each field is one crop here, so that a bag would hold no other: cut more by crops.grid "
-                             "or crops.kind: cells, or use network.bag: well")
-        return self
-
-    @field_validator("training")
-    @classmethod
-    def _resolved(cls, value: TrainingSettings, info: ValidationInfo) -> TrainingSettings:
-        network = info.data.get("network")  # absent where it is itself at fault, and said to be
-        return value if network is None else resolved(value, network.backbone)
-
-
-class EmbeddingProfileSettings(Settings):
-    """From embeddings of wells to profiles, as `ProfileSettings` has it for CellProfiler's.
-
-    ``select`` is as for network features elsewhere: nothing but what is constant or missing is dropped.
-    """
-
-    normalise: Normalise = "training"
-    method: Scaling = "standardize"
-    select: tuple[Selection, ...] = ("missing", "variance")
-    correlation: float = Field(0.95, gt=0, le=1)
-    clip: float | None = Field(20.0, gt=0)
-    correction: Correction = "none"
+    def pipelines(self) -> frozenset[Pipeline]:
+        """Pipelines whose measurements it uses."""
+        return frozenset()
 
     @property
-    def whole(self) -> ProfileSettings:
-        """The same for the classical arm."""
-        return ProfileSettings(aggregate="mean", **self.model_dump())
-
-
-class EmbeddingMethod(_Method):
-    """The classical arm on a network's embeddings of wells; each fold takes those of the same fold's network.
-
-    Parameters
-    ----------
-    of : str
-        Name of a method of this study with a network and ``embeddings: [well]``.
-    decision : str
-        As in `ProfileMethod`: ``nearest`` is NSC or NSCB, as the split has it.
-    """
-
-    kind: Literal["embedding"]
-    of: str
-    profile: EmbeddingProfileSettings = EmbeddingProfileSettings()
-    decision: Literal["classifier", "nearest"] = "classifier"
-    classifier: ClassifierSettings = ClassifierSettings(candidates=("logistic_regression",))
-
-
-class FusionMethod(_Method):
-    """Several methods of the study made into one.
-
-    Parameters
-    ----------
-    parts : tuple of str
-        Names of methods of the kinds ``profile`` (``decision: classifier``), ``cnn_frozen`` and ``cnn_finetuned``.
-    how : str
-        ``stacked``: the product of the parts' probabilities, each to a power that is fitted on predictions of a fold's
-        training wells by parts that did not see them; see `benchmark.methods.classifiers.stacking.Pool`.
-        ``concatenated``: a classifier on the parts' features of wells, side by side.
-    inner_folds : int
-        For ``stacked``: folds inside the training wells, grouped by compound. Each part is fitted so many times more
-        in each fold.
-    classifier : settings
-        For ``concatenated``.
-    """
-
-    kind: Literal["fusion"]
-    parts: tuple[str, ...]
-    how: Literal["stacked", "concatenated"] = "stacked"
-    inner_folds: int = Field(3, ge=2)
-    classifier: ClassifierSettings = ClassifierSettings(candidates=("logistic_regression",))
-
-    @model_validator(mode="after")
-    def _sane(self) -> FusionMethod:
-        if len(self.parts) < 2:
-            raise ValueError("parts: two or more are fused")
-        twice = [p for p in self.parts if self.parts.count(p) > 1]
-        if twice:
-            raise ValueError(f"parts: {twice[0]!r} is given twice")
-        given = self.model_fields_set & set(self._idle)
-        if given:
-            other = "stacked" if self.how == "concatenated" else "concatenated"
-            raise ValueError(f"{given.pop()} is for how: {other}; leave it out")
-        return self
+    def crop_settings(self) -> CropSettings | None:
+        """How the crops that it sees are cut; None where it sees none."""
+        return None
 
     @property
-    def _idle(self) -> tuple[str, ...]:
-        return ("inner_folds",) if self.how == "concatenated" else ("classifier",)
+    def uses_controls(self) -> str:
+        """The setting by which it looks at which wells are negative controls; empty where it does not."""
+        return ""
+
+    @property
+    def needs_controls(self) -> Literal["", "anywhere", "each plate"]:
+        """Where there must be negative controls."""
+        return "each plate" if self.uses_controls else ""
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether it cannot run on a table of profiles."""
+        return self.crop_settings is not None or "whole_field" in self.pipelines
+
+    # What of it is transductive.
+
+    def estimated(self) -> list[str]:
+        """What it estimates from test wells without their labels, in words."""
+        return []
+
+    def corrected_pixels(self, context: Context) -> str | None:
+        """What the illumination correction of its pixels was estimated from, in words; None where there is none."""
+        return None
+
+    # How methods build on one another.
+
+    @property
+    def builds_on(self) -> tuple[str, ...]:
+        """Names of the methods that it builds on."""
+        return ()
+
+    #: The setting that names these.
+    builds_on_key: ClassVar[str] = ""
+
+    def why_not_part(self, part: Method) -> str:
+        """Why it cannot build on a method, in words that follow its name; empty where it can."""
+        return ""
+
+    def why_not_fused(self, how: str) -> str:
+        """Why it cannot be a part of a fusion, in words that follow its name; empty where it can."""
+        return ""
+
+    def inside_training_wells(self) -> Method:
+        """The same method as it is fitted in folds inside a fold's training wells."""
+        return self
+
+    def feature_blocks(self, context: Context, run: FinishedRun) -> Callable[[Fold, int], FeatureBlock]:
+        """Its features of wells in a fold with a seed, for a fusion of features; of kinds that are ``fusable``."""
+        raise TypeError(f"methods like {self.name} have no features of wells to fuse")
+
+    def embedding_path(self, run: RunFolder, fold: Fold, seed: int, unit: EmbeddingUnit) -> Path:
+        """The file with its embeddings that a fold uses; of kinds that have ``embeds``."""
+        raise TypeError(f"methods like {self.name} have no embeddings")
+
+    def refuse_explanation(self, settings: ExplainSettings) -> None:
+        """ValueError where what the settings ask for would say nothing about it."""
+
+    # What the workflow asks of all kinds alike.
+
+    def summary(self, wells_permuted: bool = False, imaged: bool = True) -> str:
+        """What the method does, in a sentence for the report.
+
+        Parameters
+        ----------
+        wells_permuted : bool
+            Permuted labels are permuted over the wells of each compound (controls are scored), not over compounds.
+        imaged : bool
+            Features are measured on images here, not brought along as profiles.
+        """
+        text = self.words(imaged) + self.decision_words(wells_permuted)
+        over = "between the wells of each compound" if wells_permuted else "between compounds"
+        return text + (f"; labels permuted {over}" if self.labels == "permuted" else "")
+
+    def permuted(self, context: Context, seed: int) -> Permuted | None:
+        """Permuted labels, the same in all folds; None where labels are the true ones."""
+        if self.labels == "true":
+            return None
+        from benchmark.methods.classifiers.labels import permute_labels, permute_wells
+
+        permute = permute_wells if context.assay.scoring == "controls" else permute_labels
+        return permute(context.assay.treated, seed)
 
 
-MethodSettings = Annotated[
-    CellCountMethod | BaselineMethod | ProfileMethod | FrozenMethod | FinetunedMethod | EmbeddingMethod | FusionMethod,
-    Field(discriminator="kind"),
-]
-CLASSICAL = (CellCountMethod, BaselineMethod, ProfileMethod)
-CNN = (FrozenMethod, FinetunedMethod)
-#: Methods that rest on runs of others.
-DEPENDENT = (EmbeddingMethod, FusionMethod)
+def keyed(method: Method, context: Context, inputs: dict[str, Any]) -> dict[str, Any]:
+    """``inputs`` of a run's key, with how labels were permuted where they were."""
+    if method.labels == "true":
+        return inputs
+    return inputs | {"permuted": "wells of each compound" if context.assay.scoring == "controls" else "typical"}
 
 
-def transductive(method: MethodSettings, corrected: str | None = None) -> list[str]:
-    """What a method estimates from test wells without their labels, in words; empty where nothing is.
-
-    ``corrected`` says what an illumination correction of its pixels estimated.
-    """
-    profile = method.profile.whole if isinstance(method, EmbeddingMethod) else getattr(method, "profile", None)
-    blocks = [profile, getattr(method, "crops", None)]
-    return [text for text in (corrected, *(b.transductive for b in blocks if b is not None)) if text]
+def classifier_words(classifier: ClassifierSettings, wells_permuted: bool) -> str:
+    """How a classifier decides, in a phrase."""
+    text = "; classifier chosen by cross-validation inside the training wells, grouped by compound"
+    text += " (by well where there is one compound)" if wells_permuted else ""
+    return text + (", probabilities calibrated there" if classifier.calibrate == "temperature" else "")
 
 
-def uses_controls(method: MethodSettings) -> str:
-    """The setting by which a method looks at which wells are negative controls; empty where none does."""
-    if isinstance(method, ProfileMethod | EmbeddingMethod):
-        profile = method.profile.whole if isinstance(method, EmbeddingMethod) else method.profile
-        return ", ".join(profile.uses_controls)
-    if isinstance(method, CNN) and method.crops.uses_controls:
-        return f"crops: {method.crops.summary}"
-    return ""
+#: How the nearest treatment decides, in a phrase.
+NEAREST_WORDS = "; label of the nearest training treatment by cosine"
+
+
+class TabularMethod(Method):
+    """A method that one classifier (or the nearest treatment) decides for, on a table of features."""
+
+    classifier: ClassifierSettings = ClassifierSettings()
+
+    @abstractmethod
+    def features(self, context: Context) -> Features:
+        """Its features of the assay's wells or fields.
+
+        Raises
+        ------
+        MorphobenchError
+            The method does not suit the assay.
+        """
+
+    @property
+    def decides(self) -> Literal["classifier", "nearest"]:
+        """What decides on the features."""
+        return "classifier"
+
+    def decision_words(self, wells_permuted: bool) -> str:
+        return NEAREST_WORDS if self.decides == "nearest" else classifier_words(self.classifier, wells_permuted)
+
+    def plan(self, context: Context, parts: Sequence[FinishedRun]) -> Plan:
+        from benchmark.methods.workers.tabular import tabular_plan
+
+        return tabular_plan(self, context, self.features(context))

@@ -102,6 +102,14 @@ class ProfileSettings(Settings):
         return tuple(found)
 
     @property
+    def needs_controls(self) -> Literal["", "anywhere", "each plate"]:
+        """Where there must be negative controls."""
+        by_plate = self.aggregate in ("ks", "svm") and self.reference == "controls"
+        if self.normalise == "controls" or by_plate:
+            return "each plate"
+        return "anywhere" if self.uses_controls else ""
+
+    @property
     def transductive(self) -> str | None:
         """What is estimated from test wells (or their plates) without their labels, in words; None where nothing is."""
         what = {"cells": "single cells", "wells": "profiles"}[self.level]

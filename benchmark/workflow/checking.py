@@ -13,8 +13,9 @@ from benchmark.base.errors import Fault, MorphobenchError
 from benchmark.base.tables import COMPOUND, path_column
 from benchmark.profiles.wells import feature_columns
 from benchmark.quality.check import file_hashes, image_faults
-from benchmark.workflow.opened import RUNS, place_of
-from benchmark.workflow.study import load_study, study_base
+from benchmark.workflow.before import faults_before, refuse_test_labels
+from benchmark.workflow.session import RUNS, open_session
+from benchmark.workflow.study import Study, load_study
 
 
 def check_assay(name: str) -> tuple[list[Fault], str]:
@@ -28,15 +29,24 @@ def check_assay(name: str) -> tuple[list[Fault], str]:
         What was looked at, in a sentence.
     """
     study = load_study(name)
-    place = place_of(study, study_base(name), RUNS / study.name, Cluster(available_cores()), set())
+    place = open_session(study, Cluster(available_cores())).place
     assay, faults = study.assay.faults(place)
     if assay is None:
         return faults, (f"{study.name}: {len(faults)} fault(s) in what describes the assay; nothing more can be looked "
                         "at before they are mended.")
     # Where the table has faults, its sound rows are looked at all the same: all faults come at once.
-    faults = [*faults, *image_faults(assay), *_changed_since_fetched(assay)]
+    faults = [*faults, *_of_study(study, assay), *image_faults(assay), *_changed_since_fetched(assay)]
     found = f"{len(faults)} fault(s)" if faults else "no fault found"
     return faults, "\n".join([*(f"Left out: {f}" for f in assay.left_out), f"{study.name}: {_size(assay)}; {found}."])
+
+
+def _of_study(study: Study, assay: Assay) -> list[Fault]:
+    """What the study needs and the assay, as far as it is sound, does not have."""
+    faults: list[Fault] = []
+    with gathering(faults):
+        refuse_test_labels(study, assay)
+        faults += faults_before(study, assay)
+    return faults
 
 
 def _changed_since_fetched(assay: Assay) -> list[Fault]:

@@ -30,17 +30,17 @@ from benchmark.explain.record import RECORD, Explanation, read_explanation, writ
 from benchmark.explain.record import REVISION as FILES
 from benchmark.explain.regions import cut_regions
 from benchmark.explain.settings import ExplainSettings
-from benchmark.folds.fold import Fold, rows_of
+from benchmark.folds.fold import Fold, Split, rows_of
 from benchmark.images.reading import read_field, read_plane
-from benchmark.methods.base import FinetunedMethod
+from benchmark.methods.context import FinishedRun
 from benchmark.methods.workers.finetuned import FinetunedFold, TrainedFold, checkpoint_of, predict_wells, train_fold
 from benchmark.methods.workers.units import units_of_wells
 from benchmark.networks.device import resolve_device
 from benchmark.networks.training.learn import start_of
 from benchmark.networks.weights.weights import Backbone, load_backbone
-from benchmark.workflow.measured import measured_already, object_roles_of
-from benchmark.workflow.opened import Opened
-from benchmark.workflow.run import FinishedRun
+from benchmark.workflow.context import StudyContext
+from benchmark.workflow.measured import object_roles_of
+from benchmark.workflow.study import Study
 
 #: Raised where code changes what is explained, or how.
 REVISION = 1
@@ -55,7 +55,7 @@ class Explained:
     title: str
 
 
-def explained_fold(opened: Opened) -> Fold | None:
+def explained_fold(study: Study, split: Split) -> Fold | None:
     """The fold that the study asks to explain; None where it asks for none.
 
     Raises
@@ -63,16 +63,16 @@ def explained_fold(opened: Opened) -> Fold | None:
     MorphobenchError
         There is no such fold.
     """
-    if opened.study.explain is None:
+    if study.explain is None:
         return None
-    folds = {fold.name: fold for fold in opened.split.folds}
-    name = opened.study.explain.fold or next(iter(folds))
+    folds = {fold.name: fold for fold in split.folds}
+    name = study.explain.fold or next(iter(folds))
     if name not in folds:
         raise MorphobenchError(f"there is no fold {name!r}", "explain.fold", f"There are {', '.join(folds)}.")
     return folds[name]
 
 
-def explain(opened: Opened, finished: Sequence[FinishedRun]) -> Explained | None:
+def explain(context: StudyContext, finished: Sequence[FinishedRun]) -> Explained | None:
     """Explain the fold that the study names, once; None where it names none.
 
     The fold is trained again as its run trained it. CellProfiler is not started: regions are looked at where it has
@@ -88,24 +88,23 @@ def explain(opened: Opened, finished: Sequence[FinishedRun]) -> Explained | None
     MorphobenchError
         There is no such fold; or trained again it predicts other than in the run (`benchmark.methods.explained`).
     """
-    settings, fold = opened.study.explain, explained_fold(opened)
+    settings, fold = context.study.explain, explained_fold(context.study, context.split)
     if settings is None or fold is None:
         return None
     run = next(f for f in finished if f.method.name == settings.method)
-    seed = opened.study.seeds[0]
-    masks, measured = _masks(opened, fold)
+    seed = context.seeds[0]
+    masks, measured = _masks(context, fold)
     predicted = run.folder.fold_path(fold, seed)
     key = digest([REVISION, FILES, run.folder.path.name, sha256_file(predicted), fold.name, seed,
                   settings.model_dump(mode="json"), measured])
-    folder = opened.folder / "explained" / key
-    opened.note("explanation", key)
+    folder = context.folder / "explained" / key
+    context.note("explanation", key)
     if not (folder / RECORD).exists():
 
-        from benchmark.workflow.finetuning import prepare_finetuning, remove_trunks
+        from benchmark.methods.workers.finetuning import remove_trunks
 
-        assert isinstance(run.method, FinetunedMethod)  # the study's settings are refused else
-        task = prepare_finetuning(opened, run.method).task(run.folder, fold, seed, None, folder)
-        with opened.stage("explanation", key) as facts:
+        task = replace(run.method.plan(context, ()).task(run.folder, fold, seed), out=folder)
+        with context.stage("explanation", key) as facts:
             for _ in run_serially(explain_finetuned_fold,
                                   [ExplainedFold(task, predicted, settings, masks)],
                                   f"explanation of {run.method.name}, fold {fold.name}"):
@@ -115,24 +114,24 @@ def explain(opened: Opened, finished: Sequence[FinishedRun]) -> Explained | None
     return Explained(read_explanation(folder), folder, run.title)
 
 
-def explained_or_why_not(opened: Opened, finished: Sequence[FinishedRun]) -> tuple[Explained | None, str]:
+def explained_or_why_not(context: StudyContext, finished: Sequence[FinishedRun]) -> tuple[Explained | None, str]:
     """The same for a report, which does without it where a fold cannot be trained here as it was; and why, in words."""
     try:
-        return explain(opened, finished), ""
+        return explain(context, finished), ""
     except LeakError:
         raise
     except MorphobenchError as error:
         return None, f"The report goes without an explanation of the network. {error}"
 
 
-def _masks(opened: Opened, fold: Fold) -> tuple[dict[int, tuple[Path, Path]], str]:
+def _masks(context: StudyContext, fold: Fold) -> tuple[dict[int, tuple[Path, Path]], str]:
     """Masks of nuclei and cells of the fold's test fields where they were measured, and the digest of what measured."""
-    measured = measured_already(opened, "cellprofiler")
-    roles = object_roles_of(opened) if measured is not None else None
+    measured = context.measured.get("cellprofiler")
+    roles = object_roles_of(context.study) if measured is not None else None
     if measured is None or roles is None or not (roles.nuclei and roles.cells):
         return {}, ""
     found = {}
-    fields = opened.assay.fields[rows_of(opened.assay.fields, fold.test)]
+    fields = context.assay.fields[rows_of(context.assay.fields, fold.test)]
     for index, row in fields.iterrows():
         nuclei, cells = (measured.mask_path(tuple(row[FIELD_KEY]), name) for name in (roles.nuclei, roles.cells))
         if nuclei is not None and cells is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from benchmark.assays.fieldtable import Assay
 from benchmark.base.combinations import GRID_PARTS
 from benchmark.base.errors import LeakError, MorphobenchError
 from benchmark.base.files import digest, read_json, safe_name, write_json
@@ -17,14 +18,15 @@ from benchmark.evaluation.metrics import summarise_grid
 from benchmark.evaluation.reproducibility import reproducibility
 from benchmark.folds.fold import Split
 from benchmark.folds.make import study_split
+from benchmark.methods.context import Features
 from benchmark.methods.grid import GridSettings
+from benchmark.methods.versions import PROFILES
 from benchmark.methods.workers.gridfold import GridFold, run_grid_fold
-from benchmark.methods.workers.runs import REVISION
 from benchmark.profiles.settings import Correction, ProfileSettings
 from benchmark.profiles.words import profile_words
-from benchmark.workflow.measured import pixels_seen
-from benchmark.workflow.opened import Opened
-from benchmark.workflow.tables import Features, profile_features
+from benchmark.workflow.context import StudyContext
+from benchmark.workflow.measured import pipeline_of
+from benchmark.workflow.tables import profile_features
 
 #: Raised when the grid's code changes what it predicts.
 GRID_REVISION = 2
@@ -63,62 +65,62 @@ class Grid:
     rows: list[dict[str, str]]
 
 
-def run_grid(opened: Opened) -> Grid | None:
+def run_grid(context: StudyContext) -> Grid | None:
     """Run what is missing of the study's grid, and summarise it; None where the study has none."""
-    grid = opened.study.grid
+    grid = context.study.grid
     if grid is None:
         return None
-    plan = applicable(opened, grid)
-    unit: Any = "well" if opened.assay.scoring == "controls" else "treatment"
+    plan = applicable(context.assay, grid)
+    unit: Any = "well" if context.assay.scoring == "controls" else "treatment"
     tasks: list[tuple[str, tuple[str, str], GridFold]] = []
     unscored: list[str] = []
     replicates: list[dict[str, Any]] = []
-    splits, infeasible = _splits(opened, plan.schemes)
+    splits, infeasible = _splits(context, plan.schemes)
     for scheme, split in splits.items():
         unscored += [f"{scheme}: {u}" for u in split.unscored]
     for name, how, profile in tables_of(grid, plan):
-        found = profile_features(opened, profile, f"grid.profiles.{name}")
+        found = profile_features(context, profile, f"grid.profiles.{name}")
         if not profile.fold_wise:
-            replicates.append({"profile": name, "normalise": how} | _reproducibility(opened, found))
+            replicates.append({"profile": name, "normalise": how} | _reproducibility(context, found))
         for scheme, split in splits.items():
-            folder = _folder(opened, grid, found, split, plan.corrections, (name, how))
+            folder = _folder(context, grid, found, split, plan.corrections, (name, how))
             for fold in split.folds:
                 out = folder / f"{safe_name(fold.name)}.parquet"
                 tasks.append((scheme, (name, how), GridFold(
                     found.source, found.absent, (name, how), plan.corrections, grid.decisions, grid.inner_folds, fold,
-                    opened.study.seeds[0], tuple(opened.assay.labels), unit, out)))
+                    context.seeds[0], tuple(context.assay.labels), unit, out)))
     missing = [t for _, _, t in tasks if not t.out.exists()]
     key = digest([[s, n, str(t.out.parent.name)] for s, n, t in tasks])
-    opened.note("grid", key)
+    context.note("grid", key)
     if missing:
-        with opened.stage("grid", key) as facts:
-            for _ in opened.run_tasks(run_grid_fold, missing, "grid (profiles x folds)"):
+        with context.stage("grid", key) as facts:
+            for _ in context.run_tasks(run_grid_fold, missing, "grid (profiles x folds)"):
                 pass
             facts["detail"] = f"{len(missing)} folds of {len(grid.tables())} tables of profiles"
     return Grid(_summary(tasks, unit), (*plan.skipped, *infeasible), tuple(dict.fromkeys(unscored)), _facts(tasks),
-                pd.DataFrame(replicates), _rows(opened, grid, plan))
+                pd.DataFrame(replicates), _rows(context, grid, plan))
 
 
-def _rows(opened: Opened, grid: GridSettings, plan: Applicable) -> list[dict[str, str]]:
+def _rows(context: StudyContext, grid: GridSettings, plan: Applicable) -> list[dict[str, str]]:
     """What each row of the grid is, and what of it is transductive."""
     rows = []
     for name, how, profile in tables_of(grid, plan):
-        lit = pixels_seen(opened, profile.source)
+        lit = context.measured_pixels(pipeline_of(profile))
         for correction in plan.corrections:
             whole = profile.model_copy(update={"correction": correction})
             rows.append({"profile": name, "normalise": how, "correction": correction,
-                         "words": profile_words(whole, bool(opened.assay.channels), cut=True),
+                         "words": profile_words(whole, bool(context.assay.channels), cut=True),
                          "transductive": "; ".join(t for t in (lit, whole.transductive) if t)})
     return rows
 
 
-def _reproducibility(opened: Opened, found: Features) -> dict[str, Any]:
+def _reproducibility(context: StudyContext, found: Features) -> dict[str, Any]:
     """Whether replicates look alike in a table of profiles, computed once."""
-    seed = opened.study.seeds[0]
+    seed = context.seeds[0]
     path = found.source.table.with_name(f"{found.source.table.stem}-reproducibility-{REPRODUCIBILITY}-{seed}.json")
     if not path.exists():
         table = pd.read_parquet(found.source.table)
-        if opened.assay.scoring == "controls":  # no control serves as one there
+        if context.assay.scoring == "controls":  # no control serves as one there
             table = table[table[LABEL] != ""].assign(**{CONTROL: ""})
         write_json(path, reproducibility(table, seed))
     return dict(read_json(path))
@@ -135,9 +137,8 @@ class Applicable:
     skipped: tuple[str, ...]
 
 
-def applicable(opened: Opened, grid: GridSettings) -> Applicable:
+def applicable(assay: Assay, grid: GridSettings) -> Applicable:
     """Leave out of a grid what needs controls where there are none (or they are what is scored), or batches."""
-    assay = opened.assay
     skipped: list[str] = []
     scored = assay.scoring == "controls"
     controls = not scored and bool((assay.fields[CONTROL] == "negative").any())
@@ -164,12 +165,12 @@ def applicable(opened: Opened, grid: GridSettings) -> Applicable:
     return Applicable(normalise, corrections, schemes, frozenset(set(grid.profiles) - set(profiles)), tuple(skipped))
 
 
-def _splits(opened: Opened, schemes: Sequence[Any]) -> tuple[dict[Any, Split], list[str]]:
+def _splits(context: StudyContext, schemes: Sequence[Any]) -> tuple[dict[Any, Split], list[str]]:
     """The folds of each scheme that the assay has folds for, and why it has none for the others."""
     found, why = {}, []
     for scheme in schemes:
         try:
-            found[scheme] = _split(opened, scheme)
+            found[scheme] = _split(context, scheme)
         except LeakError:
             raise
         except MorphobenchError as error:  # too few compounds, cell lines or batches, or nothing left to tell
@@ -183,30 +184,30 @@ def tables_of(grid: GridSettings, plan: Applicable) -> list[tuple[str, str, Prof
             if how in plan.normalise and name not in plan.without]
 
 
-def _split(opened: Opened, scheme: Any) -> Split:
+def _split(context: StudyContext, scheme: Any) -> Split:
     """The folds of a scheme: the study's own, or another one's, audited alike."""
-    if scheme == opened.split.scheme:
-        return opened.split
-    path = opened.folder / "splits" / f"{digest([opened.assay_hash, scheme])}.json"
-    return study_split(path, opened.assay, opened.assay_hash, scheme, opened.hashes)
+    if scheme == context.split.scheme:
+        return context.split
+    path = context.folder / "splits" / f"{digest([context.assay_hash, scheme])}.json"
+    return study_split(path, context.assay, context.assay_hash, scheme, context.fields.used.hashes)
 
 
-def _folder(opened: Opened, grid: GridSettings, found: Features, split: Split,
+def _folder(context: StudyContext, grid: GridSettings, found: Features, split: Split,
             corrections: tuple[Correction, ...], name: tuple[str, str]) -> Path:
-    """``runs/<study>/grid/<key>``: the key hashes all that the predictions of one table and scheme hang on."""
+    """``runs/<study>/grid/<key>``: the key hashes all that the predictions of one table and scheme depend on."""
     config = {
-        "revision": [GRID_REVISION, REVISION["profile"]],
+        "revision": [GRID_REVISION, PROFILES],
         "name": name,
         "profile": found.source.profile.model_dump(mode="json"),
         "inputs": found.inputs,
         "corrections": corrections,
         "decisions": grid.decisions,
         "inner_folds": grid.inner_folds,
-        "seed": opened.study.seeds[0],
-        "assay_hash": opened.assay_hash,
+        "seed": context.seeds[0],
+        "assay_hash": context.assay_hash,
         "split_hash": split.hash,
     }
-    folder = opened.folder / "grid" / digest(config)
+    folder = context.folder / "grid" / digest(config)
     if not (folder / "config.json").exists():
         write_json(folder / "config.json", config)
     return folder

@@ -1,95 +1,102 @@
-"""What methods start from: CellProfiler's cells, illumination functions, crops, and tables of features.
+"""What CellProfiler measures of a study's assay, and the illumination functions that its pixels are divided by.
 
-Each is made once a study and key, and found again by every method that asks for the same.
+Each is made once a study and key; finished shards are not run again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from benchmark.base.errors import MorphobenchError
 from benchmark.base.files import PROJECT, digest
 from benchmark.base.tables import FIELD_KEY
-from benchmark.cellprofiler.find import OWN, CellProfiler, find_cellprofiler
-from benchmark.profiles.settings import ProfileSettings
-from benchmark.workflow.opened import Opened
+from benchmark.methods.context import Pipeline
+from benchmark.workflow.session import Session
+from benchmark.workflow.study import Study
 
 if TYPE_CHECKING:
+    from benchmark.cellprofiler.find import CellProfiler
     from benchmark.cellprofiler.inputs import Roles
     from benchmark.cellprofiler.measure import Measured
     from benchmark.cellprofiler.settings import CellProfilerSettings
     from benchmark.images.illumination import Illumination
+    from benchmark.profiles.settings import ProfileSettings
+    from benchmark.quality.fields import Sound
 
-#: Blocks of a study's settings that name a pipeline, and what their stage is called.
-Block = Literal["cellprofiler", "whole_field"]
-STAGES: dict[Block, str] = {"cellprofiler": "CellProfiler", "whole_field": "CellProfiler, whole fields"}
-
-
-def illumination_of(opened: Opened) -> Illumination | None:
-    """The illumination functions of the study's plates and channels; None where it asks for none."""
-    settings = opened.study.illumination
-    if settings.method == "none" or not opened.assay.channels:
-        return None
-    from benchmark.images.illumination import build_illumination, illumination_key
-
-    # Over all fields that can be read: what quality control leaves out must not change what is measured.
-    with opened.stage("illumination", illumination_key(opened.whole_hash, settings)) as facts:
-        found = build_illumination(opened.whole, opened.whole_hash, settings, opened.folder / "illumination",
-                                   opened.run_tasks)
-        facts["detail"] = f"{opened.assay.fields['Metadata_Plate'].nunique()} plates x {len(opened.assay.channels)}"
-    return found
+#: What the stage of a pipeline is called.
+STAGES: Mapping[Pipeline, str] = {"cellprofiler": "CellProfiler", "whole_field": "CellProfiler, whole fields"}
 
 
-def _illumination_is_there(opened: Opened, block: Block) -> bool:
-    """Whether the functions that CellProfiler divides by need not be made first."""
-    from benchmark.images.illumination import INDEX, illumination_key
+def pipelines_used(study: Study, networks_alone: bool = False) -> tuple[Pipeline, ...]:
+    """Pipelines that a study's methods, its grid or its quality control take anything from.
 
-    settings = opened.study.illumination
-    if settings.method == "none" or getattr(opened.study, block).illumination != "study":
-        return True
-    return (opened.folder / "illumination" / illumination_key(opened.whole_hash, settings) / INDEX).exists()
-
-
-def cellprofiler_illumination(opened: Opened, block: Block = "cellprofiler") -> Illumination | None:
-    """The functions that CellProfiler divides by; None where its pipeline corrects by itself, or nothing does."""
-    return illumination_of(opened) if getattr(opened.study, block).illumination == "study" else None
-
-
-def pixels_seen(opened: Opened, source: Literal["cells", "whole_field"]) -> str | None:
-    """What the study's illumination correction estimated of pixels that CellProfiler measures; None where nothing."""
-    block = opened.study.whole_field if source == "whole_field" else opened.study.cellprofiler
-    used = block.illumination == "study" and opened.assay.channels
-    return opened.study.illumination.transductive if used else None
+    Parameters
+    ----------
+    networks_alone : bool
+        Only what its networks cannot do without: nuclei to centre crops on, and counts where fields are left out for
+        them.
+    """
+    methods = [m for m in study.methods if m.arm == "cnn" or not networks_alone]
+    used = {pipeline for method in methods for pipeline in method.pipelines}
+    if study.quality.flagged == "leave_out" and study.quality.cell_count:
+        used.add("cellprofiler")
+    if study.grid is not None and not networks_alone:
+        used |= {pipeline_of(profile) for profile in study.grid.profiles.values()}
+    return tuple(pipeline for pipeline in STAGES if pipeline in used)
 
 
-def block_of(profile: ProfileSettings) -> Block:
+def pipeline_of(profile: ProfileSettings) -> Pipeline:
     """The pipeline that a profile takes its features from."""
     return "whole_field" if profile.source == "whole_field" else "cellprofiler"
 
 
-def measure_assay(opened: Opened, block: Block = "cellprofiler") -> Measured:
-    """What CellProfiler measures of the assay by one of the study's pipelines; finished shards are not run again.
+def measure_all(session: Session, whole: Sound) -> dict[Pipeline, Measured]:
+    """What each pipeline of the study measures of the assay; none where it has no images.
 
     Fields that quality control leaves out are measured too, so that a change of its settings measures nothing anew.
-    Once for an opened study: what was measured stays in ``opened.measured``.
-
-    Raises
-    ------
-    MorphobenchError
-        The assay has no images.
     """
-    need_images(opened, "CellProfiler")
-    place = _place(opened, block)
-    if place not in opened.measured:
-        opened.measured[place] = _measure(opened, block, _installed(getattr(opened.study, block)))
-    return opened.measured[place]
+    if not whole.assay.channels:
+        return {}
+    return {pipeline: _measure(session, whole, pipeline, program_of(settings_of(session.study, pipeline)))
+            for pipeline in pipelines_used(session.study)}
 
 
-def measured_already(opened: Opened, block: Block) -> Measured | None:
+def measure_for_networks(session: Session, whole: Sound) -> tuple[dict[Pipeline, Measured], str]:
+    """The same by what has been measured already: networks run where there is no CellProfiler.
+
+    Only what they cannot do without is measured here.
+
+    Returns
+    -------
+    dict
+    str
+        A sentence for the user where fields may still turn out not to be measurable; else empty.
+    """
+    if not whole.assay.channels:
+        return {}, ""
+    needed = pipelines_used(session.study, networks_alone=True)
+    measured: dict[Pipeline, Measured] = {}
+    unknown = False
+    for pipeline in pipelines_used(session.study):
+        if pipeline in needed:
+            measured[pipeline] = _measure(session, whole, pipeline, program_of(settings_of(session.study, pipeline)))
+            continue
+        already = measured_already(session, whole, pipeline)
+        if already is None:
+            unknown = True
+        else:
+            measured[pipeline] = already
+    words = ("CellProfiler has not measured this study yet, so the networks run on all its fields; should it fail "
+             "on some, `make report` leaves them out of both arms and runs the networks again.")
+    return measured, words if unknown else ""
+
+
+def measured_already(session: Session, whole: Sound, pipeline: Pipeline) -> Measured | None:
     """What earlier calls measured by one of the study's pipelines; None unless all its shards are there.
 
     Nothing is run, and CellProfiler need not be installed: then the versions that the records name are tried.
@@ -99,38 +106,75 @@ def measured_already(opened: Opened, block: Block) -> Measured | None:
     FaultsError
         All was measured, and more fields failed than ``failed_fields`` allows.
     """
+    from benchmark.cellprofiler.find import OWN
     from benchmark.cellprofiler.measure import is_measured, make_plan, measured_by
 
-    place = _place(opened, block)
-    settings = getattr(opened.study, block)
-    folder = opened.folder / "measured"
-    if place in opened.measured:
-        return opened.measured[place]
+    settings = settings_of(session.study, pipeline)
+    folder = session.folder / "measured"
     there = [c for c in measured_by(folder) if (c.origin == OWN) == (settings.backend == OWN)]
-    if not there or not _illumination_is_there(opened, block):
+    if not there or not _illumination_is_there(session, whole, settings):
         return None
     with suppress(MorphobenchError):  # none here, or it does not run: then the records know which it was
-        there = [_installed(settings)]
-    for found in there:
+        there = [program_of(settings)]
+    for program in there:
         try:
-            plan = make_plan(opened.whole, opened.hashes, _at_its_path(opened, settings), found,
-                             cellprofiler_illumination(opened, block))
+            plan = make_plan(whole.assay, whole.hashes, at_its_path(session.study, settings), program,
+                             _loaded_illumination(session, whole, settings))
         except MorphobenchError:  # nothing was measured by a pipeline that does not fit; who runs it is told
             return None
         if is_measured(plan, folder):
-            return opened.measured.setdefault(place, _measure(opened, block, found))
+            return _measure(session, whole, pipeline, program)
     return None
 
 
-def _place(opened: Opened, block: Block) -> str:
-    """Where `measure_assay` keeps what it measured, while the program runs."""
-    study = opened.study
-    return digest([block, opened.whole_hash, getattr(study, block).model_dump(mode="json"),
-                   study.illumination.model_dump(mode="json")])
+def illumination_of(session: Session, whole: Sound, user: str = "") -> Illumination | None:
+    """The illumination functions of the study's plates and channels; None where it asks for none.
+
+    They are averaged over all fields that can be read: what quality control leaves out must not change what is
+    measured.
+    """
+    settings = session.study.illumination
+    if settings.method == "none" or not whole.assay.channels:
+        return None
+    from benchmark.images.illumination import build_illumination, illumination_key
+
+    with session.log.stage("illumination", illumination_key(whole.assay_hash, settings), user) as facts:
+        illumination = build_illumination(whole.assay, whole.assay_hash, settings, session.folder / "illumination",
+                                          session.run_tasks)
+        facts["detail"] = f"{whole.assay.fields['Metadata_Plate'].nunique()} plates x {len(whole.assay.channels)}"
+    return illumination
 
 
-def _installed(settings: CellProfilerSettings) -> CellProfiler:
-    """The program that measures; an error where there is none."""
+def _illumination_is_there(session: Session, whole: Sound, settings: CellProfilerSettings) -> bool:
+    """Whether the functions that CellProfiler divides by need not be made first."""
+    from benchmark.images.illumination import INDEX, illumination_key
+
+    study = session.study.illumination
+    if study.method == "none" or settings.illumination != "study":
+        return True
+    return (session.folder / "illumination" / illumination_key(whole.assay_hash, study) / INDEX).exists()
+
+
+def _loaded_illumination(session: Session, whole: Sound, settings: CellProfilerSettings) -> Illumination | None:
+    """The functions that CellProfiler divides by; None where its pipeline corrects by itself, or nothing does."""
+    return illumination_of(session, whole, "cellprofiler") if settings.illumination == "study" else None
+
+
+def settings_of(study: Study, pipeline: Pipeline) -> CellProfilerSettings:
+    """The block of a study's settings that is about a pipeline."""
+    return study.whole_field if pipeline == "whole_field" else study.cellprofiler
+
+
+def program_of(settings: CellProfilerSettings) -> CellProfiler:
+    """The program that measures.
+
+    Raises
+    ------
+    MorphobenchError
+        It is not installed.
+    """
+    from benchmark.cellprofiler.find import OWN, find_cellprofiler
+
     if settings.backend != OWN:
         return find_cellprofiler()
     from benchmark.cellprofiler.cp_measure.cpshard import backend
@@ -138,21 +182,22 @@ def _installed(settings: CellProfilerSettings) -> CellProfiler:
     return backend()
 
 
-def _at_its_path(opened: Opened, settings: CellProfilerSettings) -> CellProfilerSettings:
-    return settings.model_copy(update={"pipeline": str(pipeline_path(settings.pipeline, opened.base))})
+def at_its_path(study: Study, settings: CellProfilerSettings) -> CellProfilerSettings:
+    """The settings with the path of the pipeline's file."""
+    return settings.model_copy(update={"pipeline": str(pipeline_path(settings.pipeline, study.base))})
 
 
-def _measure(opened: Opened, block: Block, found: CellProfiler) -> Measured:
+def _measure(session: Session, whole: Sound, pipeline: Pipeline, program: CellProfiler) -> Measured:
     """Run the shards that are missing; with all of them there, nothing is run."""
     from benchmark.cellprofiler.measure import measure
 
-    settings = getattr(opened.study, block)
-    illumination = cellprofiler_illumination(opened, block)
-    key = digest([opened.whole_hash, settings.model_dump(mode="json"), found.version,
+    settings = settings_of(session.study, pipeline)
+    illumination = _loaded_illumination(session, whole, settings)
+    key = digest([whole.assay_hash, settings.model_dump(mode="json"), program.version,
                   illumination.key if illumination else ""])
-    with opened.stage(STAGES[block], key) as facts:
-        measured = measure(opened.whole, opened.hashes, _at_its_path(opened, settings), found,
-                           opened.folder / "measured", opened.run_tasks, illumination)
+    with session.log.stage(STAGES[pipeline], key, pipeline) as facts:
+        measured = measure(whole.assay, whole.hashes, at_its_path(session.study, settings), program,
+                           session.folder / "measured", session.run_tasks, illumination)
         record = measured.record
         facts["detail"] = (f"{record['fields']} fields, {record['cells']} cells, {record['shards']} shards "
                            f"({record['shards_run']} run now), "
@@ -167,49 +212,33 @@ def pipeline_path(name: str, base: Path) -> Path:
     return beside if beside.is_file() else PROJECT / name
 
 
-def need_images(opened: Opened, what: str) -> None:
-    """Refuse what needs pixels where an assay comes as profiles alone."""
-    if not opened.assay.channels:
-        raise MorphobenchError(f"{what} needs images, and this assay comes as profiles without any",
-                               f"study {opened.study.name}", "Take it out, or use a study with images.")
-
-
-def kept_fields(table: pd.DataFrame, opened: Opened) -> pd.DataFrame:
-    """Rows of a table of fields or cells whose fields have not been left out."""
-    if not len(opened.dropped):
-        return table
-    gone = pd.MultiIndex.from_frame(opened.dropped[FIELD_KEY])
-    return table[~pd.MultiIndex.from_frame(table[FIELD_KEY]).isin(gone)]
-
-
-def object_roles_of(opened: Opened) -> Roles:
+def object_roles_of(study: Study) -> Roles:
     """Which of the pipeline's objects are nuclei, and which are cells."""
     from benchmark.cellprofiler.inputs import object_roles
     from benchmark.cellprofiler.pipeline import read_pipeline
 
-    settings = opened.study.cellprofiler
-    return object_roles(read_pipeline(pipeline_path(settings.pipeline, opened.base)), settings.nuclei, settings.cells)
+    settings = study.cellprofiler
+    return object_roles(read_pipeline(pipeline_path(settings.pipeline, study.base)), settings.nuclei, settings.cells)
 
 
-def counts_if_any(opened: Opened, measured: Measured) -> pd.DataFrame | None:
-    """Number of cells of each field that was measured, `FIELD_KEY` and ``cells``; None where the pipeline counts none.
-    """
-    roles, images = object_roles_of(opened), measured.images()
+def counts_if_any(study: Study, measured: Measured) -> pd.DataFrame | None:
+    """Number of cells of each field that was measured, `FIELD_KEY` and ``cells``; None where none are counted."""
+    roles, images = object_roles_of(study), measured.images()
     for name in (roles.cells, roles.nuclei):
         if name and f"Count_{name}" in images:
             return images[[*FIELD_KEY, f"Count_{name}"]].rename(columns={f"Count_{name}": "cells"})
     return None
 
 
-def field_counts(opened: Opened, measured: Measured) -> pd.DataFrame:
+def field_counts(study: Study, measured: Measured) -> pd.DataFrame:
     """The same, where they are needed.
 
     Raises
     ------
     MorphobenchError
-        The pipeline finds no objects.
+        The pipeline makes no objects.
     """
-    counts = counts_if_any(opened, measured)
+    counts = counts_if_any(study, measured)
     if counts is not None:
         return counts
     raise MorphobenchError("the pipeline counts no cells", measured.record["pipeline"],

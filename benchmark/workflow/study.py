@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from benchmark.assays.registry import ASSAYS, AssaySettings
-from benchmark.base.errors import Fault, FaultsError, MorphobenchError
+from benchmark.base.errors import FaultsError, MorphobenchError
 from benchmark.base.registry import AnyKind, rebuilt
 from benchmark.base.settings import Settings
 from benchmark.cellprofiler.settings import CellProfilerSettings, WholeFieldSettings
 from benchmark.explain.settings import ExplainSettings
 from benchmark.folds.fold import Scheme
 from benchmark.images.settings import IlluminationSettings
-from benchmark.methods.base import FinetunedMethod, MethodSettings
+from benchmark.methods.base import Method
 from benchmark.methods.grid import GridSettings
-from benchmark.methods.parts import refuse_unfit_parts
+from benchmark.methods.registry import METHODS, kinds_that, refuse_unfit_parts
 from benchmark.quality.settings import QualitySettings
+from benchmark.workflow.study_faults import faults_of
 
 #: Studies that come with morphobench.
 STUDIES = Path(__file__).parents[1] / "studies"
@@ -84,7 +85,7 @@ class Study(Settings):
     description: str = ""
     assay: Annotated[AssaySettings, AnyKind(ASSAYS)]
     split: Scheme = "leave-one-compound-out"
-    methods: tuple[MethodSettings, ...] = Field(min_length=1)
+    methods: tuple[Annotated[Method, AnyKind(METHODS)], ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field((1,), min_length=1)
     ensembles: tuple[str, ...] = ()
     cellprofiler: CellProfilerSettings = CellProfilerSettings()
@@ -93,6 +94,17 @@ class Study(Settings):
     quality: QualitySettings = QualitySettings()
     grid: GridSettings | None = None
     explain: StudyExplainSettings | None = None
+
+    _base: Path = PrivateAttr(default_factory=Path)
+
+    def model_post_init(self, context: Any) -> None:
+        if isinstance(context, Path):
+            self._base = context
+
+    @property
+    def base(self) -> Path:
+        """Folder of the study's file, from which its relative paths start; of a study made in Python, this folder."""
+        return self._base
 
     @model_validator(mode="after")
     def _unique(self) -> Study:
@@ -117,7 +129,7 @@ class Study(Settings):
         return self
 
 
-def _refuse_ensembles(ensembles: Sequence[str], methods: Sequence[MethodSettings], seeds: Sequence[int]) -> None:
+def _refuse_ensembles(ensembles: Sequence[str], methods: Sequence[Method], seeds: Sequence[int]) -> None:
     """ValueError where there is nothing to average, or where seeds do not learn the same labels."""
     known = {m.name: m for m in methods}
     if len(set(ensembles)) != len(ensembles):
@@ -132,26 +144,19 @@ def _refuse_ensembles(ensembles: Sequence[str], methods: Sequence[MethodSettings
         raise ValueError("ensembles: the study has one seed; give several (seeds: [1, 2, 3])")
 
 
-def _refuse_unexplainable(explain: StudyExplainSettings, methods: Sequence[MethodSettings]) -> None:
+def _refuse_unexplainable(explain: StudyExplainSettings, methods: Sequence[Method]) -> None:
     """ValueError where the block names no network, or one of which what is asked for would say nothing."""
-    tuned = {m.name: m for m in methods if isinstance(m, FinetunedMethod)}
-    method = tuned.get(explain.method)
+    networks = {m.name: m for m in methods if m.explainable}
+    method = networks.get(explain.method)
     if method is None:
-        there = f"there are {', '.join(tuned)}" if tuned else "the study has none"
-        raise ValueError(f"explain.method: {explain.method!r} is no method of kind cnn_finetuned; {there}")
+        there = f"there are {', '.join(networks)}" if networks else "the study has none"
+        kinds = kinds_that("explainable")
+        raise ValueError(f"explain.method: {explain.method!r} is no method of kind {kinds}; {there}")
     if not explain.right + explain.wrong:
         raise ValueError("explain: right and wrong are both 0, so that there is no crop to explain")
     if method.labels == "permuted":
         raise ValueError(f"explain.method: {method.name} has permuted labels, so that there is nothing to explain")
-    if method.training.snapshots > 1:
-        raise ValueError(f"explain.method: {method.name} averages the predictions of several networks "
-                         f"(training.snapshots: {method.training.snapshots}), and maps would explain one of them")
-    if method.network.bagged:
-        raise ValueError(f"explain.method: {method.name} decides on bags of crops (network.bag: {method.network.bag}), "
-                         "and maps explain single crops")
-    if set(explain.ways) <= set(method.network.architecture.unsuited):
-        raise ValueError(f"explain.ways: grad_cam and guided_backpropagation need not suit {method.network.backbone}; "
-                         "take integrated_gradients or occlusion as well")
+    method.refuse_explanation(explain)
 
 
 def shipped_studies() -> list[str]:
@@ -197,82 +202,7 @@ def load_study(name: str) -> Study:
         raise MorphobenchError("is not a study: keys with values are wanted", str(path),
                                "See benchmark/studies/demo.yaml.")
     try:
-        return rebuilt(Study).model_validate(raw)
+        return rebuilt(Study).model_validate(raw, context=path.resolve().parent)
     except ValidationError as error:
-        errors = [dict(e) for e in error.errors()]
-        faults = [_fault(e) for e in errors if not _follows(e, errors)]
+        faults = faults_of(error, Study.model_json_schema())
         raise FaultsError(faults, f"The study {path} has {len(faults)} fault(s):") from error
-
-
-def study_base(name: str) -> Path:
-    """Folder that relative paths of a study start from."""
-    return study_path(name).resolve().parent
-
-
-def _fault(error: dict[str, Any]) -> Fault:
-    """One of pydantic's errors in the words of a study file: the key as it is written, and what is allowed."""
-    location = [str(p) for p in error["loc"]]
-    key = ".".join(_written(location))
-    kind, context = error["type"], error.get("ctx", {})
-    if kind == "extra_forbidden":
-        allowed = _allowed_keys(error["loc"])
-        close = get_close_matches(location[-1], allowed, 1)
-        hint = f"Did you mean {close[0]}? " if close else ""
-        return Fault("there is no such key", key, f"{hint}Allowed: {', '.join(allowed)}." if allowed else hint)
-    if kind == "missing":
-        return Fault("is missing", key)
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
-        expected = context.get("expected_tags", "see the README")
-        given = f"{context['tag']!r} is no kind" if "tag" in context else "lacks the key `kind`"
-        return Fault(given, f"{key}.kind", f"Allowed: {expected}.")
-    if kind == "literal_error":
-        return Fault(f"{error['input']!r} is not allowed", key, f"Allowed: {context.get('expected', '')}.")
-    return Fault(f"{error['msg'].removeprefix('Value error, ')} (given: {str(error['input'])[:60]!r})", key)
-
-
-def _written(location: list[str]) -> list[str]:
-    """A location without what pydantic puts in and no user wrote: the kind that was chosen, and names of types."""
-    tag = {"assay": 1, "methods": 2}.get(location[0], 0) if location else 0
-    tags = {1: set(ASSAYS.kinds()), 2: _kinds(MethodSettings)}
-    parts = [p for i, p in enumerate(location) if not (tag and i == tag and p in tags[tag])]
-    branch = len(parts) > 2 and parts[1] == "columns"  # assay.columns.<key> is a string or a rule
-    return [p for i, p in enumerate(parts) if not (branch and i == 3 and (p in ("str", "[key]") or "[" in p))]
-
-
-def _follows(error: dict[str, Any], errors: Sequence[dict[str, Any]]) -> bool:
-    """Whether an error only follows from another: a list found too short since items are wrong, a rule no string."""
-    loc = error["loc"]
-    if error["type"] == "too_short":
-        return any(len(e["loc"]) > len(loc) and e["loc"][:len(loc)] == loc for e in errors)
-    return error["type"] == "string_type" and loc[-1] == "str" and isinstance(error["input"], dict)
-
-
-def _kinds(union: Any) -> set[str]:
-    """The ``kind`` of each member of a union of settings."""
-    return {get_args(m.model_fields["kind"].annotation)[0] for m in get_args(get_args(union)[0])}
-
-
-def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:
-    """Keys that the block around a location knows, found by walking the settings' own schema."""
-    schema = Study.model_json_schema()
-    node: dict[str, Any] = schema
-
-    def resolve(part: dict[str, Any]) -> dict[str, Any]:
-        while "$ref" in part or "allOf" in part:
-            part = schema["$defs"][part["$ref"].split("/")[-1]] if "$ref" in part else part["allOf"][0]
-        return part
-
-    for step in location[:-1]:
-        node = resolve(node)
-        mapping = node.get("discriminator", {}).get("mapping", {})
-        if isinstance(step, int):
-            node = node.get("items", {})
-        elif step in mapping:
-            node = {"$ref": mapping[step]}
-        elif step in node.get("properties", {}):
-            node = node["properties"][step]
-        elif isinstance(node.get("additionalProperties"), dict):
-            node = node["additionalProperties"]
-        else:
-            return []
-    return sorted(resolve(node).get("properties", {}))

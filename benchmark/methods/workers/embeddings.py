@@ -18,8 +18,7 @@ import pandas as pd
 
 from benchmark.base.files import write_parquet
 from benchmark.base.tables import CONTROL, FIELD_KEY, LABEL, TREATMENT_KEY, WELL_COLUMNS, WELL_KEY
-from benchmark.folds.fold import Fold
-from benchmark.methods.base import CNN, EmbeddingUnit, FrozenMethod, MethodSettings
+from benchmark.methods.base import EmbeddingUnit
 from benchmark.methods.workers.runs import RunFolder
 from benchmark.profiles.wells import feature_columns
 
@@ -27,12 +26,6 @@ from benchmark.profiles.wells import feature_columns
 def embedding_path(beside: Path, unit: EmbeddingUnit) -> Path:
     """The file with embeddings of a unit, beside a prediction file."""
     return beside.with_name(f"{beside.stem}-embeddings-{unit}.parquet")
-
-
-def embeddings_of(run: RunFolder, method: MethodSettings, fold: Fold, seed: int, unit: EmbeddingUnit) -> Path:
-    """The file with the embeddings that a fold may use: of its own network, or of the frozen one, all folds' own."""
-    assert isinstance(method, CNN)  # a study is refused else
-    return embedding_path(frozen_beside(run) if isinstance(method, FrozenMethod) else run.fold_path(fold, seed), unit)
 
 
 def frozen_beside(run: RunFolder) -> Path:

@@ -19,10 +19,10 @@ from benchmark.crops.reader import Crops, open_crops
 from benchmark.folds.fold import Fold, WellKey, rows_of
 from benchmark.folds.inner import inner_folds, inner_groups
 from benchmark.folds.trunks import Trunk
-from benchmark.methods.base import FinetunedMethod
 from benchmark.methods.classifiers.labels import Permuted, label_frequencies, with_labels
+from benchmark.methods.kinds.finetuned import FinetunedMethod
 from benchmark.methods.workers.embeddings import embedding_path, write_units
-from benchmark.methods.workers.runs import REVISION, measured, write_fold
+from benchmark.methods.workers.runs import measured, write_fold
 from benchmark.methods.workers.units import bags_of, empty_keys, field_of, unit_keys, units_of_wells
 from benchmark.networks.device import device_name, gpu_peak, resolve_device
 from benchmark.networks.embed import field_embeddings, headless
@@ -152,7 +152,7 @@ def _write_embeddings(task: FinetunedFold, fold: TrainedFold) -> None:
 def checkpoint_of(task: FinetunedFold) -> Checkpoint:
     """The file with the state of a fold's training while it is not done."""
     return Checkpoint(task.out.with_suffix(".checkpoint"), digest([
-        task.key, task.method.model_dump(mode="json"), REVISION[task.method.kind], asdict(task.fold), task.seed]))
+        task.key, task.method.model_dump(mode="json"), task.method.revision, asdict(task.fold), task.seed]))
 
 
 def train_fold(task: FinetunedFold, checkpoint: Checkpoint) -> TrainedFold:
@@ -236,7 +236,7 @@ def _trunk_end(task: FinetunedFold, ready: _Ready) -> Mapping[str, Any]:
     trunk, path = task.trunk.trunk, task.trunk.path
     if not set(trunk.train) <= set(task.fold.train) or task.fold.name not in trunk.folds:
         raise LeakError(f"does not share {trunk.name}, or may not be trained on all that this was", _where(task))
-    base = digest([task.key, task.method.model_dump(mode="json"), REVISION[task.method.kind], asdict(trunk), task.seed,
+    base = digest([task.key, task.method.model_dump(mode="json"), task.method.revision, asdict(trunk), task.seed,
                    task.labels is not None])
     end = Checkpoint(path, base)
     saved = end.load(ready.device)

@@ -21,9 +21,12 @@ from benchmark.profiles.select import ProfileSelector
 from benchmark.profiles.settings import Correction, ProfileSettings
 from benchmark.profiles.wells import feature_columns
 
+#: Settings of a table that goes through no selection and no correction.
+PLAIN = ProfileSettings(normalise="training")
+
 
 @dataclass(frozen=True)
-class Source:
+class ProfileSource:
     """Where a fold's profiles come from.
 
     Attributes
@@ -46,7 +49,7 @@ class Source:
     embedded: bool = False
 
 
-def fold_profiles(source: Source, fold: Fold, seed: int) -> pd.DataFrame:
+def fold_profiles(source: ProfileSource, fold: Fold, seed: int) -> pd.DataFrame:
     """Profiles of all wells as this fold may make them; from a file where they hang on no fold.
 
     Where ``reference`` is ``training``, the reference cells are those of the fold's training wells alone.

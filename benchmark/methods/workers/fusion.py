@@ -21,7 +21,7 @@ from benchmark.methods.classifiers.classifier import Chosen, choose_and_fit
 from benchmark.methods.classifiers.labels import Permuted, with_labels
 from benchmark.methods.classifiers.settings import ClassifierSettings
 from benchmark.methods.classifiers.stacking import Pool, fit_pool, stacking_columns
-from benchmark.methods.workers.foldtable import Source, corrected, fold_profiles
+from benchmark.methods.workers.foldtable import ProfileSource, corrected, fold_profiles
 from benchmark.methods.workers.runs import check_wells, measured, response_path, write_fold
 from benchmark.methods.workers.tabular import Prepared, classified_rows
 from benchmark.profiles.wells import feature_columns
@@ -37,17 +37,16 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Block:
+class FeatureBlock:
     """A part's features of wells; ``selected``: they go through the profile's selection, scaling and correction."""
 
     name: str
-    source: Source
+    source: ProfileSource
     selected: bool
 
 
-#: Predictions of crops, fields or wells as those of a unit: `benchmark.evaluation.aggregate.reduce_to`, handed in since
-#: methods know nothing of evaluation.
-Reduce = Callable[[pd.DataFrame, str], pd.DataFrame | None]
+#: Predictions of crops, fields or wells as those of wells, handed in since methods know nothing of evaluation.
+ByWell = Callable[[pd.DataFrame], pd.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -57,14 +56,14 @@ class FusionFold:
     Attributes
     ----------
     parts : tuple
-        `Predictions` to stack, or `Block` to concatenate.
+        `Predictions` to stack, or `FeatureBlock` to concatenate.
     inner : tuple of Fold
         To stack: the folds inside the training wells, which the parts' ``inner`` are predictions of.
     wells : DataFrame
         Metadata of the assay's wells, one row a well.
     """
 
-    parts: tuple[Predictions, ...] | tuple[Block, ...]
+    parts: tuple[Predictions, ...] | tuple[FeatureBlock, ...]
     wells: pd.DataFrame
     method: str
     fold: Fold
@@ -73,7 +72,7 @@ class FusionFold:
     labels: Permuted | None
     all_labels: tuple[str, ...]
     out: Path
-    reduce: Reduce
+    by_well: ByWell
     inner: tuple[Fold, ...] = ()
 
 
@@ -125,7 +124,7 @@ def _stacked(task: FusionFold, wells: pd.DataFrame) -> tuple[Prepared, dict[str,
     """Log-probabilities of the parts: of training wells by parts that did not see them, of others by the fold's own."""
     parts = [p for p in task.parts if isinstance(p, Predictions)]
     def rows(paths: Callable[[Predictions], Sequence[Path]], keys: tuple[WellKey, ...], what: str) -> pd.DataFrame:
-        by_well = {p.name: [_of_wells(_read(path), task.reduce) for path in paths(p)] for p in parts}
+        by_well = {p.name: [task.by_well(_read(path)) for path in paths(p)] for p in parts}
         return stacking_rows(by_well, wells, keys, what, task.fold)
 
     _check_labels(parts, wells, task.fold)
@@ -176,12 +175,6 @@ def stacking_rows(
     return pd.concat([rows, *columns], axis=1)
 
 
-def _of_wells(table: pd.DataFrame, reduce: Reduce) -> pd.DataFrame:
-    found = reduce(table, "well")
-    assert found is not None  # parts predict crops, fields or wells
-    return found
-
-
 def _check_labels(parts: Sequence[Predictions], wells: pd.DataFrame, fold: Fold) -> None:
     """Refuse parts that learnt other labels of the training wells than the fusion does."""
     own = wells.set_index(WELL_KEY)[LABEL]
@@ -207,7 +200,7 @@ def _concatenated(task: FusionFold, wells: pd.DataFrame) -> tuple[Prepared, dict
     tell labels better than they do of wells that it has never seen: the classifier trusts them too much. Stacked
     probabilities have no such fault.
     """
-    blocks = [b for b in task.parts if isinstance(b, Block)]
+    blocks = [b for b in task.parts if isinstance(b, FeatureBlock)]
     rows = wells[rows_of(wells, (*task.fold.train, *task.fold.test, *task.fold.response))].sort_values(WELL_KEY)
     rows = rows.reset_index(drop=True)
     train = rows_of(rows, task.fold.train).to_numpy()
@@ -230,7 +223,7 @@ def _concatenated(task: FusionFold, wells: pd.DataFrame) -> tuple[Prepared, dict
             {"wells_given_the_training_mean": imputed, **facts})
 
 
-def _block_values(block: Block, rows: pd.DataFrame, task: FusionFold
+def _block_values(block: FeatureBlock, rows: pd.DataFrame, task: FusionFold
                   ) -> tuple[pd.DataFrame, np.ndarray, dict[str, Any]]:
     """A part's features for ``rows`` (missing where it has none), which rows it has, and facts of its correction."""
     table = fold_profiles(block.source, task.fold, task.seed)

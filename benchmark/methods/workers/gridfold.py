@@ -23,7 +23,7 @@ from benchmark.folds.inner import inner_groups
 from benchmark.methods.classifiers.classifier import choose_each
 from benchmark.methods.classifiers.settings import ClassifierName, ClassifierSettings
 from benchmark.methods.grid import Decision
-from benchmark.methods.workers.foldtable import Source, corrected, fold_profiles
+from benchmark.methods.workers.foldtable import ProfileSource, corrected, fold_profiles
 from benchmark.methods.workers.runs import check_treatments, check_wells, measured
 from benchmark.methods.workers.tabular import Prepared, classified_rows, nearest_predictions, nearest_wells
 from benchmark.profiles.settings import Correction
@@ -36,7 +36,7 @@ class GridFold:
     ``unit`` is what is compared: treatments, or wells where controls are scored.
     """
 
-    source: Source
+    source: ProfileSource
     absent: Path
     name: tuple[str, str]
     corrections: tuple[Correction, ...]

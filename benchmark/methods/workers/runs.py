@@ -23,13 +23,10 @@ from benchmark.base.errors import LeakError, MorphobenchError
 from benchmark.base.files import digest, read_json, safe_name, write_json, write_parquet
 from benchmark.base.tables import LABEL, TREATMENT_KEY, WELL_KEY, check_predictions, labels_of
 from benchmark.folds.fold import Fold, Split, WellKey
-from benchmark.methods.base import MethodSettings
+from benchmark.methods.base import Method
 
 PACKAGES = ("torch", "torchvision", "timm", "scikit-learn", "pycytominer", "copairs", "harmonypy", "pandas", "numpy",
             "h5py")
-#: Raised when a method's code changes what it predicts, so that old folds are not taken for new ones.
-REVISION = {"cell_count": 2, "baseline": 2, "profile": 5, "cnn_frozen": 3, "cnn_finetuned": 3,
-            "embedding": 1, "fusion": 1}
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class RunFolder:
         return [(f, s) for s in seeds for f in split.folds if not self.fold_path(f, s).exists()]
 
 
-def open_run(study_folder: Path, method: MethodSettings, split: Split, inputs: dict[str, Any]) -> RunFolder:
+def open_run(study_folder: Path, method: Method, split: Split, inputs: dict[str, Any]) -> RunFolder:
     """The run folder of a method, made if need be, with its resolved configuration inside.
 
     Parameters
@@ -67,15 +64,12 @@ def open_run(study_folder: Path, method: MethodSettings, split: Split, inputs: d
     """
     config: dict[str, Any] = {
         "method": method.model_dump(mode="json"),
-        "revision": REVISION[method.kind],
+        "revision": method.revision,
         "split_hash": split.hash,
         "assay_hash": split.assay_hash,
         "inputs": inputs,
     }
-    # The title is for readers: changing it changes no prediction. Embeddings of a frozen network are made without a run
-    # of its folds; those of a fine-tuned one with it.
-    idle = {"title", "embeddings"} if method.kind == "cnn_frozen" else {"title"}
-    keyed = {**config, "method": {k: v for k, v in config["method"].items() if k not in idle}}
+    keyed = {**config, "method": {k: v for k, v in config["method"].items() if k not in method.unkeyed}}
     path = study_folder / method.name / digest(keyed)
     run = RunFolder(path, config)
     if not (path / "config.json").exists():
@@ -199,9 +193,39 @@ def read_response(run: RunFolder, split: Split, seeds: tuple[int, ...]) -> pd.Da
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def fold_facts(run: RunFolder, split: Split, seeds: tuple[int, ...]) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class FoldFacts:
+    """What was noted of a fold when it ran.
+
+    Attributes
+    ----------
+    seconds : float
+        Wall seconds, with those before it was stopped, if it was.
+    peak_mib : float
+        Peak memory of the process.
+    device : str
+        What it ran on.
+    more : mapping
+        What its kind of method notes besides.
+    """
+
+    seconds: float
+    peak_mib: float
+    device: str
+    versions: Mapping[str, str]
+    more: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> FoldFacts:
+        """The facts beside a prediction file."""
+        noted: dict[str, Any] = read_json(path.with_suffix(".json"))
+        more = {k: v for k, v in noted.items() if k not in ("seconds", "peak_mib", "device", "versions")}
+        return cls(noted["seconds"], noted["peak_mib"], noted["device"], noted.get("versions", {}), more)
+
+
+def fold_facts(run: RunFolder, split: Split, seeds: tuple[int, ...]) -> list[FoldFacts]:
     """What was noted of each fold, in order."""
-    return [read_json(run.fold_path(f, s).with_suffix(".json")) for s in seeds for f in split.folds]
+    return [FoldFacts.read(run.fold_path(f, s)) for s in seeds for f in split.folds]
 
 
 def versions() -> dict[str, str]:
@@ -215,9 +239,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def joined_versions(folds: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def joined_versions(folds: Sequence[FoldFacts]) -> dict[str, str]:
     """Versions that folds were run with, as each noted them: several of one package where it was changed between."""
-    noted = [fold["versions"] for fold in folds if "versions" in fold] or [versions()]
+    noted = [fold.versions for fold in folds if fold.versions] or [versions()]
     return {name: ", ".join(sorted({str(of.get(name, "not installed")) for of in noted})) for name in noted[0]}
 
 

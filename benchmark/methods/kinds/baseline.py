@@ -1,0 +1,74 @@
+"""Baselines without a network or a segmented cell: mean intensities, position on the plate, batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.files import digest
+from benchmark.methods.base import Arm, Role, TabularMethod
+from benchmark.methods.registry import METHODS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from benchmark.methods.context import Context, Features
+
+WORDS = {
+    "intensity": "mean of each channel's stored pixel values over each well's fields: no cells, no texture",
+    "position": "row and column of the well on its plate, and nothing of its image",
+    "batch": "which batch a well lies in, and nothing of its image",
+}
+
+
+@METHODS.register
+class BaselineMethod(TabularMethod):
+    """What any claim must beat, and what should not be able to tell anything.
+
+    Parameters
+    ----------
+    feature : str
+        ``intensity``: mean of each channel's stored pixel values over a field. ``position``: row and column of the
+        well on its plate. ``batch``: which batch the well lies in, and nothing else. Where one of the last two scores
+        well the assay is confounded.
+    """
+
+    revision: ClassVar[int] = 2
+    arm: ClassVar[Arm] = "classical"
+
+    kind: Literal["baseline"]
+    feature: Literal["intensity", "position", "batch"]
+    unit: Literal["well"] = "well"
+
+    @property
+    def role(self) -> Role:
+        return "baseline"
+
+    @property
+    def needs_images(self) -> bool:
+        return self.feature == "intensity"
+
+    def words(self, imaged: bool) -> str:
+        return WORDS[self.feature]
+
+    def features(self, context: Context) -> Features:
+        from benchmark.methods.context import Features
+        from benchmark.methods.workers.foldtable import PLAIN, ProfileSource
+
+        key = digest([self.revision, context.assay_hash, self.feature])
+        table, absent = context.features(f"{self.feature}-{key}", "well", lambda: self._build(context))
+        return Features(ProfileSource(table, PLAIN), absent, "well", {}, {}, False)
+
+    def _build(self, context: Context) -> pd.DataFrame:
+        from benchmark.images.means import mean_intensities
+        from benchmark.profiles.baselines import batch_profiles, intensity_profiles, position_profiles
+
+        wells = context.assay.wells
+        if self.feature == "position":
+            return position_profiles(wells)
+        if self.feature == "batch":
+            return batch_profiles(wells)
+        if not context.assay.channels:
+            raise MorphobenchError("mean intensities need images, and this assay comes as profiles without any",
+                                   f"method {self.name}", "Take the method out of the study.")
+        return intensity_profiles(wells, mean_intensities(context.assay, context.run_tasks))

@@ -1,0 +1,159 @@
+"""A study from its file to its page: a straight walk, each step a function from what it needs to what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from benchmark.base.cluster import Cluster
+from benchmark.methods.context import FinishedRun, Pipeline
+from benchmark.workflow.before import refuse_before, refuse_device
+from benchmark.workflow.context import StudyContext
+from benchmark.workflow.fields import check_images, folds_of, settle_fields
+from benchmark.workflow.measured import measure_all, measure_for_networks
+from benchmark.workflow.session import REPORTS, RUNS, Session, jobs_of, open_session, threads_of
+from benchmark.workflow.study import Study, load_study
+
+if TYPE_CHECKING:
+    from benchmark.cellprofiler.measure import Measured
+    from benchmark.quality.fields import Sound
+    from benchmark.workflow.explaining import Explained
+    from benchmark.workflow.grid import Grid
+    from benchmark.workflow.reporting import Report
+
+#: The two arms of a comparison: profiles and their baselines; networks.
+ARMS: tuple[Literal["classical", "cnn"], ...] = ("classical", "cnn")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a call of `run` gives.
+
+    Attributes
+    ----------
+    context : StudyContext
+        The study with its fields and folds.
+    runs : tuple of FinishedRun
+        Finished methods, in the study's order.
+    grid : Grid or None
+        The study's grid, where it has one and the classical arm ran.
+    explained : Explained or None
+        Its explained fold, where it has one and the networks ran.
+    report : Report or None
+        The page, where both arms ran.
+    notes : tuple of str
+        What the user is to be told, a sentence each.
+    """
+
+    context: StudyContext
+    runs: tuple[FinishedRun, ...]
+    grid: Grid | None
+    explained: Explained | None
+    report: Report | None
+    notes: tuple[str, ...]
+
+
+def run(
+    study: Study | str,
+    only: Sequence[Literal["classical", "cnn"]] = ARMS,
+    jobs: int = 0,
+    device: str = "auto",
+    cluster: str = "local",
+    runs: Path = RUNS,
+    reports: Path = REPORTS,
+) -> Result:
+    """Run what is missing of a study. With both arms, compare all its methods and render the page.
+
+    What was finished earlier is used as it is. ``make baseline``, ``make cnn`` and ``make report`` call this with
+    ``only=("classical",)``, ``("cnn",)`` and both.
+
+    Parameters
+    ----------
+    study : Study or str
+        As `load_study` gives it, or what that takes: the name of a study that comes with morphobench, or the path of a
+        YAML file.
+    only : sequence of str
+        ``classical`` (CellProfiler and its classifiers), ``cnn`` (networks), or both. Methods that build on others run
+        where all those ran.
+    jobs : int
+        Worker processes; 0 takes one for each core.
+    device : str
+        Where networks run: ``auto``, ``cpu`` or ``cuda``.
+    cluster : str
+        ``local`` starts the worker processes here; ``tcp://host:port`` joins a Dask scheduler that runs already, whose
+        workers share the file system.
+    runs, reports : Path
+        Folders of all studies' runs and pages.
+
+    Raises
+    ------
+    MorphobenchError
+        The study or its assay has faults (all are listed), a tool is missing, or a step fails.
+    LeakError
+        Test wells would reach training.
+    """
+    study = load_study(study) if isinstance(study, str) else study
+    refuse_device(device, study)
+    count = jobs_of(jobs)
+    with Cluster(count, threads_of(count), "" if cluster == "local" else cluster) as run_tasks:
+        return _walk(open_session(study, run_tasks, count, device, runs), only, reports)
+
+
+def _walk(session: Session, only: Sequence[Literal["classical", "cnn"]], reports: Path) -> Result:
+    context, notes = prepare(session, networks_alone="classical" not in only)
+    from benchmark.workflow.run import run_methods
+
+    runs = run_methods(context, [arm for arm in ARMS if arm in only])
+    grid, explained, report = None, None, None
+    if "cnn" in only:
+        explained, why_not = _explained(context, runs, tolerant=set(only) == set(ARMS))
+        notes += (why_not,) if why_not else ()
+    if "classical" in only and context.study.grid is not None:
+        from benchmark.workflow.grid import run_grid
+
+        grid = run_grid(context)
+    if set(only) == set(ARMS):
+        from benchmark.workflow.reporting import make_report
+
+        report = make_report(context, runs, grid, reports, explained)
+    return Result(context, tuple(runs), grid, explained, report, notes)
+
+
+def prepare(session: Session, networks_alone: bool = False) -> tuple[StudyContext, tuple[str, ...]]:
+    """From the study to settled fields and folds.
+
+    Parameters
+    ----------
+    networks_alone : bool
+        CellProfiler measures only what networks cannot do without; what it measured earlier is used.
+
+    Returns
+    -------
+    StudyContext
+    tuple of str
+        What the user is to be told.
+    """
+    assay = session.study.assay.load(session.place)
+    refuse_before(session.study, assay, session.folder, networks_alone)
+    whole = check_images(session, assay)
+    settle_fields(session, whole, {})  # too many flagged fields are refused before CellProfiler runs
+    measured, unknown = _measured(session, whole, networks_alone)
+    fields = settle_fields(session, whole, measured)
+    split = folds_of(session, fields.used)
+    return StudyContext(session, fields, measured, split), (unknown,) if unknown else ()
+
+
+def _measured(session: Session, whole: Sound, networks_alone: bool) -> tuple[dict[Pipeline, Measured], str]:
+    return measure_for_networks(session, whole) if networks_alone else (measure_all(session, whole), "")
+
+
+def _explained(context: StudyContext, runs: list[FinishedRun], tolerant: bool) -> tuple[Explained | None, str]:
+    """The fold that the study asks to explain; a page does without it where it cannot be had, and says why."""
+    if context.study.explain is None:
+        return None, ""
+    from benchmark.workflow.explaining import explain, explained_or_why_not
+
+    return explained_or_why_not(context, runs) if tolerant else (explain(context, runs), "")
+
