@@ -5,21 +5,32 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from benchmark.base.errors import MorphobenchError
 from benchmark.base.tasks import progress_bar, run_serially
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 #: Dask's default (trim at 64 KiB) makes a worker give memory back after every tensor and fault it in again:
 #: fine-tuning then spent 59 % of its CPU time in the kernel. One arena with high thresholds keeps it.
 MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**30)}
+#: What reports broken connections and killed workers, which a stop brings about by the dozen.
+LOGGERS = ("distributed", "distributed.nanny", "distributed.worker", "distributed.scheduler", "distributed.core",
+           "distributed.comm", "distributed.client", "tornado.application", "asyncio")
+#: Seconds within which a running scheduler must answer.
+ANSWERS = 15
 
 
-@dataclass(frozen=True)
 class Cluster:
-    """A `RunTasks` over a Dask ``LocalCluster``, started at first use and closed at the end of each batch.
+    """A `RunTasks` over Dask, started at the first call that has work for more than one process.
+
+    Inside ``with`` the worker processes stay for all calls, so that each loads its libraries once; otherwise they end
+    with each call.
 
     Parameters
     ----------
@@ -27,48 +38,120 @@ class Cluster:
         Worker processes.
     threads : int
         Threads that BLAS, OpenMP and PyTorch may use in each worker.
+    address : str
+        ``tcp://host:port`` of a scheduler that runs already, whose workers share the file system and have threads of
+        their own choice; it is left running. Empty: worker processes of this machine.
     """
 
-    jobs: int
-    threads: int = 1
-    address: str = ""
+    def __init__(self, jobs: int, threads: int = 1, address: str = "") -> None:
+        self.jobs, self.threads, self.address = jobs, threads, address
+        self._stack = ExitStack()
+        self._client: Client | None = None
+        self._stays = False
 
     def __enter__(self) -> Cluster:
+        self._stays = True
         return self
 
     def __exit__(self, *_: object) -> None:
-        return None
+        self._stays = False
+        self.close()
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a cluster belongs to the process that started it, and is not sent to workers")
+
+    def close(self) -> None:
+        """End the worker processes, or leave the scheduler that was joined."""
+        self._client = None
+        with quiet():
+            self._stack.close()
 
     def __call__(self, function: Callable[[Any], Any], tasks: Sequence[Any], label: str) -> Iterator[Any]:
-        if len(tasks) <= 1:
+        """Yield ``function(task)`` for each task, in the order in which they finish.
+
+        Raises
+        ------
+        MorphobenchError
+            A worker process was killed, or there is no scheduler at ``address``.
+        """
+        if len(tasks) <= 1 and not self.address:
             yield from run_serially(function, tasks, label)
             return
-        # Imported late: distributed takes a second, and a run with nothing to do should not pay for it.
-        import dask
-        from distributed import Client, LocalCluster, as_completed
+        try:
+            yield from self._in_workers(function, tasks, label)
+        except BaseException:
+            self.close()  # what runs of the call is not waited for
+            raise
+        finally:
+            if not self._stays:
+                self.close()
 
+    def _in_workers(self, function: Callable[[Any], Any], tasks: Sequence[Any], label: str) -> Iterator[Any]:
+        # Imported late: distributed takes a second, and a run with nothing to do should not pay for it.
+        from distributed import KilledWorker, as_completed
+
+        client = self._client or self._started()
+        with progress_bar(label, len(tasks)) as advance:
+            # Retried nowhere: a task that fails once fails again, and says why.
+            futures = client.map(function, list(tasks), pure=False, retries=0)
+            try:
+                for future in as_completed(futures):
+                    try:
+                        result = future.result()
+                    except KilledWorker as error:
+                        raise MorphobenchError(
+                            "a worker process was killed while it ran, most likely since memory ran out", label,
+                            "Finished parts are kept. Run again with fewer processes (JOBS=1).") from error
+                    yield result
+                    advance()
+                    future.release()
+            except BaseException:
+                with suppress(Exception), quiet():
+                    client.cancel(futures, force=True)
+                raise
+
+    def _started(self) -> Client:
+        """The client of the worker processes, which are started, or of the scheduler, which is joined."""
+        import dask
+        from distributed import Client, LocalCluster
+
+        self._stack.enter_context(quiet())
+        if self.address:
+            try:
+                client = Client(self.address, timeout=ANSWERS)
+            except (OSError, TimeoutError, ValueError) as error:
+                raise MorphobenchError(f"no Dask scheduler answers ({error})", f"--cluster {self.address}",
+                                       "Start one with `dask scheduler`, or use --cluster local.") from error
+            self._client = self._stack.enter_context(client)
+            return self._client
         threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         environment = {**MALLOC, **{k: str(self.threads) for k in threads}}
-        with (
-            dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
-            LocalCluster(
-                n_workers=min(self.jobs, len(tasks)),
+        with dask.config.set({"distributed.nanny.pre-spawn-environ": environment,
+                              "distributed.scheduler.allowed-failures": 0}):
+            cluster = self._stack.enter_context(LocalCluster(
+                n_workers=self.jobs,
                 threads_per_worker=1,
                 processes=True,
                 dashboard_address="127.0.0.1:0",  # any free port: two studies may run at once
                 memory_limit=0,  # the tasks' memory is bounded by their size; Dask would kill on a guess
-                silence_logs=logging.ERROR,
+                silence_logs=logging.CRITICAL,
                 host="127.0.0.1",
-            ) as cluster,
-            Client(cluster) as client,
-            progress_bar(label, len(tasks)) as advance,
-        ):
-            # Retried nowhere: a task that fails once fails again, and says why.
-            futures = client.map(function, list(tasks), pure=False, retries=0)
-            for future in as_completed(futures):
-                yield future.result()
-                advance()
-                future.release()
+            ))
+        self._client = self._stack.enter_context(Client(cluster))
+        return self._client
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the tracebacks that Dask writes of workers that end while they start or run."""
+    before = {name: logging.getLogger(name).level for name in LOGGERS}
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def available_cores() -> int:

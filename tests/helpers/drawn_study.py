@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,12 @@ import yaml
 from conftest import draw, field_rows
 
 from benchmark.base.tasks import run_serially
-from benchmark.workflow.opened import Opened, open_study
-from benchmark.workflow.run import FinishedRun
+from benchmark.methods.context import FinishedRun
+from benchmark.workflow.context import StudyContext
+from benchmark.workflow.run import run_method
+from benchmark.workflow.session import open_session
+from benchmark.workflow.study import load_study
+from benchmark.workflow.walk import prepare
 
 #: Cheap, and its probabilities need no calibration.
 LDA = {"candidates": ["lda"], "inner_folds": 2}
@@ -45,17 +50,33 @@ def drawn_profiles(effect: float = 6.0, compounds: int = 3, seed: int = 0) -> pd
     return pd.DataFrame(rows)
 
 
-def open_drawn(folder: Path, monkeypatch: pytest.MonkeyPatch, study: dict[str, Any]) -> Opened:
+def prepared(path: str = "study.yaml") -> StudyContext:
+    """A study with its fields and folds, whose tasks run in this process."""
+    return prepare(open_session(load_study(path), run_serially, 1, "cpu"))[0]
+
+
+def run_arm(context: StudyContext, arm: str) -> list[FinishedRun]:
+    """The study's methods of one arm, without those that build on others."""
+    return [run_method(context, m) for m in context.study.methods if m.arm == arm]
+
+
+def run_dependents(context: StudyContext, runs: Sequence[FinishedRun]) -> list[FinishedRun]:
+    """The methods that build on ``runs``, in the study's order."""
+    done = {run.method.name: run for run in runs}
+    return [run_method(context, m, [done[name] for name in m.builds_on]) for m in context.study.methods
+            if m.arm == "dependent" and set(m.builds_on) <= set(done)]
+
+
+def open_drawn(folder: Path, monkeypatch: pytest.MonkeyPatch, study: dict[str, Any]) -> StudyContext:
     """A study opened in ``folder``, whose tasks run in this process: starting workers takes most of a test's time."""
     folder.mkdir(exist_ok=True)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("benchmark.base.cluster.Cluster.__call__", lambda _, *task: run_serially(*task))
     (folder / "study.yaml").write_text(yaml.safe_dump({"name": "s", **study}))
-    return open_study("study.yaml", jobs=1, device="cpu")
+    return prepared("study.yaml")
 
 
 def profile_study(folder: Path, monkeypatch: pytest.MonkeyPatch, table: pd.DataFrame, *methods: dict[str, Any]
-                  ) -> Opened:
+                  ) -> StudyContext:
     folder.mkdir(exist_ok=True)
     table.rename(columns={"plate": "Metadata_Plate", "well": "Metadata_Well"}).to_parquet(folder / "profiles.parquet")
     columns = COLUMNS | {"plate": "Metadata_Plate", "well": "Metadata_Well"}
@@ -63,7 +84,7 @@ def profile_study(folder: Path, monkeypatch: pytest.MonkeyPatch, table: pd.DataF
     return open_drawn(folder, monkeypatch, {"assay": assay, "methods": list(methods)})
 
 
-def image_study(folder: Path, monkeypatch: pytest.MonkeyPatch, *methods: dict[str, Any], **kinds: int) -> Opened:
+def image_study(folder: Path, monkeypatch: pytest.MonkeyPatch, *methods: dict[str, Any], **kinds: int) -> StudyContext:
     """A study of striped images with negative controls, two fields a well."""
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
@@ -82,12 +103,18 @@ def image_study(folder: Path, monkeypatch: pytest.MonkeyPatch, *methods: dict[st
                                             "illumination": {"method": "none"}})
 
 
-def with_folds(opened: Opened, count: int) -> Opened:
+def with_study(context: StudyContext, **changes: object) -> StudyContext:
+    """The same with other settings of the study."""
+    study = context.study.model_copy(update=changes)
+    return replace(context, session=replace(context.session, study=study))
+
+
+def with_folds(opened: StudyContext, count: int) -> StudyContext:
     """The study with its first folds alone."""
     return replace(opened, split=replace(opened.split, folds=opened.split.folds[:count]))
 
 
-def predictions(run: FinishedRun, opened: Opened, fold: int = 0) -> pd.DataFrame:
+def predictions(run: FinishedRun, opened: StudyContext, fold: int = 0) -> pd.DataFrame:
     return pd.read_parquet(run.folder.fold_path(opened.split.folds[fold], 1))
 
 

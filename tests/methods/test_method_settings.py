@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import TypeAdapter
 
-from benchmark.methods.base import MethodSettings, transductive, uses_controls
-from benchmark.methods.registry import summary
+from benchmark.methods.base import Method
+from benchmark.methods.registry import METHODS
 
 
-def method(kind: str, **more: object) -> MethodSettings:
-    return TypeAdapter(MethodSettings).validate_python({"kind": kind, "name": "m", **more})
+def method(kind: str, **more: object) -> Method:
+    return METHODS.kinds()[kind].model_validate({"kind": kind, "name": "m", **more})
 
 
 def test_what_is_estimated_from_test_wells_is_said():
-    assert transductive(method("cell_count")) == []
+    assert method("cell_count").estimated() == []
     profile = method("profile", profile={"normalise": "plate"})
-    assert transductive(profile) == ["profiles normalised per plate to all its wells"]
+    assert profile.estimated() == ["profiles normalised per plate to all its wells"]
     frozen = method("cnn_frozen", crops={"scale_from": "plate"})
-    assert transductive(frozen, "functions averaged") == [
-        "functions averaged", "crop intensities scaled per plate to quantiles of all its fields"]
-    assert transductive(method("profile", profile={"normalise": "training"})) == []
-    assert transductive(method("cnn_frozen", crops={"intensity": "bit_depth"})) == []
+    assert frozen.estimated() == ["crop intensities scaled per plate to quantiles of all its fields"]
+    assert method("profile", profile={"normalise": "training"}).estimated() == []
+    assert method("cnn_frozen", crops={"intensity": "bit_depth"}).estimated() == []
 
 
 @pytest.mark.parametrize(("made", "looks"), [
@@ -34,17 +32,18 @@ def test_what_is_estimated_from_test_wells_is_said():
     (method("cell_count"), False),
 ])
 def test_who_looks_at_which_wells_are_controls(made, looks):
-    assert bool(uses_controls(made)) is looks
+    assert bool(made.uses_controls) is looks
 
 
 def test_a_summary_says_what_was_changed_from_the_usual():
-    text = summary(method("cnn_finetuned", crops={"intensity": "kensert2019", "size": 224},
-                          network={"normalisation": "none"}, training={"epochs": 5, "augmentation": "kensert2019"}))
+    made = method("cnn_finetuned", crops={"intensity": "kensert2019", "size": 224},
+                          network={"normalisation": "none"}, training={"epochs": 5, "augmentation": "kensert2019"})
+    text = made.summary()
     for words in ("5 epochs", "kensert2019", "augmentation kensert2019", "without ImageNet scaling"):
         assert words in text
     ratio = method("profile", profile={"features": ["Nuclei_Math_*"]}, labels="permuted")
-    assert "Nuclei_Math_*" in summary(ratio) and summary(ratio).endswith("permuted between compounds")
-    assert summary(ratio, wells_permuted=True).endswith("between the wells of each compound")
-    assert "profile table" in summary(ratio, imaged=False)
+    assert "Nuclei_Math_*" in ratio.summary() and ratio.summary().endswith("permuted between compounds")
+    assert ratio.summary(wells_permuted=True).endswith("between the wells of each compound")
+    assert "profile table" in ratio.summary(imaged=False)
     # No field is known of a profile table: what is counted are its rows.
-    assert "field" in summary(method("cell_count")) and "field" not in summary(method("cell_count"), imaged=False)
+    assert "field" in method("cell_count").summary() and "field" not in method("cell_count").summary(imaged=False)

@@ -14,14 +14,13 @@ from hypothesis import strategies as st
 from benchmark.base.errors import LeakError
 from benchmark.evaluation.metrics import summarise
 from benchmark.folds.make import make_split
-from benchmark.methods.base import CellCountMethod
 from benchmark.methods.classifiers.classifier import choose_and_fit
 from benchmark.methods.classifiers.labels import permute_labels
 from benchmark.methods.classifiers.settings import ClassifierSettings
-from benchmark.methods.workers.foldtable import Source
+from benchmark.methods.kinds.cell_count import CellCountMethod
+from benchmark.methods.workers.foldtable import PLAIN, ProfileSource
 from benchmark.methods.workers.runs import open_run, read_run, write_fold
 from benchmark.methods.workers.tabular import TabularFold, run_tabular_fold
-from benchmark.profiles.settings import ProfileSettings
 
 LOGISTIC = ClassifierSettings(candidates=("logistic_regression",))
 
@@ -38,7 +37,7 @@ def feature_table(assay, effect: float, seed: int = 0) -> pd.DataFrame:
 
 def fold_task(assay, features: Path, absent: Path, fold, out: Path, labels=None, **changes) -> TabularFold:
     """One fold of a method on a table on disk."""
-    task = TabularFold(Source(features, ProfileSettings(normalise="training")), absent, "well", "m", fold, 1, LOGISTIC,
+    task = TabularFold(ProfileSource(features, PLAIN), absent, "well", "m", fold, 1, LOGISTIC,
                        "classifier", labels, tuple(assay.labels), False, out)
     return replace(task, **changes)
 

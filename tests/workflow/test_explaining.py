@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,17 +11,17 @@ import pytest
 import tifffile
 import yaml
 from conftest import draw, field_rows
+from drawn_study import prepared, run_arm, with_study
 
 from benchmark.base.errors import FaultsError, LeakError, MorphobenchError
 from benchmark.base.files import read_json, write_json
-from benchmark.base.tasks import run_serially
 from benchmark.explain.record import RECORD
+from benchmark.methods.context import FinishedRun
 from benchmark.methods.workers.finetuned import FinetunedFold
 from benchmark.workflow import explaining
+from benchmark.workflow.context import StudyContext
 from benchmark.workflow.explaining import as_it_ran, explain, explained_fold, explained_or_why_not, refuse_trained_on
-from benchmark.workflow.opened import Opened, open_study
 from benchmark.workflow.reporting import _key, make_report
-from benchmark.workflow.run import FinishedRun, run_cnn
 from benchmark.workflow.study import load_study
 
 METHOD = {"name": "cnn", "kind": "cnn_finetuned", "title": "Net <b>", "crops": {"size": 48, "intensity": "bit_depth"},
@@ -48,21 +47,19 @@ def write_study(folder: Path, **more: object) -> str:
     return str(folder / "study.yaml")
 
 
-def opened_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **more: object) -> Opened:
+def opened_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **more: object) -> StudyContext:
     monkeypatch.chdir(tmp_path)
-    # In this process: starting workers would take most of the test's time.
-    monkeypatch.setattr("benchmark.base.cluster.Cluster.__call__", lambda _, *task: run_serially(*task))
-    return open_study(write_study(tmp_path, **more), jobs=1, device="cpu")
+    return prepared(write_study(tmp_path, **more))
 
 
-def page_of(opened: Opened, finished: list[FinishedRun], tmp_path: Path, explained=None) -> tuple[str, bool]:
+def page_of(opened: StudyContext, finished: list[FinishedRun], tmp_path: Path, explained=None) -> tuple[str, bool]:
     made = make_report(opened, finished, reports=tmp_path / "reports", explained=explained)
     return made.page.read_text(), made.fresh
 
 
 def test_a_fold_is_explained_once_and_shown(tmp_path, monkeypatch):
     opened = opened_study(tmp_path, monkeypatch, explain=EXPLAIN)
-    finished = run_cnn(opened)
+    finished = run_arm(opened, "cnn")
     found = explain(opened, finished)
     facts = found.explanation.facts
     assert (facts["method"], facts["fold"], facts["exactly"], facts["largest_difference"]) == ("cnn", "cpd-11", True, 0)
@@ -78,14 +75,14 @@ def test_a_fold_is_explained_once_and_shown(tmp_path, monkeypatch):
 
     # a second call trains nothing and draws nothing
     monkeypatch.setattr("benchmark.methods.explained.train_fold", None)
-    again = explain(opened, run_cnn(opened))
+    again = explain(opened, run_arm(opened, "cnn"))
     assert again.folder == found.folder and not page_of(opened, finished, tmp_path, again)[1]
     # the page hangs on what is explained
     key = _key(opened, finished, None, [], found)
     record = read_json(found.folder / RECORD)
     write_json(found.folder / RECORD, record | {"titles": ["changed" for _ in record["titles"]]})
     assert _key(opened, finished, None, [], found) != key != _key(opened, finished, None, [], None)
-    without = replace(opened, study=opened.study.model_copy(update={"explain": None}))
+    without = with_study(opened, explain=None)
     assert explain(without, finished) is None
     page, fresh = page_of(without, finished, tmp_path)
     assert fresh and "Seeing why" not in page
@@ -93,8 +90,8 @@ def test_a_fold_is_explained_once_and_shown(tmp_path, monkeypatch):
 
 def test_a_network_that_is_not_the_scored_one_is_not_explained(tmp_path, monkeypatch):
     opened = opened_study(tmp_path, monkeypatch, explain=EXPLAIN)
-    finished = run_cnn(opened)
-    path = finished[0].folder.fold_path(explained_fold(opened), 1)
+    finished = run_arm(opened, "cnn")
+    path = finished[0].folder.fold_path(explained_fold(opened.study, opened.split), 1)
     table = pd.read_parquet(path)
     first, second = (c for c in table if c.startswith("p_"))
     table.assign(**{first: table[first] - 1e-12, second: table[second] + 1e-12}).to_parquet(path)
@@ -111,7 +108,7 @@ def test_a_network_that_is_not_the_scored_one_is_not_explained(tmp_path, monkeyp
 def test_regions_come_from_masks_that_are_there(tmp_path, monkeypatch):
     few = EXPLAIN | {"sanity": False, "filters": 0, "ways": ["grad_cam"]}
     opened = opened_study(tmp_path, monkeypatch, explain=few)
-    finished = run_cnn(opened)
+    finished = run_arm(opened, "cnn")
     plain = explain(opened, finished)
     nuclei, cells = np.zeros((48, 48), np.uint16), np.ones((48, 48), np.uint16)
     nuclei[:, :12] = 1
@@ -141,10 +138,10 @@ def test_a_fold_is_trained_as_it_ran(tmp_path):
 
 def test_a_fold_that_there_is_not_is_named(tmp_path, monkeypatch):
     opened = opened_study(tmp_path, monkeypatch, explain={"method": "cnn"})
-    assert explained_fold(opened) == opened.split.folds[0]
+    assert explained_fold(opened.study, opened.split) == opened.split.folds[0]
     with pytest.raises(MorphobenchError, match=r"explain.fold: there is no fold 'x'.*cpd-11"):
-        explained_fold(replace(opened, study=opened.study.model_copy(
-            update={"explain": opened.study.explain.model_copy(update={"fold": "x"})})))
+        explained_fold(opened.study.model_copy(
+            update={"explain": opened.study.explain.model_copy(update={"fold": "x"})}), opened.split)
 
 
 @pytest.mark.parametrize(("explain", "method", "words"), [

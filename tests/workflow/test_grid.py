@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from drawn_study import prepared, with_study
 from pydantic import ValidationError
 
 from benchmark.base.errors import LeakError
-from benchmark.base.tasks import run_serially
 from benchmark.methods.grid import GridSettings
 from benchmark.report.grid import grid_section, grid_text
 from benchmark.workflow.grid import run_grid
-from benchmark.workflow.opened import Opened, open_study
 from benchmark.workflow.tables import profile_features
 
 GRID = {
@@ -54,8 +52,7 @@ def write_study(folder: Path, grid: dict, controls: bool = True, batches: int = 
 
 def grid_of(folder: Path, monkeypatch):
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(Opened, "run_tasks", property(lambda _: run_serially))
-    opened = open_study("study.yaml", jobs=1)
+    opened = prepared("study.yaml")
     return run_grid(opened), opened
 
 
@@ -139,7 +136,7 @@ def test_profiles_set_against_controls_hang_on_the_seed(tmp_path, monkeypatch):
     """The draw of reference cells is made once, by the study's first seed; profiles without a draw stay."""
     write_study(tmp_path, GRID)
     _, opened = grid_of(tmp_path, monkeypatch)
-    other = replace(opened, study=opened.study.model_copy(update={"seeds": (2,)}))
+    other = with_study(opened, seeds=(2,))
     for name, differ in (("KS", True), ("mean", False)):
         profile = opened.study.grid.profiles[name]
         found = [profile_features(o, profile, name) for o in (opened, other)]

@@ -8,24 +8,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from drawn_study import LDA, TINY, image_study, predictions, snapshot, with_folds
+from drawn_study import LDA, TINY, image_study, predictions, run_arm, run_dependents, snapshot, with_folds
 
-from benchmark import dependents
 from benchmark.base.tables import CONTROL, WELL_KEY
-from benchmark.dependents import run_dependents
 from benchmark.evaluation.reproducibility import reproducibility
 from benchmark.folds.fold import rows_of
-from benchmark.methods.base import FinetunedMethod, FrozenMethod
 from benchmark.methods.classifiers.nearest import nearest_treatment
+from benchmark.methods.context import FinishedRun
+from benchmark.methods.kinds.finetuned import FinetunedMethod
+from benchmark.methods.kinds.frozen import FrozenMethod
+from benchmark.methods.workers import finetuning, fusing
 from benchmark.methods.workers.embeddings import embeddings_of, treatment_medians, well_means
 from benchmark.methods.workers.finetuned import checkpoint_of, predict_wells, train_fold
 from benchmark.methods.workers.runs import open_run
 from benchmark.networks.embed import headless
 from benchmark.networks.predict import run_model
 from benchmark.profiles.wells import feature_columns
-from benchmark.workflow.finetuning import prepare_finetuning
-from benchmark.workflow.opened import Opened
-from benchmark.workflow.run import FinishedRun, finetuned_tasks, run_cnn
+from benchmark.workflow.context import StudyContext
 
 CROPS = {"size": 48, "intensity": "bit_depth"}
 CNN = {"name": "cnn", "kind": "cnn_finetuned", "network": TINY, "crops": CROPS,
@@ -40,25 +39,25 @@ JOINED = {"name": "joined", "kind": "fusion", "parts": ["frozen", "cnn"], "how":
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Opened, dict[str, FinishedRun]]:
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyContext, dict[str, FinishedRun]]:
     """A study with networks, embeddings and fusions of them, run once; its folder is the working folder meanwhile."""
     with pytest.MonkeyPatch.context() as patch:
         opened = with_folds(image_study(tmp_path_factory.mktemp("ran"), patch, CNN, FROZEN, SPHERED, PLAIN, STACKED,
                                         JOINED), 2)
-        runs = run_cnn(opened)
+        runs = run_arm(opened, "cnn")
         yield opened, {run.method.name: run for run in [*runs, *run_dependents(opened, runs)]}
 
 
 def read(ran, name: str, unit: str, fold: int = 0) -> pd.DataFrame:
     opened, runs = ran
     run = runs[name]
-    return pd.read_parquet(embeddings_of(run.folder, run.method, opened.split.folds[fold], 1, unit))
+    return pd.read_parquet(run.method.embedding_path(run.folder, opened.split.folds[fold], 1, unit))
 
 
 def test_embeddings_are_what_the_fold_s_network_s_classifier_takes(ran, tmp_path):
     opened, runs = ran
     fold = opened.split.folds[0]
-    task = finetuned_tasks(prepare_finetuning(opened, runs["cnn"].method), runs["cnn"].folder)(fold, 1)
+    task = runs["cnn"].method.plan(opened, ()).task(runs["cnn"].folder, fold, 1)
     found = train_fold(task, checkpoint_of(task))
     table, _ = predict_wells(task, found, fold.test)
     labels = [c for c in table if c.startswith("p_")]
@@ -133,7 +132,7 @@ def test_a_fold_reads_nothing_of_another_fold_s_network(ran, monkeypatch):
     path = embeddings_of(runs["cnn"].folder, runs["cnn"].method, other, 1, "well")
     table, kept = pd.read_parquet(path), path.read_bytes()
     table.assign(**{c: -3 * table[c] + i for i, c in enumerate(feature_columns(table))}).to_parquet(path)
-    monkeypatch.chdir(opened.base)
+    monkeypatch.chdir(opened.study.base)
     monkeypatch.setattr("benchmark.base.cluster.Cluster.__call__", lambda _, f, tasks, label: map(f, tasks))
     for name in before:
         for one in (fold, other):
@@ -146,9 +145,9 @@ def test_a_fold_reads_nothing_of_another_fold_s_network(ran, monkeypatch):
 
 def test_a_second_run_writes_nothing(ran, monkeypatch):
     opened, _ = ran
-    monkeypatch.chdir(opened.base)
+    monkeypatch.chdir(opened.study.base)
     before = snapshot(Path("runs"))
-    run_dependents(opened, run_cnn(opened))
+    run_dependents(opened, run_arm(opened, "cnn"))
     assert snapshot(Path("runs")) == before
 
 
@@ -179,10 +178,10 @@ def test_networks_that_are_learnt_in_part_are_embedded_from_pixels(tmp_path, mon
     """Their folds read stored activations, of which there are none of controls."""
     head = CNN | {"network": {}, "training": CNN["training"] | {"learn": "head"}, "embeddings": ["crop", "well"]}
     opened = with_folds(image_study(tmp_path, monkeypatch, head), 1)
-    run = run_cnn(opened)[0]
+    run = run_arm(opened, "cnn")[0]
     assert list((opened.folder / "activations").glob("*.h5"))
     fold = opened.split.folds[0]
-    task = finetuned_tasks(prepare_finetuning(opened, run.method), run.folder)(fold, 1)
+    task = run.method.plan(opened, ()).task(run.folder, fold, 1)
     found = train_fold(task, checkpoint_of(task))
     crops = pd.read_parquet(embeddings_of(run.folder, run.method, fold, 1, "crop"))
     assert (crops[CONTROL] == "negative").sum() == 8
@@ -201,8 +200,8 @@ def test_inner_folds_share_no_training_with_the_study_s_folds(tmp_path, monkeypa
     method, fusion = opened.study.methods[0], opened.study.methods[-1]
     run = FinishedRun(method, open_run(opened.folder, method, opened.split, {}), {})
     tasks = []
-    monkeypatch.setattr("benchmark.methods.workers.finetuned.run_finetuned_fold", lambda task: tasks.append(task))
-    assert dependents._fit_inside(opened, fusion, run, [(opened.split.folds[0], 1)]) == len(tasks) == 2
+    monkeypatch.setattr(finetuning, "run_finetuned_fold", lambda task: tasks.append(task))
+    assert fusing._fit_inside(opened, fusion, run, [(opened.split.folds[0], 1)]) == len(tasks) == 2
     for task in tasks:
         assert task.trunk is None and task.method.training.folds == "exact" and not task.method.embeddings
         assert task.out.parent == run.folder.path / "inner2" and not set(task.fold.train) & set(task.fold.test)

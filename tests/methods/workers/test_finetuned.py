@@ -17,7 +17,7 @@ from benchmark.crops.build import build_crops, crop_key
 from benchmark.evaluation.aggregate import reduce_to
 from benchmark.folds.fold import Fold
 from benchmark.folds.make import make_split
-from benchmark.methods.base import FinetunedMethod
+from benchmark.methods.kinds.finetuned import FinetunedMethod
 from benchmark.methods.workers import finetuned
 from benchmark.methods.workers.finetuned import FinetunedFold, run_finetuned_fold
 from benchmark.networks.feed.source import ArrayCrops

@@ -16,7 +16,7 @@ from benchmark.folds.inner import inner_groups
 from benchmark.methods.classifiers.classifier import choose_and_fit
 from benchmark.methods.classifiers.labels import permute_labels
 from benchmark.methods.classifiers.settings import ClassifierSettings
-from benchmark.methods.workers.foldtable import Source, corrected, fold_profiles, selector
+from benchmark.methods.workers.foldtable import ProfileSource, corrected, fold_profiles, selector
 from benchmark.methods.workers.runs import write_fold
 from benchmark.methods.workers.tabular import TabularFold, run_tabular_fold
 from benchmark.profiles.settings import ProfileSettings
@@ -52,7 +52,7 @@ def run(table: pd.DataFrame, folder: Path, profile: ProfileSettings, decision: s
     """Predictions of the first compound's fold."""
     table.to_parquet(folder / "table.parquet")
     table.iloc[:0].to_parquet(folder / "absent.parquet")
-    task = TabularFold(Source(folder / "table.parquet", profile), folder / "absent.parquet", "well", "m",
+    task = TabularFold(ProfileSource(folder / "table.parquet", profile), folder / "absent.parquet", "well", "m",
                        fold_of(table, "c000"), 1, LOGISTIC, decision, labels, ("l0", "l1", "l2"), True,
                        folder / "out.parquet")
     run_tabular_fold(replace(task, **changes))
@@ -135,7 +135,8 @@ def test_reference_cells_are_those_of_the_training_wells_alone(tmp_path):
         values[rows_of(cells, fold.test[:1]).to_numpy()] += shift
         cells.join(pd.DataFrame(values, columns=FEATURES[:3])).to_parquet(tmp_path / "cells.parquet")
         wells.to_parquet(tmp_path / "wells.parquet")
-        made.append(fold_profiles(Source(tmp_path / "wells.parquet", settings, tmp_path / "cells.parquet"), fold, 1))
+        source = ProfileSource(tmp_path / "wells.parquet", settings, tmp_path / "cells.parquet")
+        made.append(fold_profiles(source, fold, 1))
     moved = rows_of(made[0], fold.test[:1])
     assert not np.allclose(made[0].loc[moved, FEATURES[:3]], made[1].loc[moved, FEATURES[:3]])
     assert np.array_equal(made[0].loc[~moved, FEATURES[:3]], made[1].loc[~moved, FEATURES[:3]])

@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from drawn_study import LDA, drawn_profiles, predictions, profile, profile_study, snapshot, with_folds
+from drawn_study import (
+    LDA,
+    drawn_profiles,
+    predictions,
+    profile,
+    profile_study,
+    run_arm,
+    run_dependents,
+    snapshot,
+    with_folds,
+    with_study,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark import dependents
 from benchmark.base.errors import FaultsError, LeakError, MorphobenchError
 from benchmark.base.files import read_json
-from benchmark.dependents import run_dependents
-from benchmark.evaluation.aggregate import reduce_to
 from benchmark.evaluation.metrics import summarise
 from benchmark.folds.fold import Fold
 from benchmark.folds.make import make_split
 from benchmark.methods.classifiers.calibration import FLOOR
 from benchmark.methods.classifiers.settings import ClassifierSettings
-from benchmark.methods.workers import fusion
-from benchmark.methods.workers.foldtable import Source
-from benchmark.methods.workers.fusion import Block, FusionFold, Predictions, run_fusion_fold, stacking_rows
+from benchmark.methods.context import FinishedRun
+from benchmark.methods.workers import fusion, tabular
+from benchmark.methods.workers.foldtable import PLAIN, ProfileSource
+from benchmark.methods.workers.fusion import FeatureBlock, FusionFold, Predictions, run_fusion_fold, stacking_rows
 from benchmark.methods.workers.innerfolds import inner_path, inside
 from benchmark.methods.workers.runs import read_run
-from benchmark.profiles.settings import ProfileSettings
-from benchmark.workflow.opened import Opened
+from benchmark.workflow.context import StudyContext, predictions_by_well
 from benchmark.workflow.reporting import make_report
-from benchmark.workflow.run import FinishedRun, run_baseline
 from benchmark.workflow.study import load_study
 
 A, B = profile("a", "Cells_A*"), profile("b", "Cells_B*")
@@ -38,12 +44,12 @@ STACKED = {"name": "stacked", "kind": "fusion", "parts": ["a", "b"], "how": "sta
 JOINED = {"name": "joined", "kind": "fusion", "parts": ["a", "b"], "how": "concatenated"}
 
 
-def run_all(opened: Opened) -> dict[str, FinishedRun]:
-    runs = run_baseline(opened)
+def run_all(opened: StudyContext) -> dict[str, FinishedRun]:
+    runs = run_arm(opened, "classical")
     return {run.method.name: run for run in [*runs, *run_dependents(opened, runs)]}
 
 
-def accuracy(run: FinishedRun, opened: Opened) -> float:
+def accuracy(run: FinishedRun, opened: StudyContext) -> float:
     return float(summarise(read_run(run.folder, opened.split, (1,)), ("treatment",))["accuracy"].item())
 
 
@@ -95,14 +101,14 @@ def test_test_wells_teach_a_fusion_nothing(tmp_path, monkeypatch, method):
 
 def test_parts_are_fitted_without_the_wells_that_they_predict_inside(tmp_path, monkeypatch):
     seen = []
-    real = dependents.run_tabular_fold
+    real = tabular.run_tabular_fold
 
     def watched(task):
         if "inner3" in str(task.out):
             seen.append(task)
         return real(task)
 
-    monkeypatch.setattr(dependents, "run_tabular_fold", watched)
+    monkeypatch.setattr(tabular, "run_tabular_fold", watched)
     opened = with_folds(profile_study(tmp_path, monkeypatch, drawn_profiles(), A, B, STACKED), 2)
     run_all(opened)
     compound = {(r.Metadata_Plate, r.Metadata_Well): r.Metadata_Compound for r in opened.assay.wells.itertuples()}
@@ -140,8 +146,8 @@ def test_a_fusion_that_was_stopped_goes_on_and_a_second_run_does_nothing(tmp_pat
     calm = with_folds(profile_study(tmp_path / "calm", monkeypatch, drawn_profiles(), A, B, STACKED), 2)
     unbroken = read_run(run_all(calm)["stacked"].folder, calm.split, (1,))
     opened = with_folds(profile_study(tmp_path / "killed", monkeypatch, drawn_profiles(), A, B, STACKED), 2)
-    runs = run_baseline(opened)
-    real, done = dependents.run_tabular_fold, []
+    runs = run_arm(opened, "classical")
+    real, done = tabular.run_tabular_fold, []
 
     def stopped(task):
         if len(done) == 8:
@@ -149,7 +155,7 @@ def test_a_fusion_that_was_stopped_goes_on_and_a_second_run_does_nothing(tmp_pat
         done.append(real(task))
 
     with monkeypatch.context() as patch:
-        patch.setattr(dependents, "run_tabular_fold", stopped)
+        patch.setattr(tabular, "run_tabular_fold", stopped)
         with pytest.raises(KeyboardInterrupt):
             run_dependents(opened, runs)
     before = {p: t for p, t in snapshot(opened.folder).items() if "/inner3/" in p}
@@ -158,12 +164,12 @@ def test_a_fusion_that_was_stopped_goes_on_and_a_second_run_does_nothing(tmp_pat
     after = snapshot(opened.folder)
     assert {p: after[p] for p in before} == before
     pd.testing.assert_frame_equal(read_run(resumed.folder, opened.split, (1,)), unbroken)
-    run_dependents(opened, run_baseline(opened))
+    run_dependents(opened, run_arm(opened, "classical"))
     assert snapshot(opened.folder) == after
     # another fusion of the same parts fits nothing inside again
-    monkeypatch.setattr(dependents, "run_tabular_fold", None)
+    monkeypatch.setattr(tabular, "run_tabular_fold", None)
     other = opened.study.methods[-1].model_copy(update={"name": "other"})
-    more = replace(opened, study=opened.study.model_copy(update={"methods": (*opened.study.methods, other)}))
+    more = with_study(opened, methods=(*opened.study.methods, other))
     assert [r.method.name for r in run_dependents(more, runs)] == ["stacked", "other"]
 
 
@@ -218,7 +224,7 @@ def test_wells_that_a_part_lacks_get_its_training_mean(make_tiny, tmp_path):
         table = assay.wells.assign(**{f"Cells_{i}": rng.normal(size=len(assay.wells)) for i in range(3)})
         tables[name] = table.drop(index=gone)
         tables[name].to_parquet(tmp_path / f"{name}.parquet")
-    blocks = tuple(Block(n, Source(tmp_path / f"{n}.parquet", ProfileSettings(normalise="training")), False)
+    blocks = tuple(FeatureBlock(n, ProfileSource(tmp_path / f"{n}.parquet", PLAIN), False)
                    for n in "ab")
     task = FusionFold(blocks, assay.wells, "f", fold, 1, ClassifierSettings.model_validate(LDA), None,
                       tuple(assay.labels), tmp_path / "out.parquet", lambda table, unit: table)
@@ -294,7 +300,7 @@ def test_a_dose_series_is_fused_and_hangs_on_nothing_but_its_own_predictions(tmp
         parts.append(Predictions(name, outer, tuple(say(tmp_path / f"{name}{i}.parquet", f.test)
                                                     for i, f in enumerate(inner))))
     task = FusionFold(tuple(parts), wells, "f", fold, 1, ClassifierSettings(), None, ("in", "out"),
-                      tmp_path / "out.parquet", reduce_to, inner)
+                      tmp_path / "out.parquet", predictions_by_well, inner)
     run_fusion_fold(task)
     said = pd.read_parquet(tmp_path / "out-response.parquet")
     assert set(said["Metadata_Well"]) == {"A8", "A9"} and set(said["Metadata_Label"]) == {""}

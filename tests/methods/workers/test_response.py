@@ -14,10 +14,10 @@ from benchmark.base.errors import LeakError, MorphobenchError
 from benchmark.evaluation.comparison import Run, compare
 from benchmark.folds.fold import Split, rows_of
 from benchmark.folds.make import make_split
-from benchmark.methods.base import CellCountMethod
 from benchmark.methods.classifiers.labels import permute_wells
 from benchmark.methods.classifiers.settings import ClassifierSettings
-from benchmark.methods.workers.foldtable import Source
+from benchmark.methods.kinds.cell_count import CellCountMethod
+from benchmark.methods.workers.foldtable import ProfileSource
 from benchmark.methods.workers.runs import RunFolder, open_run, read_response, read_run, response_path, write_fold
 from benchmark.methods.workers.tabular import TabularFold, run_tabular_fold
 from benchmark.profiles.settings import ProfileSettings
@@ -62,7 +62,7 @@ def run_all(folder: Path, assay: Assay, split: Split, table: pd.DataFrame, absen
     for seed in SEEDS:
         for fold in split.folds:
             labels = permute_wells(treated, seed) if permuted else None
-            source = Source(paths[0], ProfileSettings(normalise="training"))
+            source = ProfileSource(paths[0], ProfileSettings(normalise="training"))
             run_tabular_fold(TabularFold(source, paths[1], "well", "m", fold, seed, LOGISTIC, "classifier", labels,
                                          tuple(assay.labels), False, run.fold_path(fold, seed)))
     return run

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from benchmark.base.errors import FaultsError
 from benchmark.crops.settings import CropSettings
-from benchmark.methods.base import FinetunedMethod
+from benchmark.methods.kinds.finetuned import FinetunedMethod
 from benchmark.methods.registry import summary
 from benchmark.methods.workers.units import bags_of, field_of
 from benchmark.networks.feed.bags import Bags

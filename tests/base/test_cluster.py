@@ -1,0 +1,90 @@
+"""Worker processes: started once for a run, joined where a scheduler runs, and quiet when they are stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from benchmark.base.cluster import Cluster
+from benchmark.base.errors import MorphobenchError
+
+
+def process(_: int) -> int:
+    time.sleep(0.05)
+    return os.getpid()
+
+
+def refuse(number: int) -> int:
+    if number == 3:
+        raise MorphobenchError("is three", f"task {number}")
+    return number
+
+
+def die(number: int) -> int:
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_workers_stay_for_all_calls_and_survive_no_failure():
+    with Cluster(2) as run_tasks:
+        first = set(run_tasks(process, range(6), "first"))
+        assert set(run_tasks(process, range(6), "second")) <= first and os.getpid() not in first and len(first) == 2
+        assert list(run_tasks(process, [0], "one")) == [os.getpid()]
+        with pytest.raises(MorphobenchError, match="task 3: is three"):
+            list(run_tasks(refuse, range(6), "third"))
+        assert sorted(run_tasks(refuse, range(3), "after a failure")) == [0, 1, 2]
+        with pytest.raises(MorphobenchError, match="worker process was killed.*fewer processes"):
+            list(run_tasks(die, range(2), "killed"))
+    with pytest.raises(TypeError, match="not sent to workers"):
+        Cluster(2).__reduce__()
+
+
+def test_a_running_scheduler_is_joined_and_left_running():
+    from distributed import Client, LocalCluster
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None,
+                      host="127.0.0.1") as there:
+        with Cluster(2, address=there.scheduler_address) as run_tasks:
+            joined = set(run_tasks(process, range(3), "joined"))
+        with Client(there) as client:
+            assert set(client.run(os.getpid).values()) == joined
+
+
+def test_an_address_without_a_scheduler_is_named(monkeypatch):
+    monkeypatch.setattr("benchmark.base.cluster.ANSWERS", 1)
+    with pytest.raises(MorphobenchError, match="tcp://127.0.0.1:9: no Dask scheduler answers"), \
+            Cluster(2, address="tcp://127.0.0.1:9") as run_tasks:
+        list(run_tasks(process, range(2), "nowhere"))
+
+
+SCRIPT = """
+import time
+from benchmark.base.cluster import Cluster
+
+if __name__ == "__main__":
+    with Cluster(2) as run_tasks:
+        try:
+            for _ in run_tasks(time.sleep, [60, 60], "sleeping"):
+                pass
+        except KeyboardInterrupt:
+            print("stopped", flush=True)
+"""
+
+
+@pytest.mark.parametrize("after", [0.5, 4.0])  # while workers start, and while they run
+def test_ctrl_c_prints_no_tracebacks(tmp_path, after):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    with subprocess.Popen([sys.executable, str(tmp_path / "script.py")], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True, env={**os.environ, "PYTHONPATH": os.getcwd()}, start_new_session=True) as child:
+        assert child.stderr is not None
+        child.stderr.readline()  # a client is there, or the workers are on their way
+        time.sleep(after)
+        os.killpg(child.pid, signal.SIGINT)  # as a terminal does: the whole group gets it
+        out, err = child.communicate(timeout=60)
+    assert out == "stopped\n" and "Traceback" not in err
