@@ -225,10 +225,10 @@ def _memory_step(step: str, folder: Path, size: int) -> dict[str, float]:
     rng = np.random.default_rng(0)
     for _ in range(min(400, 4 * size) if step == "read" else 0):
         crops.batch(rng.integers(0, len(crops), BATCH))
-    return {"crops": len(crops), "mib": _peak_mib()}
+    return {"crops": len(crops), "mib": peak_mib()}
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
     """Most memory this program has held. (ru_maxrss would count what its parent held before it started this.)"""
     status = Path("/proc/self/status")
     if status.exists():
