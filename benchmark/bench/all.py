@@ -1,4 +1,4 @@
-"""`make bench`: how fast the parts are, each as a ratio to a named rival measured in the same run."""
+"""`make bench`: how fast each part is, as a ratio to a named rival measured in the same run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from benchmark.cellprofiler.shards import Shard, stage
 from benchmark.workflow.measured import cellprofiler_illumination, need_images, pipeline_path
 from benchmark.workflow.opened import Opened, open_study
 
-#: Fields of the comparison with a plain run: enough that starting up does not rule it.
+#: Fields in the comparison with a plain run: enough that start-up time does not dominate.
 FIELDS = 48
 
 
@@ -49,27 +49,27 @@ def run_bench(study: str, console: Console) -> None:
 
 
 def _cellprofiler(opened: Opened, folder: Path) -> Ratio:
-    """Fields measured over two processes, landed and checked, against one plain run of CellProfiler over all of them.
+    """Fields measured in two processes, stored and checked, against one plain run of CellProfiler over all of them.
 
-    The plain run is given its staged images and table for nothing, and its output is not read.
+    Staging images and table for the plain run is not timed, and its output is not read.
     """
     assay = opened.assay
     few = replace(assay, fields=assay.fields.head(FIELDS).reset_index(drop=True))
-    illumination, found = cellprofiler_illumination(opened), find_cellprofiler()
+    illumination, program = cellprofiler_illumination(opened), find_cellprofiler()
     pipeline = str(pipeline_path(opened.study.cellprofiler.pipeline, opened.base))
     settings = opened.study.cellprofiler.model_copy(update={"shard_fields": -(-len(few.fields) // 2),
                                                             "pipeline": pipeline})
 
     def ours() -> object:
-        return measure(few, opened.hashes, settings, found, folder / "measured", Cluster(2), illumination)
+        return measure(few, opened.hashes, settings, program, folder / "measured", Cluster(2), illumination)
 
     ours_seconds = best_of(ours, 1)
-    plan = make_plan(few, opened.hashes, settings.model_copy(update={"shard_fields": len(few.fields)}), found,
+    plan = make_plan(few, opened.hashes, settings.model_copy(update={"shard_fields": len(few.fields)}), program,
                      illumination)
     if len(plan.shards) > 1:  # the second sites of wells are a shard of their own
         whole = tuple(f for shard in plan.shards for f in shard.fields)
         plan = replace(plan, shards=[Shard("whole", whole)])
     stage(plan.shards[0], plan.pipeline, folder / "plain")
-    rival = best_of(lambda: execute(found, folder / "plain", 7200), 1)
+    rival = best_of(lambda: execute(program, folder / "plain", 7200), 1)
     return Ratio(f"CellProfiler, {len(few.fields)} fields, two processes", "one plain `cellprofiler -c` run",
                  ours_seconds, rival)
