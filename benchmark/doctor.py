@@ -1,4 +1,4 @@
-"""What is installed, found and missing, and how to mend it."""
+"""What is installed and what is missing, and how to fix it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from benchmark.methods.workers.runs import versions
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor: what was looked at, what was found, and the remedy where it is not well.
+    """One line of the doctor: what was looked at, what was found, and the remedy where something is wrong.
 
-    ``state`` is ``ok``, ``note`` (works without) or ``missing``.
+    ``state`` is ``ok``, ``note`` (works without it) or ``missing``.
     """
 
     subject: str
@@ -31,14 +31,14 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at everything that a study needs. Starts nothing long, changes nothing."""
+    """Check everything that a study needs. Quick, and changes nothing."""
     return [check() for check in CHECKS]
 
 
 def _packages() -> Finding:
-    found = versions()
-    missing = [p for p, v in found.items() if v == "not installed"]
-    text = ", ".join(f"{p} {v}" for p, v in found.items())
+    installed = versions()
+    missing = [p for p, v in installed.items() if v == "not installed"]
+    text = ", ".join(f"{p} {v}" for p, v in installed.items())
     return Finding("Python packages", "missing" if missing else "ok", text, "Run `make setup`." if missing else "")
 
 
@@ -46,10 +46,10 @@ def _cellprofiler() -> Finding:
     from benchmark.cellprofiler.find import find_cellprofiler
 
     try:
-        found = find_cellprofiler()
+        program = find_cellprofiler()
     except MorphobenchError as error:
         return Finding("CellProfiler", "missing", error.fault.what, error.fault.remedy)
-    return Finding("CellProfiler", "ok", f"{found.version} ({found.origin}: {' '.join(found.command)})")
+    return Finding("CellProfiler", "ok", f"{program.version} ({program.origin}: {' '.join(program.command)})")
 
 
 def _java() -> Finding:
@@ -61,9 +61,9 @@ def _java() -> Finding:
 
 
 def _compiler() -> Finding:
-    found = preflight.find_compiler()
-    if found:
-        return Finding("C compiler", "ok", found)
+    compiler = preflight.find_compiler()
+    if compiler:
+        return Finding("C compiler", "ok", compiler)
     return Finding("C compiler", "missing", "none of gcc, cc and clang",
                    "Install gcc; CellProfiler's Java bridge is compiled.")
 
@@ -94,7 +94,7 @@ def _machine() -> Finding:
     memory, disk = psutil.virtual_memory().total / 2**30, shutil.disk_usage(".").free / 1e9
     text = f"{platform.platform()}, {available_cores()} cores, {memory:.0f} GiB memory, {disk:.0f} GB free here"
     if memory < 4 or disk < 2:
-        return Finding("Machine", "note", text, "A study wants 4 GiB of memory and 2 GB of disk or more.")
+        return Finding("Machine", "note", text, "A study needs at least 4 GiB of memory and 2 GB of disk.")
     return Finding("Machine", "ok", text)
 
 
@@ -105,7 +105,7 @@ def _data() -> Finding:
                        "Set it to the folder of your image sets for studies that "
                        "name it, such as bbbc021-fields. The demo needs none.")
     if not Path(folder).is_dir():
-        return Finding("MORPHOBENCH_DATA", "missing", f"{folder} is no folder", "Correct it or unset it.")
+        return Finding("MORPHOBENCH_DATA", "missing", f"{folder} is not a folder", "Correct it or unset it.")
     names = sorted(p.name for p in Path(folder).iterdir())
     return Finding("MORPHOBENCH_DATA", "ok", f"{folder}: {', '.join(names[:8])}")
 

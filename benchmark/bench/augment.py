@@ -22,28 +22,28 @@ TILE = (512, 640)
 
 
 def augmented_batches(crops: CropSource, count: int, folder: Path, most: int = 512) -> Ratio:
-    """Random batches at network size with the augmentation of Kensert et al. 2019: the cache against one PNG a crop.
+    """Random batches at network size with the augmentation of Kensert et al. 2019: the cache against one PNG per crop.
 
-    The rival is their way: OpenCV decodes a PNG of 512 × 640, shrinks it by area, NumPy turns and multiplies it,
-    OpenCV blurs it, NumPy adds noise (by NumPy's present generator, which is faster than theirs). Both have one thread.
-    The rival's tiles are the very crops, enlarged: smoother than tiles from a microscope, so they decode faster, and
-    what is compared is to our disadvantage.
+    The rival works as they do: OpenCV decodes a PNG of 512 × 640 and shrinks it by area, NumPy rotates and scales it,
+    OpenCV blurs it, NumPy adds noise (with NumPy's current generator, which is faster than theirs). Both use one
+    thread. The rival's tiles are the same crops, enlarged: smoother than tiles from a microscope, so they decode faster
+    and the comparison is to our disadvantage.
 
     Parameters
     ----------
     crops : CropSource
         Three channels, uint8.
     count : int
-        How many crops it holds.
+        Number of crops in it.
     folder : Path
         For the PNG files.
     most : int
-        Crops drawn from the cache, without repetition.
+        Most crops drawn from the cache, without replacement.
 
     Raises
     ------
     MorphobenchError
-        The crops are not what the rival can store.
+        The rival cannot store such crops.
     """
     if crops.shape[0] != 3 or crops.dtype != np.uint8:
         raise MorphobenchError("the rival's PNG files hold three channels of 8 bits, these crops do not",
@@ -64,7 +64,7 @@ def augmented_batches(crops: CropSource, count: int, folder: Path, most: int = 5
 
     with _one_thread():
         return Ratio(f"{len(rows)} crops of {size} px in random batches, the paper's augmentation",
-                     "one PNG a crop through OpenCV and NumPy", best_of(ours, 3), best_of(rival, 3))
+                     "one PNG per crop through OpenCV and NumPy", best_of(ours, 3), best_of(rival, 3))
 
 
 def _store(crops: CropSource, row: int, folder: Path) -> Path:
@@ -73,7 +73,7 @@ def _store(crops: CropSource, row: int, folder: Path) -> Path:
     pixels = np.ascontiguousarray(crops.batch(np.array([row]))[0].transpose(1, 2, 0))
     tile = cv2.resize(pixels, TILE[::-1], interpolation=cv2.INTER_CUBIC)
     if not cv2.imwrite(str(path), tile):
-        raise MorphobenchError("could not be written", str(path), "See whether the disk is full.")
+        raise MorphobenchError("could not be written", str(path), "Check whether the disk is full.")
     return path
 
 
@@ -81,7 +81,7 @@ def published_way(path: Path, size: int, rng: np.random.Generator) -> np.ndarray
     """One crop as the paper's code reads and augments it: (size, size, 3) float32 in 0…255."""
     tile = cv2.imread(str(path))
     if tile is None:
-        raise MorphobenchError("is no readable image", str(path))
+        raise MorphobenchError("is not a readable image", str(path))
     image = cv2.resize(tile, (size, size), interpolation=cv2.INTER_AREA)
     image = np.rot90(image, k=int(rng.integers(4)))
     image = (np.fliplr(image) if rng.integers(2) else image).astype(np.float32)
@@ -98,7 +98,7 @@ def published_way(path: Path, size: int, rng: np.random.Generator) -> np.ndarray
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One thread for PyTorch and for OpenCV, and what there was afterwards."""
+    """One thread for PyTorch and for OpenCV; their earlier numbers of threads are restored."""
     torch_threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -1,7 +1,8 @@
-"""For `make bench`: reading random batches out of the crop cache, building it, and the memory that takes.
+"""For `make bench`: reading random batches from the crop cache, building it, and the memory that both take.
 
-Measured on a plate made of a study's own fields, enlarged to what BBBC021 has: three 16-bit TIFF files of 1280×1024 a
-field. Enlarged fields are smoother than a microscope's, so the rival's PNG files decode faster than real ones would.
+Measured on a plate made of a study's own fields, enlarged to the format of BBBC021: three 16-bit TIFF files of
+1280×1024 pixels per field. Enlarged fields are smoother than a microscope's, so the rival's PNG files decode faster
+than real ones would.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ from benchmark.images.reading import read_field
 HEIGHT, WIDTH, SIDE, BATCH = 1024, 1280, 224, 32
 CHANNELS = ("DNA", "Tubulin", "Actin")
 PAPER = CropSettings(size=SIDE, intensity="kensert2019")
-#: Names the caches made here.
+#: Stands for the assay's hash in the keys of the caches made here.
 HASH = "bench"
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Most memory that building and reading took, at some number of crops."""
+    """Peak memory of building and of reading, at one number of crops."""
 
     crops: int
     build_mib: float
@@ -46,7 +47,7 @@ class Memory:
 
 
 def plate_of(assay: Assay, folder: Path, count: int = 48) -> Assay:
-    """A plate of ``count`` fields in the form of BBBC021, from the predicted fields of an assay; 8 are its controls."""
+    """A plate of ``count`` fields in the format of BBBC021, from an assay's predicted fields; 8 are controls."""
     folder.mkdir(parents=True, exist_ok=True)
     source = assay.predicted
     rows = []
@@ -70,7 +71,7 @@ def plate_of(assay: Assay, folder: Path, count: int = 48) -> Assay:
 
 
 def crop_ratios(assay: Assay, folder: Path) -> list[Ratio]:
-    """All rows on speed, on fields of an assay; both sides of each see the same pixels and give the same crops."""
+    """All rows about speed, on an assay's fields; both sides of each see the same pixels and give the same crops."""
     plate = plate_of(assay, folder / "plate")
     png = folder / "png"
     png.mkdir()
@@ -88,7 +89,7 @@ def paper_crops(folder: Path) -> Crops:
 
 
 def random_batches(plate: Assay, folder: Path, most: int = 128) -> Ratio:
-    """Random batches of crops at network size, one core: the cache against one PNG of 512×640 a crop."""
+    """Random batches of crops at network size, one core: the cache against one PNG of 512×640 per crop."""
     crops = paper_crops(folder)
     rows = np.random.default_rng(0).permutation(len(crops))[:most]
     paths = _store_tiles(plate, crops, rows, folder)
@@ -110,12 +111,12 @@ def random_batches(plate: Assay, folder: Path, most: int = 128) -> Ratio:
 
     if not np.array_equal(np.moveaxis(rival(), 3, 1), ours()):
         raise AssertionError("the cache and the PNG files give different crops")
-    return Ratio(f"{len(rows)} crops of {SIDE} px in random batches, one core", "a PNG a crop, OpenCV",
+    return Ratio(f"{len(rows)} crops of {SIDE} px in random batches, one core", "one PNG per crop, OpenCV",
                  best_of(ours, 3), best_of(rival, 3))
 
 
 def _store_tiles(plate: Assay, crops: Crops, rows: np.ndarray, folder: Path) -> dict[int, Path]:
-    """The tiles that crops were squashed from, as PNG files, made by the plain loop."""
+    """The tiles that crops were resized from, as PNG files, made by the plain loop."""
     moments = _plain_moments(plate)
     paths, tiles = {}, {}
     for row in sorted(rows.tolist()):
@@ -128,9 +129,9 @@ def _store_tiles(plate: Assay, crops: Crops, rows: np.ndarray, folder: Path) -> 
 
 
 def building(plate: Assay, cache: Path, png: Path) -> list[Ratio]:
-    """Build the cache on two processes, against a plain loop over the same fields, and against reading alone.
+    """Build the cache in two processes, against a plain loop over the same fields, and against reading alone.
 
-    The processes are started before the clock: on an assay of any size that time is nothing.
+    Starting the processes is not timed: on an assay of realistic size it does not matter.
     """
     fields = len(plate.predicted)
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
@@ -198,16 +199,16 @@ def _plain_loop(plate: Assay, folder: Path) -> None:
 
 
 def crop_memory(assay: Assay, folder: Path, sizes: Sequence[int] = (1, 10, 100)) -> list[Memory]:
-    """Peak memory of building and of reading, each in a process of its own, at some multiples of 128 crops."""
+    """Peak memory of building and of reading, each in a process of its own, at several multiples of 128 crops."""
     plate = plate_of(assay, folder / "memory", 12)
     plate.fields.to_parquet(folder / "memory" / "fields.parquet")
-    found = []
+    rows = []
     for size in sizes:
-        told = [json.loads(subprocess.run(
+        results = [json.loads(subprocess.run(
             [sys.executable, "-m", "benchmark.bench.crops", step, str(folder / "memory"), str(size)],
             check=True, capture_output=True, text=True).stdout) for step in ("build", "read")]
-        found.append(Memory(told[0]["crops"], told[0]["mib"], told[1]["mib"]))
-    return found
+        rows.append(Memory(results[0]["crops"], results[0]["mib"], results[1]["mib"]))
+    return rows
 
 
 def _memory_step(step: str, folder: Path, size: int) -> dict[str, float]:
@@ -225,11 +226,11 @@ def _memory_step(step: str, folder: Path, size: int) -> dict[str, float]:
     rng = np.random.default_rng(0)
     for _ in range(min(400, 4 * size) if step == "read" else 0):
         crops.batch(rng.integers(0, len(crops), BATCH))
-    return {"crops": len(crops), "mib": _peak_mib()}
+    return {"crops": len(crops), "mib": peak_mib()}
 
 
-def _peak_mib() -> float:
-    """Most memory this program has held. (ru_maxrss would count what its parent held before it started this.)"""
+def peak_mib() -> float:
+    """Peak memory of this process. (ru_maxrss would include what its parent held before starting it.)"""
     status = Path("/proc/self/status")
     if status.exists():
         line = next(row for row in status.read_text().splitlines() if row.startswith("VmHWM"))

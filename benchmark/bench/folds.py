@@ -1,7 +1,7 @@
-"""For `make bench`: what cheaper folds cost against exact ones, by the number of compounds.
+"""For `make bench`: the cost of cheaper folds compared with exact ones, by number of compounds.
 
-`python -m benchmark.bench.folds STUDY` prints this table alone. Folds of equally many crops cost the same, so of each
-kind of training one is timed and counted as often as it is run.
+`python -m benchmark.bench.folds STUDY` prints this table alone. Folds with the same number of crops cost
+the same, so one training of each kind is timed and counted as often as it is run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmark.bench.subject import Subject, subject_of
 from benchmark.crops.build import build_crops, crop_key
 from benchmark.crops.reader import open_crops
 from benchmark.crops.settings import CropSettings
@@ -33,19 +32,23 @@ from benchmark.networks.training.inputs import Examples, Recipe, Session
 from benchmark.networks.training.presets import resolved
 from benchmark.networks.training.shared import Phase, own_phase, trunk_phase
 from benchmark.networks.training.train import Trained, fine_tune
+from benchmark.bench.subject import Subject, subject_of
 
 T = TypeVar("T")
 COMPOUNDS = (4, 8, 16, 32)
-#: Crops of each compound, pixels of a crop, and labels.
+#: Crops per compound, side of a crop in pixels, and number of labels.
 CROPS, SIDE, LABELS = 12, 64, 4
 NETWORK = NetworkSettings()
-#: Where learning begins in the exact form: the last stage of the embedded network.
+#: Where learning starts when only the top is learnt: the last stage of the embedded network.
 STAGE = "from:blocks.6"
 
 
 @dataclass(frozen=True)
 class Cost:
-    """All folds of a number of compounds, in seconds of training."""
+    """Seconds of training for all folds at one number of compounds.
+
+    ``shown`` is the share of the crops of exact folds that shared ones showed the network.
+    """
 
     compounds: int
     exact: float
@@ -57,13 +60,13 @@ class Cost:
 
 def fold_costs(crops: CropSource, count: int, folder: Path, device: torch.device, epochs: int = 5,
                compounds: Sequence[int] = COMPOUNDS) -> list[Cost]:
-    """Measure on crops dealt out to compounds in turn; labels in turn as well, since cost does not hang on them.
+    """Measure on crops assigned to compounds in turn; labels in turn as well, since cost does not depend on them.
 
     Parameters
     ----------
     crops : CropSource
     count : int
-        How many it has.
+        Number of crops in it.
     folder : Path
         For activations.
     """
@@ -79,7 +82,7 @@ def _cost(crops: CropSource, count: int, folder: Path, device: torch.device, k: 
     compound = np.arange(len(rows)) // CROPS
     targets = (compound % LABELS).astype(np.int64)
     trunks = trunk_count(k)
-    held = (compound % trunks) == 0  # what the first trunk does not see; its first fold holds out compound 0
+    held = (compound % trunks) == 0  # not seen by the first trunk; its first fold holds out compound 0
 
     def tune(chosen: np.ndarray, settings: TrainingSettings, source: Source = crops,
              phase: Phase | None = None) -> Trained:
@@ -103,14 +106,14 @@ def _cost(crops: CropSource, count: int, folder: Path, device: torch.device, k: 
 
 def _timed(run: Callable[[], T]) -> tuple[float, T]:
     start = time.perf_counter()
-    found = run()
+    result = run()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - start, found
+    return time.perf_counter() - start, result
 
 
 def print_costs(costs: Sequence[Cost], console: Console) -> None:
-    """A row a number of compounds; ratios are to the exact folds of the same row."""
+    """One row per number of compounds; ratios are to the exact folds of the same row."""
     table = Table(title="All folds of a study, seconds of training")
     for column in ("compounds", "exact, s", "folds: shared, s", "times faster", "crops shown",
                    f"learn {STAGE}, s", "from activations, s", "times faster"):
@@ -122,7 +125,7 @@ def print_costs(costs: Sequence[Cost], console: Console) -> None:
 
 
 def bench_folds(subject: Subject, folder: Path, console: Console) -> None:
-    """Measure on a study's own fields, and print."""
+    """Measure on a study's own fields and print the table."""
     cut = CropSettings(size=SIDE, intensity="bit_depth")
     path = folder / "folds.h5"
     build_crops(path, subject.assay, subject.assay_hash, cut, run_tasks=subject.run_tasks)

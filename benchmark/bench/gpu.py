@@ -1,9 +1,9 @@
-"""How fast training is on a GPU: `python -m benchmark.bench.gpu`. Prints nothing but a sentence where there is none.
+"""How fast training is on a GPU: `python -m benchmark.bench.gpu`. Without a GPU it only says so.
 
 Two questions. Does feeding the network cost anything: crops held on the GPU, gathered, augmented and normalised there,
-against the same step on one batch that lies ready (`fed share`; 1 is nothing)? And how many images a second do the
+against the same step on one batch in memory (`fed share`; 1 means no cost)? And at how many images per second do the
 networks of the paper, and the embedded one, train and predict at their own input size? Weights are random: speed does
-not hang on them.
+not depend on them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from benchmark.networks.weights.weights import EMBEDDED, Backbone, load_backbone
 
 BACKBONES = (*SHORT_NAMES, EMBEDDED)
 BATCHES = (32, 128)
-#: What a step can be made of: as it is, replayed as a graph, compiled.
+#: How a step is run: as it is, replayed as a CUDA graph, compiled.
 MODES: dict[str, dict[str, bool]] = {"plain": {}, "graphs": {"graphs": True}, "compile": {"compile": True}}
 CLASSES = 12
 CHANNELS = 3
@@ -44,7 +44,7 @@ STEPS, BEFORE = 30, 8
 
 @dataclass(frozen=True)
 class Speed:
-    """Images a second of one network and batch."""
+    """Images per second of one network at one batch size: a bare step, a fed step, prediction."""
 
     backbone: str
     size: int
@@ -56,12 +56,12 @@ class Speed:
 
     @property
     def share(self) -> float:
-        """Of the bare step's speed that is left when the step is fed."""
+        """Share of the bare step's speed that remains when the step is fed."""
         return self.fed / self.bare
 
 
 def input_size(backbone: str) -> int:
-    """Height and width that a backbone's weights were trained at."""
+    """Side in pixels at which a backbone's weights were trained."""
     name = SHORT_NAMES.get(backbone, backbone)
     cfg = timm.get_pretrained_cfg(name)
     return int(cfg.input_size[1]) if cfg else 224
@@ -78,7 +78,7 @@ class _Work:
     device: torch.device
 
     def bare(self, count: int) -> None:
-        """Steps on one batch that lies ready."""
+        """Steps on one batch in memory."""
         batch = self.settings.batch
         ready = scaled(next(in_order(self.source, np.arange(batch), [batch], self.device)))
         goals = moved(torch.arange(batch) % CLASSES, self.device)
@@ -86,7 +86,7 @@ class _Work:
             self.stepper(ready, goals, None, 1.0)
 
     def fed(self, count: int) -> None:
-        """Steps as in an epoch: draws at once, then nothing that waits."""
+        """Steps as in an epoch: all random draws first, then nothing that waits for the GPU."""
         batch, device = self.settings.batch, self.device
         rows = np.random.default_rng(0).integers(0, len(self.source), count * batch)
         draws = draw(self.settings, len(rows), CHANNELS, Generator().manual_seed(0)).to(device)
@@ -99,7 +99,7 @@ class _Work:
             sums += self.stepper(crops, goals[start:stop], None, 1.0)
 
     def predicted(self, count: int) -> None:
-        """Outputs of so many batches, on the CPU."""
+        """Outputs of ``count`` batches, moved to the CPU."""
         rows = np.arange(count * self.settings.batch) % len(self.source)
         for _ in outputs(self.backbone, self.source, rows, self.device, batch=self.settings.batch):
             pass
@@ -125,12 +125,12 @@ def measure_speed(backbone: str, size: int, batch: int, device: torch.device, mo
     Raises
     ------
     MorphobenchError
-        The batch had to be cut to fit in memory: its speed would be another's.
+        The batch had to be split to fit in memory, so its speed would be that of a smaller one.
     """
     work = _work(backbone, size, batch, device, mode, augmentation)
     times = [_seconds(what, steps, before, device) for what in (work.bare, work.fed, work.predicted)]
     if work.stepper.pieces > 1:
-        raise MorphobenchError(f"does not hold a batch of {batch} crops of {size} px", f"memory of {device}")
+        raise MorphobenchError(f"cannot hold a batch of {batch} crops of {size} px", f"memory of {device}")
     return Speed(backbone, size, batch, mode, *(steps * batch / t for t in times))
 
 
@@ -145,8 +145,8 @@ def waits(device: torch.device, augmentation: str) -> list[str]:
             work.fed(2)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    said = {str(w.message).splitlines()[0] for w in caught}
-    return sorted(s for s in said if "prototype feature" not in s)  # PyTorch's first words on its own checking
+    messages = {str(w.message).splitlines()[0] for w in caught}
+    return sorted(m for m in messages if "prototype feature" not in m)  # PyTorch on its own checking
 
 
 def _held(size: int, count: int, device: torch.device) -> Held:
@@ -156,7 +156,7 @@ def _held(size: int, count: int, device: torch.device) -> Held:
 
 
 def _seconds(what: Callable[[int], None], steps: int, before: int, device: torch.device) -> float:
-    """Best of three timings of so many steps, the device's work done at both ends."""
+    """Best of three timings of ``steps`` steps, the device synchronised at both ends."""
     def wait() -> None:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -195,8 +195,8 @@ def main() -> None:
                               f"{s.share:.3f}", f"{s.predicted:.0f}")
     console.print(table)
     for augmentation in ("standard", "kensert2019"):
-        found = "; ".join(waits(device, augmentation)) or "never"
-        console.print(f"An epoch's steps with augmentation {augmentation} wait for the GPU: {found}")
+        places = "; ".join(waits(device, augmentation)) or "never"
+        console.print(f"An epoch's steps with augmentation {augmentation} wait for the GPU: {places}")
 
 
 if __name__ == "__main__":

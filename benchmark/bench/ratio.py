@@ -12,7 +12,7 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Ratio:
-    """One line: what was measured, against what, and how many times faster (above 1) or slower it was."""
+    """One row: what was measured, against which rival, and how many times faster (above 1) or slower it was."""
 
     what: str
     rival: str
@@ -26,7 +26,7 @@ class Ratio:
 
 
 def best_of(function: Callable[[], object], repeats: int) -> float:
-    """Seconds of the fastest of some runs: the others measured the machine's noise."""
+    """Seconds of the fastest of ``repeats`` runs: slower ones measure other load on the machine."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -36,7 +36,7 @@ def best_of(function: Callable[[], object], repeats: int) -> float:
 
 
 def interleaved(functions: Sequence[Callable[[], object]], repeats: int, warm_up: bool = False) -> list[float]:
-    """Seconds of the fastest run of each function, taking turns: a machine that slows down slows all of them.
+    """Seconds of the fastest run of each function, taking turns, so that a machine that slows down slows all of them.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def interleaved(functions: Sequence[Callable[[], object]], repeats: int, warm_up
 
 
 def print_ratios(console: Console, title: str, rows: Sequence[Ratio]) -> None:
-    """The rows as a table."""
+    """Print the rows as a table."""
     table = Table(title=title)
     for column in ("what", "against", "ours, s", "rival, s", "times faster"):
         table.add_column(column, justify="left" if column in ("what", "against") else "right")

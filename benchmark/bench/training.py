@@ -1,9 +1,9 @@
-"""For `make bench`: training. `python -m benchmark.bench.training STUDY` prints these rows alone.
+"""For `make bench`: training. `python -m benchmark.bench.training STUDY` prints only these rows.
 
 Three questions. Does feeding a network cost anything: an epoch as it is run, from the cache with augmentation, against
-as many steps on one batch that lies ready? Is bfloat16 faster on this processor? And how long does a fold take, against
-the loop that one would write down first: float32, a PNG a crop, augmented one by one? Speed does not hang on labels:
-classes are dealt out in turn.
+the same number of steps on one batch in memory? Is bfloat16 faster on this processor? And how long does a fold take,
+against the straightforward loop: float32, one PNG per crop, augmented one by one? Speed does not depend on labels, so
+classes are assigned in turn.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from rich.console import Console
 from torch import Generator, Tensor, nn
 
 from benchmark.bench.ratio import Ratio, interleaved, print_ratios
-from benchmark.bench.subject import Subject, subject_of
 from benchmark.crops.build import build_crops, crop_key
 from benchmark.crops.reader import open_crops
 from benchmark.crops.settings import CropSettings
@@ -37,6 +36,7 @@ from benchmark.networks.training.presets import resolved
 from benchmark.networks.training.step import Stepper, class_weights, make_optimizer, on_device
 from benchmark.networks.training.train import fine_tune
 from benchmark.networks.weights.weights import load_backbone
+from benchmark.bench.subject import Subject, subject_of
 
 CLASSES = 6
 SIDE = 128
@@ -70,16 +70,15 @@ def fed_step(crops: CropSource, count: int, network: NetworkSettings, settings: 
              device: torch.device, steps: int = 6, repeats: int = 4) -> Ratio:
     """An epoch fed by the cache with augmentation, against as many steps on one augmented batch in memory.
 
-    Both are ours: the very epochs that `benchmark.networks.training.train.fine_tune` runs, and the same step,
-    optimiser and
-    precision on a batch that lies ready. They take turns in one run, and the best of each counts.
+    Both are ours: the epochs that `benchmark.networks.training.train.fine_tune` runs, and the same step, optimiser and
+    precision on a batch in memory. They take turns in one run, and the best of each counts.
 
     Parameters
     ----------
     crops : CropSource
-        Read batch by batch, the next while the network works: nothing is held in memory.
+        Read batch by batch, the next one while the network works: nothing is kept in memory.
     count : int
-        How many crops it has.
+        Number of crops in it.
     """
     rows = np.random.default_rng(0).permutation(np.arange(steps * settings.batch) % count)
     targets = np.arange(len(rows)) % CLASSES
@@ -98,7 +97,7 @@ def fed_step(crops: CropSource, count: int, network: NetworkSettings, settings: 
     once_more = settings.model_copy(update={"epochs": repeats + 1, "recalibrate": False})
     fine_tune(Examples(crops, rows, targets, CLASSES), Recipe(network, once_more),
               Session(device, on_epoch=after_epoch))
-    fed, ready = (min(times[1:]) for times in seconds.values())  # the first has the loading of the network in it
+    fed, ready = (min(times[1:]) for times in seconds.values())  # the first includes loading the network
     return Ratio(f"{steps} training steps of {settings.batch} crops of {crops.shape[1]} px fed by the cache, "
                  f"augmentation {settings.augmentation}", "the same step on one batch in memory", fed, ready)
 
@@ -114,7 +113,7 @@ def _stepper(network: NetworkSettings, settings: TrainingSettings, channels: int
 
 def _bare_steps(crops: CropSource, rows: np.ndarray, network: NetworkSettings, settings: TrainingSettings,
                 device: torch.device, steps: int) -> Callable[[], None]:
-    """Training steps on one augmented batch that lies ready; losses are read once, at the end, as in an epoch."""
+    """Training steps on one augmented batch in memory; losses are read once, at the end, as in an epoch."""
     settings = resolved(settings, network.backbone)
     draws = draw(settings, len(rows), crops.shape[0], Generator().manual_seed(0)).to(device)
     pixels = torch.from_numpy(crops.batch(rows)).to(device)
@@ -151,13 +150,12 @@ def whole_fold(crops: CropSource, count: int, network: NetworkSettings, settings
                device: torch.device, folder: Path, most: int = 240, repeats: int = 2) -> Ratio:
     """Fine-tune on four fifths of some crops and predict the rest: our way, against a plain loop over PNG files.
 
-    The rival's files hold the very crops at the size of the network, so that they decode as fast as can be.
+    The rival's files hold the same crops at the network's input size, so that they decode as fast as possible.
 
     Parameters
     ----------
     most : int
-        Crops used.
-
+        Most crops used.
     """
     settings = resolved(settings, network.backbone)
     chosen = np.random.default_rng(0).permutation(count)[:most]
@@ -167,8 +165,8 @@ def whole_fold(crops: CropSource, count: int, network: NetworkSettings, settings
 
     def ours() -> np.ndarray:
         source = hold(crops, count, device, str(folder))
-        found = fine_tune(Examples(source, train, targets, CLASSES), Recipe(network, settings), Session(device))
-        return predict(found.backbone, found.snapshots, source, test, device, settings, found.bfloat16, 0).p
+        tuned = fine_tune(Examples(source, train, targets, CLASSES), Recipe(network, settings), Session(device))
+        return predict(tuned.backbone, tuned.snapshots, source, test, device, settings, tuned.bfloat16, 0).p
 
     def rival() -> np.ndarray:
         return plain_fold([paths[r] for r in train.tolist()], targets, [paths[r] for r in test.tolist()], network,
@@ -177,11 +175,11 @@ def whole_fold(crops: CropSource, count: int, network: NetworkSettings, settings
     seconds, plain = interleaved([ours, rival], repeats)
     what = f"a fold of {len(train)} + {len(test)} crops of {crops.shape[1]} px, {settings.epochs} epochs"
     return Ratio(f"{what}, {'float32' if device.type == 'cpu' else 'bfloat16'}",
-                 "a plain float32 loop, one PNG a crop", seconds, plain)
+                 "a plain float32 loop, one PNG per crop", seconds, plain)
 
 
 def _store(crops: CropSource, row: int, folder: Path) -> Path:
-    """A crop as a PNG: its channels below one another in one grey picture, since there may be any number of them."""
+    """A crop as a PNG: its channels stacked vertically in one grey image, since there may be any number of them."""
     path = folder / f"{row}.png"
     pixels = crops.batch(np.array([row]))[0]
     if not cv2.imwrite(str(path), pixels.reshape(-1, pixels.shape[2])):
@@ -190,17 +188,17 @@ def _store(crops: CropSource, row: int, folder: Path) -> Path:
 
 
 def decoded(path: Path, channels: int) -> np.ndarray:
-    """A crop out of its PNG: (C, S, S) float32 in 0…1."""
+    """A crop read from its PNG: (C, S, S) float32 in 0…1."""
     picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if picture is None:
-        raise OSError(f"{path} is no readable image")
+        raise OSError(f"{path} is not a readable image")
     full = full_scale(torch.from_numpy(picture[:1, :1]))
     return picture.reshape(channels, -1, picture.shape[1]).astype(np.float32) / np.float32(full)
 
 
 def plain_fold(train: Sequence[Path], targets: np.ndarray, test: Sequence[Path], network: NetworkSettings,
                settings: TrainingSettings, channels: int, device: torch.device) -> np.ndarray:
-    """The rival: the loop that one would write down first. Same network, epochs, batch, optimiser and augmentation.
+    """The rival: the straightforward loop, with the same network, epochs, batch, optimiser and augmentation.
 
     Returns
     -------
@@ -229,16 +227,16 @@ def plain_fold(train: Sequence[Path], targets: np.ndarray, test: Sequence[Path],
             optimizer.step()
             schedule.step()
     model.eval()
-    found = []
+    probabilities = []
     with torch.no_grad():
         for start in range(0, len(test), BATCH):
             batch = inputs([decoded(path, channels) for path in test[start:start + BATCH]])
-            found.append(model(batch).softmax(1).cpu().numpy())
-    return np.concatenate(found)
+            probabilities.append(model(batch).softmax(1).cpu().numpy())
+    return np.concatenate(probabilities)
 
 
 def plainly_augmented(crop: np.ndarray, settings: TrainingSettings, rng: np.random.Generator) -> np.ndarray:
-    """One crop (C, S, S) with the augmentation ``standard``: turned and flipped, each channel with gain and offset."""
+    """One crop (C, S, S) with the augmentation ``standard``: rotated, flipped, a gain and offset per channel."""
     crop = np.rot90(crop, int(rng.integers(4)), (1, 2))
     crop = crop[:, :, ::-1] if rng.integers(2) else crop
     gain = rng.uniform(1 - settings.gain, 1 + settings.gain, (len(crop), 1, 1)).astype(np.float32)
@@ -247,7 +245,7 @@ def plainly_augmented(crop: np.ndarray, settings: TrainingSettings, rng: np.rand
 
 
 def main(study: str) -> None:
-    """Print the rows of a study."""
+    """Print the rows for a study."""
     subject = subject_of(study)
     with TemporaryDirectory() as name:
         print_ratios(Console(), f"training on {study}", training_ratios(subject, Path(name)))

@@ -1,7 +1,7 @@
-"""A folder of single cells, one parquet file a plate: how it is laid out, written whole and read in blocks.
+"""A folder of single cells, one parquet file a plate: its layout, how it is written, and how it is read in blocks.
 
-It holds ``<safe name of the plate>.parquet`` (keys, ``Metadata_ObjectNumber``, centres, float32 features; rows lie
-as the field table has its fields, row groups are whole wells), ``counts.parquet`` (one row per field with cells, and
+It holds ``<safe name of the plate>.parquet`` (keys, ``Metadata_ObjectNumber``, centres, float32 features; rows are in
+the order of the field table, row groups are whole wells), ``counts.parquet`` (one row per field with cells, and
 the row group it lies in) and ``index.json``. Read it through `benchmark.cells.table.SingleCells`.
 """
 
@@ -49,12 +49,12 @@ class CellFolder:
 
     @classmethod
     def open(cls, folder: Path) -> CellFolder:
-        """Read what the folder says of itself; no cells.
+        """Read the folder's index, no cells.
 
         Raises
         ------
         MorphobenchError
-            The folder is not whole, or of another version of this program.
+            The folder is not complete, or of another version of this program.
         """
         if not (folder / INDEX).is_file():
             raise MorphobenchError("holds no single cells", str(folder), "Measure the assay again.")
@@ -91,7 +91,7 @@ def frame_of(table: pa.Table, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def plate_file(plate: str) -> str:
-    """Name of a plate's file: plates have names that are no file names."""
+    """Name of a plate's file: a plate's own name may not be a valid file name."""
     return f"{safe_name(plate)}.parquet"
 
 
@@ -117,10 +117,10 @@ def with_groups(counts: pd.DataFrame, most: int) -> pd.DataFrame:
 def write_folder(folder: Path, counts: pd.DataFrame, features: Sequence[str],
                  make_block: Callable[[pd.DataFrame], pd.DataFrame], block_rows: int = BLOCK_ROWS,
                  source: Any = "") -> None:
-    """Write the folder of single cells, block by block; whole, and never twice.
+    """Write the folder of single cells, block by block; a folder that exists is left as it is.
 
-    Plates land one by one in ``.<name>.<digest>.part`` beside the folder, which is renamed at the end: a run killed at
-    any moment resumes at the plate it was writing, and gives the same bytes.
+    Plates are written one by one to ``.<name>.<digest>.part`` beside the folder, which is renamed at the end: a run
+    killed at any time resumes at the plate it was writing, with the same result to the byte.
 
     Parameters
     ----------
@@ -150,17 +150,17 @@ def write_folder(folder: Path, counts: pd.DataFrame, features: Sequence[str],
                                   "source": source, "cells": int(layout[CELLS].sum()),
                                   "plates": {p: plate_file(p) for p in layout[PLATE].unique()}})
         part.rename(folder)
-        for waste in folder.glob(".*"):  # half a plate of a killed run
+        for waste in folder.glob(".*"):  # part of a plate from a killed run
             waste.unlink(missing_ok=True)
     except OSError:
-        if not (folder / INDEX).exists():  # else another run landed the same folder meanwhile
+        if not (folder / INDEX).exists():  # else another run has written the same folder meanwhile
             raise
         shutil.rmtree(part, ignore_errors=True)
 
 
 def _write_plate(path: Path, layout: pd.DataFrame, features: Sequence[str],
                  make_block: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
-    """One plate's file, a row group a block."""
+    """One plate's file, one row group per block."""
     with whole(path) as tmp:
         writer: pq.ParquetWriter | None = None
         try:

@@ -1,8 +1,8 @@
-"""What CellProfiler's object tables hold: which columns are features, and how tables of objects join.
+"""CellProfiler's object tables: which columns are features, and how tables of objects join.
 
-One table a kind of object (nuclei, cells, cytoplasm, under any names), one row an object. Objects are numbered within
-their image, and an object names its parent by number in ``Parent_<kind>`` (0 for none). One kind is the base, whose
-objects the rows of a cell table stand for; others join it where they pair off one to one.
+There is one table per kind of object (nuclei, cells, cytoplasm, under any names), with one row per object. Objects are
+numbered within their image, and an object names its parent by number in ``Parent_<kind>`` (0 for none). One kind is the
+base: each row of a cell table is one of its objects. Other kinds join it if they pair with it one to one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pandas as pd
 
 IMAGE_NUMBER = "ImageNumber"
 OBJECT_NUMBER = "ObjectNumber"
-# Where and which, not what: positions and numbers of objects and tracks would let a classifier learn the plate map.
+# Positions and numbers of objects and tracks are not features: a classifier could learn the plate map from them.
 # RelateObjects averages those of an object's children too, as Mean_<child>_<feature>.
 _PLACE = (
     r"ImageNumber|ObjectNumber|TableNumber|(?:Metadata|FileName|PathName|URL|MD5Digest)_.*"
@@ -42,12 +42,13 @@ def base_object(tables: Mapping[str, pd.DataFrame], image: str = IMAGE_NUMBER) -
     Returns
     -------
     str or None
-        ``Cells``, else ``Nuclei``; under other names the kind that most others pair off with. Among equals one that
-        both has a parent and is one (as cells have nuclei and cytoplasm), then the first by name. None without tables.
+        ``Cells``, else ``Nuclei``; under other names the kind with which most others pair. Among equals, one that
+        both has a parent and is one (as cells do with nuclei and cytoplasm), then the first by name. None without
+        tables.
     """
-    usual = next((name for name in _BASES if name in tables), None)
-    if usual is not None or len(tables) < 2:
-        return usual or next(iter(tables), None)
+    standard = next((name for name in _BASES if name in tables), None)
+    if standard is not None or len(tables) < 2:
+        return standard or next(iter(tables), None)
 
     def rank(name: str) -> tuple[int, bool, str]:
         pairs = sum(partners(tables[name], table, other, name, image) is not None
@@ -79,7 +80,7 @@ def partners(
     -------
     array of int64 or None
         For each row of ``cells`` the position of its row in ``table``, -1 where it has none. None where the two kinds
-        do not pair off: neither names the other, or an object would have several partners.
+        do not pair: neither names the other, or an object would have several partners.
     """
     own, theirs = OBJECT_NUMBER, f"Parent_{base}"
     if f"Parent_{name}" in cells:
@@ -111,7 +112,7 @@ def join_objects(
     rows : dict
         Kind of object, in the order of ``tables`` and without the base → what `partners` gives.
     left_out : list of str
-        Kinds that do not pair off with the base (speckles, say).
+        Kinds that do not pair with the base (speckles, for example).
     """
     partner_rows = {name: partners(tables[base], table, name, base, image)
                     for name, table in tables.items() if name != base}

@@ -1,4 +1,4 @@
-"""Single cells, of a table in memory or of a folder with one parquet file a plate, read in blocks of whole wells."""
+"""Single cells, from a table in memory or a folder with one parquet file per plate, read in blocks of whole wells."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BlockFunction = Callable[[str, pd.DataFrame], pd.DataFrame]
 
 
 class _Store(Protocol):
-    """Where cells lie: their fields in the order of rows, and blocks of them by number."""
+    """Where cells are stored: their fields in the order of rows, and blocks of them by number."""
 
     @property
     def layout(self) -> pd.DataFrame:
@@ -66,7 +66,7 @@ class _Map:
 class SingleCells:
     """The segmented cells of an assay; nothing is read before it is needed.
 
-    Make one by `of_frame` or `open`. Rows lie plate by plate, well by well, field by field;
+    Made by `of_frame` or `open`. Rows are ordered plate by plate, well by well, field by field;
     keys have the types of `benchmark.base.tables.typed`.
     """
 
@@ -76,9 +76,9 @@ class SingleCells:
 
     @classmethod
     def of_frame(cls, table: pd.DataFrame, block_rows: int = BLOCK_ROWS) -> SingleCells:
-        """Cells of a table in memory: `FIELD_KEY` (without a site, all are site 1) and float features.
+        """Cells of a table in memory: `FIELD_KEY` (without a site column, all are site 1) and float features.
 
-        Features keep their dtype here (float32 in a folder). Cells of a field keep their order.
+        Features keep their dtype (in a folder they are float32). Cells of a field keep their order.
         """
         table = table if SITE in table else table.assign(**{SITE: 1})
         missing = [c for c in FIELD_KEY if c not in table]
@@ -98,7 +98,7 @@ class SingleCells:
         Raises
         ------
         MorphobenchError
-            The folder is not whole, or of another version of this program.
+            The folder is not complete, or of another version of this program.
         """
         store = CellFolder.open(folder)
         return cls(store, np.ones(len(store.layout), bool))
@@ -123,12 +123,12 @@ class SingleCells:
 
     def blocks(self, plate: str, columns: Sequence[str] | None = None,
                wells: Collection[str] | None = None) -> Iterator[pd.DataFrame]:
-        """Cells of a plate, some whole wells at once.
+        """Cells of a plate, several whole wells at a time.
 
         Parameters
         ----------
         plate : str
-            One without cells gives no block.
+            A plate without cells gives no block.
         columns : sequence of str, optional
             Features, ``Metadata_ObjectNumber`` or centres to read; all features where none are named.
         wells : collection of str, optional
@@ -138,12 +138,12 @@ class SingleCells:
         ------
         DataFrame
             `FIELD_KEY` and the columns in the order asked for (features float32), index 0…n-1; at most
-            `BLOCK_ROWS` rows unless one well has more; never none.
+            `BLOCK_ROWS` rows unless one well has more; never empty.
 
         Raises
         ------
         MorphobenchError
-            A column is not there.
+            There is no such column.
         """
         fields, kept = self._fields(plate)
         if wells is not None:
@@ -158,9 +158,9 @@ class SingleCells:
                columns: Sequence[str] | None = None) -> pd.DataFrame:
         """About ``n`` cells of some (plate, well)s: the same share of each well, drawn without replacement.
 
-        A well with cells gives at least one, so a few more than ``n`` can come. Which cells of a well are drawn depends
-        on the seed, the well, its cells and their share, not on the order of ``wells``; a larger sample contains a
-        smaller one.
+        A well with cells gives at least one, so the result can slightly exceed ``n``. Which cells of a well are drawn
+        depends on the seed, the well, its cells and their share, not on the order of ``wells``; a larger sample
+        contains a smaller one.
         """
         wanted = set(wells)
         counts = self.counts.groupby(WELL_KEY)[CELLS].sum()
@@ -175,7 +175,7 @@ class SingleCells:
         return self._gather(sorted(wanted), columns, draw)
 
     def without(self, fields: pd.DataFrame) -> SingleCells:
-        """The same cells but those of some fields (`FIELD_KEY` columns)."""
+        """The same cells without those of some fields (`FIELD_KEY` columns)."""
         out = pd.MultiIndex.from_frame(fields[FIELD_KEY])
         mine = pd.MultiIndex.from_frame(self._store.layout[FIELD_KEY])
         return replace(self, _kept=self._kept & ~mine.isin(out))
@@ -192,7 +192,7 @@ class SingleCells:
         features : sequence of str, optional
             Names of the new features; the same as before where none are given.
         by_feature : bool
-            Each new feature depends on the old one of its name alone; then reading some columns reads no more of them.
+            Each new feature depends only on the old one of its name, so that reading some columns reads only those.
         """
         names = self.features if features is None else tuple(features)
         if by_feature and names != self.features:
@@ -268,7 +268,7 @@ class SingleCells:
             yield block if list(block.columns) == order else block[order]
 
     def _plan(self, columns: list[str]) -> tuple[list[str], list[tuple[_Map, list[str]]]]:
-        """Features to read for columns, and what each map is to give, so that nothing is read without need."""
+        """Features to read for the columns, and what each map must give, so that nothing is read unnecessarily."""
         wanted = [c for c in columns if c not in self._store.extras]
         steps: list[tuple[_Map, list[str]]] = []
         for i in reversed(range(len(self._maps))):

@@ -1,9 +1,8 @@
 """Build the crop cache: workers cut and compress a few fields each, one process writes, in the order of the fields.
 
 Memory is that of a few fields, whatever the number of crops: workers leave their crops in files beside the cache,
-which the writer moves over when their turn comes. Everything temporary lies in one folder, named after the process
-that writes it; the cache gets its name when it is whole. A killed build leaves such a folder, which the next build
-removes.
+which the writer copies over in turn. Everything temporary is in one folder, named after the process that writes it;
+the cache gets its name when it is complete. A killed build leaves such a folder behind, and the next build removes it.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ FIELDS_A_TASK = 8
 class _Task:
     """A few fields of one plate, as a worker gets them.
 
-    ``cells`` has a (file, first row, rows) a field, ``masks`` a path or None a field.
+    Per field, ``cells`` has (file, first row, rows) and ``masks`` a path or None.
     """
 
     number: int
@@ -62,7 +61,7 @@ class _Task:
 
 
 def crop_source(illumination: Illumination | None, cells: CellCentres | None) -> str:
-    """Identity of what crops are made with besides the images: the ``source`` of `crop_key`."""
+    """Identity of what crops are made from besides the images: the ``source`` of `crop_key`."""
     return "/".join(part.key for part in (illumination, cells) if part is not None)
 
 
@@ -83,23 +82,23 @@ def build_crops(
     controls: bool = False,
     run_tasks: RunTasks = run_serially,
 ) -> None:
-    """Write the crops of ``assay.predicted`` to ``path``, whole; a current cache is left alone, a stale one replaced.
+    """Write the crops of ``assay.predicted`` to ``path``; a current cache is left as it is, a stale one replaced.
 
     Parameters
     ----------
     illumination : Illumination, optional
-        For ``intensity: standard``; the other schemes take stored values.
+        For ``intensity: standard``; the other schemes use stored values.
     cells : CellCentres, optional
         For ``kind: cells``.
     controls : bool
-        Crops of the negative controls that are not predicted, in place of those of ``assay.predicted``.
+        Crops of the negative controls that are not predicted, instead of those of ``assay.predicted``.
     run_tasks : RunTasks
         Workers must see the file system of ``path``.
 
     Raises
     ------
     MorphobenchError
-        ``path`` is a file that is no crop cache; a file cannot be read (it is named); a plate lacks the negative
+        ``path`` is a file other than a crop cache; an image cannot be read (it is named); a plate lacks the negative
         controls that the scheme needs; a field does not suit the scheme; or no field gave a crop.
     """
     if illumination is not None and not settings.uses_illumination:
@@ -138,12 +137,12 @@ def build_crops(
 
 
 def _is_current(path: Path, key: str) -> bool:
-    """Whether a whole cache with this key is there; what is no cache of ours is never overwritten."""
+    """Whether a complete cache with this key exists; a file that is not a crop cache is never overwritten."""
     with layout.open_file(path) as file:
         try:
             return layout.read_header(file, path).key == key
         except MorphobenchError:
-            return False  # ours, but of another version or damaged: built again
+            return False  # a crop cache, but of another version or damaged: built again
 
 
 def _tasks(
@@ -155,7 +154,7 @@ def _tasks(
     cells: CellCentres | None,
     place: Path,
 ) -> Iterator[_Task]:
-    """Tasks in the order of the field table; centres go through a file, so that tasks stay small."""
+    """Tasks in the order of the field table; centres are passed in a file, so that tasks stay small."""
     centres = CentresByField(cells) if cells else None
     first = 0
     with (place / "centres").open("wb") as handle:
@@ -222,7 +221,7 @@ def _cut_fields(task: _Task) -> tuple[int, Path, np.ndarray, np.ndarray]:
 def _write_parts(
     crops: h5py.Dataset, table: h5py.Dataset, parts: Iterator[tuple[int, Path, np.ndarray, np.ndarray]]
 ) -> str:
-    """Append parts in the order of their tasks, in whatever order they arrive; the digest of the table."""
+    """Append parts in the order of their tasks, whatever order they arrive in; return the table's digest."""
     waiting: dict[int, tuple[Path, np.ndarray, np.ndarray]] = {}
     hasher = hashlib.blake2b(digest_size=32)
     due = n = 0
@@ -264,7 +263,7 @@ def _workshop(path: Path) -> Iterator[Path]:
 
 
 def _is_dead(name: str, host: str) -> bool:
-    """Whether a temporary folder's process ran on this machine and no longer does. Others' folders are left alone."""
+    """Whether a temporary folder's process ran on this machine and no longer does; False for other machines'."""
     parts = name.removesuffix(".building").rsplit("_", 3)
     if len(parts) != 4 or parts[0] != host or not (parts[1].isdigit() and parts[2].isdigit()):
         return False

@@ -1,4 +1,4 @@
-"""Where cells lie, for crops centred on them. Whoever segmented them says so; this room only cuts."""
+"""Where cells are, for crops centred on them. Segmentation is done elsewhere; this room only cuts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmark.base.errors import MorphobenchError
 from benchmark.base.tables import FIELD_KEY
 
 OBJECT_NUMBER = "Metadata_ObjectNumber"
-#: A cell in a worker's hands: number of the object, and its centre in pixels.
+#: A cell as workers get it: number of the object, and its centre in pixels.
 CENTRE = np.dtype([("number", "<i4"), ("x", "<f4"), ("y", "<f4")])
 
 
@@ -26,7 +26,7 @@ class CellCentres:
     ----------
     table : DataFrame
         One row per cell: `FIELD_KEY`, ``Metadata_ObjectNumber`` (the value of the cell in its field's mask) and its
-        centre ``x`` (to the right), ``y`` (down) in pixels, the first pixel's centre being 0, 0.
+        centre ``x`` (to the right), ``y`` (down) in pixels, with the first pixel's centre at 0, 0.
     masks : callable
         Field key (plate, well, site) → label mask of the field, or None where none was saved.
     key : str
@@ -54,7 +54,7 @@ class CentresByField:
             raise MorphobenchError(f"lacks the columns {', '.join(missing)}", "table of cell centres")
         bad = ~np.isfinite(table[["x", "y"]].to_numpy(float)).all(axis=1)
         if bad.any():
-            raise MorphobenchError(f"has {int(bad.sum())} centres that are no finite numbers", "table of cell centres",
+            raise MorphobenchError(f"has {int(bad.sum())} centres that are not finite numbers", "table of cell centres",
                                    "Leave these cells out.")
         if table.duplicated([*FIELD_KEY, OBJECT_NUMBER]).any():
             raise MorphobenchError("holds an object twice", "table of cell centres")
@@ -65,6 +65,6 @@ class CentresByField:
             self._values[name] = table[column].to_numpy()
 
     def of(self, key: Sequence[Any]) -> np.ndarray:
-        """Centres of a field (plate, well, site) as `CENTRE`, by object number; empty where it has none."""
+        """Centres in a field (plate, well, site) as `CENTRE`, sorted by object number; empty if it has none."""
         mine = self._values[self._rows.get(tuple(key), np.zeros(0, np.int64))]
         return mine[np.argsort(mine["number"], kind="stable")]

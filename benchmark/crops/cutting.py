@@ -1,4 +1,4 @@
-"""One field's stored pixels → its crops, under any intensity scheme and crop rule."""
+"""From the stored pixels of one field to its crops, under any intensity scheme and crop rule."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class Crop(NamedTuple):
 
 @dataclass(frozen=True)
 class Plate:
-    """What all fields of a plate share.
+    """What the fields of a plate have in common.
 
     Attributes
     ----------
     settings : CropSettings
     statistics : sequence of (float, float)
-        A pair a channel: low and high of ``standard``, mean and standard deviation of ``kensert2019``; else empty.
+        One pair per channel: low and high (``standard``), mean and standard deviation (``kensert2019``); else empty.
     gains : list of ndarray
         1 / illumination function of each channel, (H, W) float32; empty without correction.
     """
@@ -92,7 +92,7 @@ def field_crops(
     ------
     MorphobenchError
         The field does not suit the scheme, differs in size from its illumination function or mask, or has a cell
-        that its mask lacks.
+        that is missing from its mask.
     """
     settings = plate.settings
     if settings.intensity == "kensert2019":

@@ -1,8 +1,8 @@
-"""The crop cache's file: what is where in it, and how to recognise one of ours that is complete and current.
+"""The layout of the crop cache's file, and how a complete and current one is recognised.
 
 HDF5, so that any HDF5 reader with the LZ4 filter (registered number 32004, in hdf5plugin) opens it:
 
-- ``crops`` (N, C, S, S) uint8 or uint16, one crop a chunk, LZ4;
+- ``crops`` (N, C, S, S) uint8 or uint16, one crop per chunk, LZ4;
 - ``table`` (N,), one row per crop, see `ROW`;
 - ``fields`` (F,) text, the names of the fields, and ``field_rows`` (F,) int32, their rows in the field table;
 - ``statistics``, JSON: what was measured of each plate;
@@ -25,11 +25,11 @@ import numpy as np
 from benchmark.base.errors import MorphobenchError
 
 FORMAT = "morphobench crops"
-#: Raised when the layout or the way pixels become crops changes: older files are stale then.
+#: Increased when the layout or the way pixels become crops changes, which makes older files stale.
 SCHEMA = 2
 LZ4 = 32004
 #: Field and position (in pixels of the field), BLAKE2b-64 of the pixels (C order, little-endian), and CRC-32 of the
-#: chunk as stored, which reading checks: it costs a twentieth of decoding.
+#: chunk as stored, which is checked on reading, at a twentieth of the cost of decoding.
 ROW = np.dtype([("field", "<i4"), ("crop", "<i4"), ("y", "<i4"), ("x", "<i4"), ("height", "<i4"), ("width", "<i4"),
                 ("hash", "<u8"), ("crc", "<u4")])
 #: Rows of the table read or written at once.
@@ -48,7 +48,7 @@ class Header(NamedTuple):
 
 
 def encode(pixels: np.ndarray) -> bytes:
-    """A crop as the HDF5 filter LZ4 stores it. LZ4 was the quickest to decode of those measured (`make bench`)."""
+    """A crop as the HDF5 filter LZ4 stores it. LZ4 decoded fastest of the codecs measured."""
     return bytes(imagecodecs.lz4h5_encode(np.ascontiguousarray(pixels).tobytes()))
 
 
@@ -58,7 +58,7 @@ def decode(data: bytes, out: np.ndarray) -> None:
     Raises
     ------
     ValueError
-        The chunk is no LZ4, or of another size.
+        The chunk is not LZ4, or has another size.
     """
     flat: Any = out.reshape(-1).view(np.uint8)
     try:
@@ -81,7 +81,7 @@ def pixel_hash(pixels: np.ndarray) -> int:
 
 
 def chunk(crops: h5py.Dataset, row: int) -> bytes:
-    """A crop's chunk as stored, past HDF5's filters.
+    """A crop's chunk as stored, bypassing HDF5's filters.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def chunk(crops: h5py.Dataset, row: int) -> bytes:
 
 
 def read_crop(crops: h5py.Dataset, row: int, checksum: int, out: np.ndarray) -> None:
-    """Read one crop into ``out``, checked: its chunk must have the CRC-32 that the crop table has.
+    """Read one crop into ``out``, checked: its chunk must have the CRC-32 in the crop table.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def pieces(table: h5py.Dataset) -> Iterator[np.ndarray]:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is a crop cache of any schema, whole or not.
+    """Whether a file is a crop cache of any schema, complete or not.
 
     Raises
     ------
@@ -144,7 +144,7 @@ def is_ours(path: Path) -> bool:
         with h5py.File(path, "r") as file:
             return bool(file.attrs.get("format") == FORMAT)
     except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise MorphobenchError(f"is no whole crop cache ({' '.join(str(error).split())[:120]})", str(path),
+        raise MorphobenchError(f"is not a complete crop cache ({' '.join(str(error).split())[:120]})", str(path),
                                AGAIN) from error
 
 
@@ -154,12 +154,12 @@ def open_file(path: Path) -> h5py.File:
     Raises
     ------
     MorphobenchError
-        It is missing, or no crop cache.
+        It is missing, or is not a crop cache.
     """
     if not path.is_file():
         raise MorphobenchError("does not exist", str(path), "Run the study again: crops are built where missing.")
     if not is_ours(path):
-        raise MorphobenchError("is no crop cache of morphobench", str(path), "Move it away and run again.")
+        raise MorphobenchError("is not a crop cache of morphobench", str(path), "Move it away and run again.")
     return h5py.File(path, "r")
 
 

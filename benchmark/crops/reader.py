@@ -1,4 +1,4 @@
-"""Read the crop cache by whole batches, from any number of processes."""
+"""Read the crop cache in batches, from any number of processes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ SAMPLE = 32
 
 @dataclass(eq=False)
 class Crops:
-    """Crops in a file. Small, whatever the number of crops: 12 bytes of each are held, pixels when asked for.
+    """Crops in a file. 12 bytes per crop are held in memory; pixels are read when asked for.
 
-    The file is opened when a process first reads: an instance may be pickled, sent to workers and used after a fork.
+    The file is opened when a process first reads: an instance may be sent to workers and used after a fork.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Crops:
     dtype : dtype
         uint8 or uint16.
     field : ndarray of int32, shape (N,)
-        Row of each crop's field in ``assay.fields``; rising.
+        Row of each crop's field in ``assay.fields``; ascending.
     crop : ndarray of int32, shape (N,)
         Number of the tile in its field, or of the object.
     """
@@ -63,7 +63,7 @@ class Crops:
         Parameters
         ----------
         rows : ndarray of int, shape (n,)
-            Numbers of crops, 0…N-1, in any order, repeated as one likes.
+            Numbers of crops, 0…N-1, in any order, repeats allowed.
 
         Returns
         -------
@@ -75,7 +75,7 @@ class Crops:
         IndexError
             A number is out of range.
         MorphobenchError
-            A crop in the file is not what was written: a damaged byte never becomes a number.
+            A crop in the file differs from what was written: damaged bytes are never returned as pixels.
         """
         rows = np.asarray(rows)
         if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
@@ -95,12 +95,12 @@ class Crops:
         return f"{self.path}, field row {self.field[row]}, crop {self.crop[row]}"
 
     def of_fields(self, fields: np.ndarray) -> np.ndarray:
-        """Numbers of the crops of some fields, rising.
+        """Numbers of the crops of some fields, ascending.
 
         Parameters
         ----------
         fields : ndarray
-            Rows of ``assay.fields``, or a boolean for each row.
+            Rows of ``assay.fields``, or one boolean per row.
         """
         fields = np.asarray(fields)
         if fields.dtype == bool:
@@ -129,19 +129,19 @@ class Crops:
 
 
 def open_crops(path: Path, key: str) -> Crops:
-    """Open a crop cache, checking that it is whole, current and, by a sample, undamaged.
+    """Open a crop cache, checking that it is complete, current and, by a sample, undamaged.
 
     Parameters
     ----------
     path : Path
-        Of `benchmark.crops.build.build_crops`.
+        From `benchmark.crops.build.build_crops`.
     key : str
-        What it must hold, of `benchmark.crops.build.crop_key`.
+        Of the crops it must hold, from `benchmark.crops.build.crop_key`.
 
     Raises
     ------
     MorphobenchError
-        The file is missing, no crop cache, incomplete, holds other crops, or is damaged.
+        The file is missing, not a crop cache, incomplete, of other crops, or damaged.
     """
     with layout.open_file(path) as file:
         header = layout.read_header(file, path)
@@ -153,7 +153,7 @@ def open_crops(path: Path, key: str) -> Crops:
         if layout.pixel_hash(pixels) != hashes[row]:
             raise MorphobenchError("holds a damaged crop (its pixels differ from their hash)", crops.name_of(row),
                                    layout.AGAIN)
-    crops.close()  # workers that are forked now need not inherit it
+    crops.close()  # so that workers forked later do not inherit it
     return crops
 
 

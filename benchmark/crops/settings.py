@@ -17,19 +17,20 @@ class CropSettings(Settings):
     size : int
         Side of a crop in pixels, as given to the network.
     kind : str
-        ``tiles``: the field cut on a grid. ``cells``: a square of ``box`` pixels about each nucleus that CellProfiler
-        found, filled up with zeros at the border of the field.
+        ``tiles``: the field cut on a grid. ``cells``: a square of ``box`` pixels around each nucleus segmented by
+        CellProfiler, padded with zeros at the border of the field.
     grid : (int, int)
         Rows and columns of tiles. A tile that is not square is centre-cropped first, so the aspect ratio of cells is
         kept, then resized to ``size`` × ``size`` (area averages).
     intensity : str
-        ``standard``: illumination-corrected as the study says, then per plate and channel linear from the
-        ``quantiles`` of ``scale_from`` to the whole range of ``depth``, clipped. Limits are fixed for the whole
-        plate, so differences of intensity between fields are kept.
+        ``standard``: illumination-corrected as the study says, then scaled linearly, per plate and channel, from the
+        ``quantiles`` of ``scale_from`` to the full range of ``depth``, and clipped. Limits are the same for the
+        whole plate, so intensity differences between fields are kept.
         ``bit_depth``: stored value / maximum of the file's type; no correction.
-        ``kensert2019``: the preparation of BBBC021 in Kensert et al. 2019, exactly: Anscombe transform; mean
-        subtracted and standard deviation divided by of all the plate's negative-control pixels; minimum–maximum of
-        the field over all channels to 0–255; 2 × 2 tiles of which empty ones are dropped; squashed to the size.
+        ``kensert2019``: the preparation of BBBC021 in Kensert et al. 2019, exactly: Anscombe transform;
+        standardised by the mean and standard deviation of all the plate's negative-control pixels; minimum–maximum
+        of the field over all channels to 0–255; 2 × 2 tiles, empty ones dropped; resized without keeping the aspect
+        ratio.
         ``kensert2019_bbbc014``: their preparation of BBBC014: resized to 1024×1024, 4 × 4 tiles, channels
         (0, channel 1, channel 2), Anscombe transform, minimum–maximum of each tile.
     scale_from : str
@@ -42,7 +43,7 @@ class CropSettings(Settings):
     box : int
         Side of a cell crop in pixels of the field, before it is resized to ``size``.
     mask : bool
-        Set what is outside the cell to zero, by CellProfiler's mask of it.
+        Set pixels outside the cell to zero, using CellProfiler's mask.
     """
 
     size: int = Field(128, ge=32, le=1024)

@@ -1,7 +1,7 @@
-"""What an intensity scheme needs to know of each plate, from exact histograms of its pixels.
+"""What an intensity scheme needs to know about each plate, from exact histograms of its pixels.
 
-A first pass over the fields that a scheme is estimated from. A task reads a few fields of one plate and gives their
-histograms (at most 65,536 bins a channel), which are added up by plate: memory does not grow with the fields.
+This is a first pass over the fields that a scheme is estimated from. A task reads a few fields of one plate and returns
+their histograms (at most 65,536 bins per channel), which are summed by plate: memory does not grow with the fields.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmark.images.illumination import Illumination
 from benchmark.images.intensity import anscombe_moments, grid_steps, histogram, histogram_quantile
 from benchmark.images.reading import read_field
 
-#: Fields a task reads: enough to outweigh handing it over, few enough that two workers finish together.
+#: Fields read by one task: enough to outweigh its overhead, few enough that two workers finish together.
 FIELDS_A_TASK = 12
 
 
@@ -42,7 +42,7 @@ def slices(assay: Assay, rows: pd.DataFrame, n: int) -> Iterator[tuple[str, Assa
 def plate_statistics(
     assay: Assay, settings: CropSettings, illumination: Illumination | None, run_tasks: RunTasks
 ) -> dict[str, list[tuple[float, float]]]:
-    """Statistics of each plate that has predicted fields: a pair a channel, as `benchmark.crops.cutting.Plate` has.
+    """Statistics of each plate that has predicted fields: one pair per channel, as in `benchmark.crops.cutting.Plate`.
 
     Returns
     -------
@@ -52,8 +52,8 @@ def plate_statistics(
     Raises
     ------
     MorphobenchError
-        A plate has no negative controls though the scheme needs them, its fields are of 8 and of 16 bits, or a
-        channel has the same value all over.
+        A plate has no negative controls though the scheme needs them, its fields have both 8 and 16 bits, or a
+        channel is constant.
     """
     if settings.intensity not in ("standard", "kensert2019"):
         return {}
@@ -103,7 +103,7 @@ def plate_gains(assay: Assay, plate: str, illumination: Illumination | None) -> 
 
 
 def check_gains(planes: np.ndarray, gains: list[np.ndarray], where: str) -> None:
-    """Refuse a field of another size than its illumination functions."""
+    """Refuse a field whose size differs from that of its illumination functions."""
     if gains and gains[0].shape != planes.shape[1:]:
         raise MorphobenchError(f"is {planes.shape[2]}×{planes.shape[1]} pixels, and its plate's illumination function "
                                f"{gains[0].shape[1]}×{gains[0].shape[0]}", where, "Leave the field out.")
@@ -112,7 +112,7 @@ def check_gains(planes: np.ndarray, gains: list[np.ndarray], where: str) -> None
 def _add(
     total: tuple[np.dtype, list[np.ndarray]] | None, dtype: np.dtype, counts: list[np.ndarray], plate: str
 ) -> tuple[np.dtype, list[np.ndarray]]:
-    """Add histograms of differing lengths."""
+    """Add histograms of different lengths."""
     if total is None:
         return dtype, counts
     if total[0] != dtype:

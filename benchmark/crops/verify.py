@@ -1,4 +1,4 @@
-"""Check a crop cache whole: `morphobench crops verify`."""
+"""Check a whole crop cache: `morphobench crops verify`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def verify_crops(path: Path) -> list[Fault]:
     Returns
     -------
     list of Fault
-        Empty for a sound file. Damaged crops are named by field and number. A file whose structure is broken has
+        Empty for an intact file. Damaged crops are named by field and number. A file whose structure is broken has
         that one fault.
     """
     try:
@@ -68,10 +68,10 @@ def _crop_faults(
 
 
 def _order_faults(rows: np.ndarray, last: tuple[int, int], path: Path) -> list[Fault]:
-    """Crops that stand twice or out of order (by field, then number)."""
+    """Crops that occur twice or out of order (by field, then number)."""
     place = np.concatenate([[last[0]], rows["field"]]).astype(np.int64)
     number = np.concatenate([[last[1]], rows["crop"]]).astype(np.int64)
     rising = (place[1:] > place[:-1]) | ((place[1:] == place[:-1]) & (number[1:] > number[:-1]))
     if rising.all():
         return []
-    return [Fault(f"{int((~rising).sum())} crops stand twice or out of order", str(path), layout.AGAIN)]
+    return [Fault(f"{int((~rising).sum())} crops occur twice or out of order", str(path), layout.AGAIN)]

@@ -1,4 +1,4 @@
-"""What must hold of folds before anything is trained on them: the audit of `benchmark.folds.make`."""
+"""What must hold for folds before anything is trained on them: the audit that `benchmark.folds.make` runs."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 def why_unscored(test: pd.DataFrame, train: pd.DataFrame, also: str) -> tuple[str, str] | None:
-    """Why held-out wells could not be scored by any model of the wells that may be trained on.
+    """Why no model of the wells that may be trained on could score the held-out wells.
 
     Parameters
     ----------
     test, train : DataFrame
         Scored wells (or fields) that are held out, and those that may be trained on.
     also : str
-        Column that test and training do not share besides the compound (the batch).
+        Column whose values test and training do not share, besides the compound (the batch).
 
     Returns
     -------
     (label, reason) or None
-        None where a model can be right, and can be wrong: each label of the held-out wells is among those of the
-        training wells, and these have two labels or more (with a single one every answer would be right).
+        None where a model can be right and can be wrong: each label of the held-out wells is among those of the
+        training wells, and these have at least two labels (with a single one every answer would be right).
     """
     labels, learnt = set(test[LABEL]), set(train[LABEL])
     missing = sorted(labels - learnt)
@@ -52,7 +52,7 @@ def audit(split: Split, assay: Assay, assay_hash: str, file_hashes: Mapping[str,
     Parameters
     ----------
     file_hashes : mapping of str to str, optional
-        Relative path to content hash. With it, the same image under two names on both sides is found.
+        Relative path to content hash. With it, one image under two names on both sides is detected.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def _wells(rows: pd.DataFrame) -> list[tuple[str, str]]:
 def _audit_unscored(
     left: Unscored, apart: Sequence[tuple[str, str]], treated: pd.DataFrame, responses: pd.DataFrame
 ) -> None:
-    """What has no fold is a whole compound, and could not have been learnt: both derived again from the assay."""
+    """What has no fold is a whole compound and could not have been learnt: both are derived again from the assay."""
     where = f"unscored {left.name!r}"
     if len(apart) < 2:
         raise LeakError("this scheme scores every compound", where)
@@ -124,7 +124,7 @@ def _audit_fold(
     if unknown:
         raise LeakError(f"trains on wells that are not scored wells: {unknown[:3]}", where)
     test = pd.concat([by_well[w] for w in fold.test])
-    # What is predicted, scored or not, must be as far from training as what is scored.
+    # What is predicted but not scored must be kept apart from training just as what is scored.
     held = pd.concat([test, *(responses[w] for w in fold.response)])
     train = pd.concat([by_well[w] for w in fold.train]) if fold.train else test.iloc[:0]
     unlearnable = sorted(set(test[LABEL]) - set(train[LABEL]))

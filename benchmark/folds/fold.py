@@ -17,7 +17,7 @@ Scheme = Literal["leave-one-compound-out", "leave-one-compound-and-batch-out", "
 WellKey = tuple[str, str]
 
 
-#: What a scheme holds out, one value a fold; and the words for it.
+#: The column whose values a scheme holds out, one value per fold, and its name in words.
 HELD_OUT: Mapping[str, tuple[str, str]] = {
     "leave-one-compound-out": (COMPOUND, "compound"),
     "leave-one-compound-and-batch-out": (COMPOUND, "compound"),
@@ -25,7 +25,7 @@ HELD_OUT: Mapping[str, tuple[str, str]] = {
 }
 
 
-#: What test and training of a fold never share besides, of schemes that keep more apart than they hold out.
+#: What else test and training of a fold never share, for schemes that keep more apart than they hold out.
 ALSO_APART: Mapping[str, tuple[str, str]] = {"leave-one-compound-and-batch-out": (BATCH, "batch")}
 
 
@@ -33,8 +33,8 @@ ALSO_APART: Mapping[str, tuple[str, str]] = {"leave-one-compound-and-batch-out":
 class Fold:
     """Wells held out, and the wells that may be trained on. Wells are (plate, well).
 
-    ``response`` are unlabelled wells of what is held out, a dose series: predicted, and neither trained nor
-    scored on. They lie in no fold but where their compound (or cell line) is held out.
+    ``response`` are unlabelled wells of what is held out, a dose series: predicted, but neither trained on nor
+    scored. They are only in the fold that holds out their compound (or cell line).
     """
 
     name: str
@@ -45,16 +45,16 @@ class Fold:
 
 @dataclass(frozen=True)
 class Unscored:
-    """A compound that a scheme gives no fold, since nothing that may be trained on could have learnt its label.
+    """A compound without a fold, since its label could not be learnt from anything that may be trained on.
 
     Attributes
     ----------
     name : str
         The compound.
     label : str
-        Its label; where controls are scored, those that cannot be learnt, joined.
+        Its label; where controls are scored, the labels that cannot be learnt, joined by commas.
     treatments : int
-        Compound x concentration (x cell line) that fall out of the denominator.
+        Number of compound x concentration (x cell line) left out of the denominator.
     wells : tuple of (plate, well)
         Its scored wells, in no fold's test part.
     reason : str
@@ -111,13 +111,13 @@ class Split:
 
     @property
     def apart(self) -> tuple[tuple[str, str], ...]:
-        """Columns whose values test and training of a fold never share, what is held out first, and their names."""
+        """Columns whose values test and training of a fold never share, and their names; what is held out is first."""
         also = ALSO_APART.get(self.scheme)
         return (HELD_OUT[self.scheme], *((also,) if also else ()))
 
     @property
     def tested(self) -> frozenset[WellKey]:
-        """Wells that are scored, each in one fold's test part."""
+        """Wells that are scored, each in the test part of one fold."""
         return frozenset(w for fold in self.folds for w in fold.test)
 
 

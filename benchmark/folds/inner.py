@@ -15,7 +15,7 @@ from benchmark.base.tables import CELL_LINE, COMPOUND, PLATE, WELL
 
 
 def inner_groups(table: pd.DataFrame) -> pd.Series:
-    """What `inner_folds` keeps together: compounds; where training has a single one, cell lines, else wells."""
+    """What `inner_folds` keeps together: compounds; with a single compound in training, cell lines, else wells."""
     for column in (COMPOUND, CELL_LINE):
         if table[column].nunique() > 1:
             return table[column]
@@ -27,13 +27,13 @@ def inner_folds(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Folds inside the training wells of a fold, for choosing settings: no compound on both sides.
 
-    Stratified by label as far as compounds allow. Fewer folds are made where there are fewer compounds, or where the
-    commonest label has fewer rows.
+    Stratified by label as far as compounds allow. There are fewer folds if there are fewer compounds, or if the most
+    common label has fewer rows.
 
     Parameters
     ----------
     compounds : sequence of str
-        Group of each row: its compound, or what represents it (`inner_groups`).
+        Group of each row: its compound, or what stands for it (`inner_groups`).
 
     Returns
     -------
@@ -46,7 +46,7 @@ def inner_folds(
         A compound is on both sides (asserted, not assumed).
     """
     groups = np.asarray(compounds)
-    most_rows = max(Counter(labels).values())  # no more folds than the commonest label has rows
+    most_rows = max(Counter(labels).values())  # no more folds than the most common label has rows
     n = min(folds, len(set(compounds)), most_rows)
     if n < 2:
         return []

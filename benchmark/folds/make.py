@@ -1,7 +1,7 @@
 """The only place where folds are made, hashed and audited.
 
 A split is written once for a study and used by every method. It is audited when it is made, when it
-is loaded and when results are compared, so a fold that leaks stops the program instead of flattering a
+is loaded and when results are compared, so that a leaking fold stops the program instead of flattering a
 method.
 """
 
@@ -24,10 +24,10 @@ from benchmark.folds.fold import ALSO_APART, HELD_OUT, Fold, Scheme, Split, Unsc
 def _leave_one_out(
     wells: pd.DataFrame, responses: pd.DataFrame, column: str, also: str | None
 ) -> tuple[list[Fold], list[Unscored]]:
-    """One fold a value of ``column``: its wells are tested, others may be trained on.
+    """One fold per value of ``column``: its wells are tested, others may be trained on.
 
-    With ``also``, only those that share no value of that column with what is tested or predicted. A fold whose
-    labels could then not be told is none, and is named.
+    With ``also``, only those that share no value of that column with what is tested or predicted. Where the labels
+    could then not be learnt, there is no fold, and the value is returned as unscored.
     """
     folds, unscored = [], []
     for value in sorted(wells[column].unique()):
@@ -55,7 +55,7 @@ def make_split(assay: Assay, assay_hash: str, scheme: Scheme, file_hashes: Mappi
     Raises
     ------
     MorphobenchError
-        The assay has nothing to hold out by this scheme, or no fold is left that could be learnt.
+        The assay has nothing to hold out under this scheme, or no fold is left that could be learnt.
     LeakError
         A fold is not sound; see `audit`.
     """
@@ -149,7 +149,7 @@ def study_split(path: Path, assay: Assay, assay_hash: str, scheme: Scheme,
     if path.exists():
         split = load_split(path, assay, assay_hash, file_hashes)
         if split.scheme == scheme:
-            # Sentences are no part of the folds' hash: what is left out is reported as the assay reports it now.
+            # Sentences are not part of the folds' hash: what is left out is reported as the assay reports it now.
             return replace(split, left_out=_not_scored(assay, split.unscored))
         raise MorphobenchError(f"holds the scheme {split.scheme}, the study asks for {scheme}", str(path))
     split = make_split(assay, assay_hash, scheme, file_hashes)

@@ -12,9 +12,9 @@ from benchmark.base.files import digest
 from benchmark.base.tables import LABEL
 from benchmark.folds.fold import Split, WellKey, rows_of
 
-#: Trunks of a split, if it has folds enough: with more, less is shared; with fewer, more compounds are missing in each.
+#: Trunks of a split with enough folds: more would share less; in fewer, each would lack more compounds.
 TRUNKS = 4
-#: With fewer folds nothing can be shared.
+#: With fewer folds, nothing can be shared.
 FEWEST_FOLDS = 4
 
 
@@ -42,10 +42,11 @@ def trunk_count(folds: int) -> int:
 
 
 def make_trunks(split: Split, assay: Assay) -> tuple[Trunk, ...]:
-    """Deal the folds of a split to trunks, and audit them.
+    """Assign the folds of a split to trunks, and audit them.
 
-    Folds are dealt in the order of their labels, so that those of one label go to as many trunks as there are: a trunk
-    then lacks no label whose compounds are two or more, and a label with up to `TRUNKS` compounds lacks one at most.
+    Folds are assigned in turn in the order of their labels, so that those of one label are spread over as many trunks
+    as possible: no trunk then lacks a label with two or more compounds, and of a label with up to `TRUNKS` compounds
+    it lacks at most one.
 
     Raises
     ------
@@ -72,7 +73,7 @@ def make_trunks(split: Split, assay: Assay) -> tuple[Trunk, ...]:
 def audit_trunks(trunks: Sequence[Trunk], split: Split, assay: Assay) -> None:
     """Assert that no trunk is trained on anything that a fold that starts from it tests or keeps apart.
 
-    Looked at independently of how trunks were made: wells, and the values of what the scheme keeps apart (compound,
+    Checked independently of how trunks were made: wells, and the values of what the scheme keeps apart (compound,
     batch, cell line), in the assay's own table.
 
     Raises
@@ -84,8 +85,8 @@ def audit_trunks(trunks: Sequence[Trunk], split: Split, assay: Assay) -> None:
         A trunk has fewer than two labels.
     """
     folds = {f.name: f for f in split.folds}
-    dealt = [name for trunk in trunks for name in trunk.folds]
-    if sorted(dealt) != sorted(folds):
+    assigned = [name for trunk in trunks for name in trunk.folds]
+    if sorted(assigned) != sorted(folds):
         raise LeakError("trainings that folds share do not have each fold once", "training.folds: shared")
     for trunk in trunks:
         train = assay.treated[rows_of(assay.treated, trunk.train)]

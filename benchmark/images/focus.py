@@ -1,4 +1,4 @@
-"""How sharp a plane is, by the spectrum of its power."""
+"""How sharp a plane is, from its power spectrum."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ def power_slope(plane: np.ndarray) -> float:
     """Slope of the logarithm of power against that of spatial frequency, as MeasureImageQuality's PowerLogLogSlope.
 
     Power is summed (not averaged) over rings of one frequency step, up to an eighth of the shorter side, and the line
-    is fitted by least squares. So white noise gives about +1, an image of amplitude 1/f about -1, and the more an
-    image is blurred, the more negative is its slope.
+    is fitted by least squares. So white noise gives about +1, an image of amplitude 1/f about -1, and the more
+    blurred an image is, the more negative its slope.
 
     As in `centrosome.radial_power_spectrum.rps`, rings are laid around the corners of the unshifted spectrum, so that
     the frequency -(k+1) counts with +k. The values are CellProfiler's, to rounding.
@@ -24,7 +24,7 @@ def power_slope(plane: np.ndarray) -> float:
     Returns
     -------
     float
-        0 where there is nothing to fit: a constant plane, or one whose shorter side is below 32 pixels.
+        0 if there is nothing to fit: a constant plane, or one whose shorter side is below 32 pixels.
     """
     height, width = plane.shape
     rings = int(min(height, width) / 8.0)  # labels 2 … rings-1

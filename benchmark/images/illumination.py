@@ -1,12 +1,12 @@
-"""Retrospective illumination correction: one smooth function a plate and channel, from the plate's own fields.
+"""Retrospective illumination correction: one smooth function per plate and channel, from the plate's own fields.
 
 The mean of all the plate's fields is smoothed by a median filter and divided by its median; pixels are divided by the
 function. After Singh, Bray, Jones & Carpenter 2014, "Pipeline for illumination correction of images for
-high-throughput microscopy", J Microsc 256:231. They divide by a robust minimum; the median is used here, so that
-intensities stay where they were on the whole. No background is subtracted.
+high-throughput microscopy", J Microsc 256:231. They divide by a robust minimum; here it is the median, so that
+the overall level of intensities is kept. No background is subtracted.
 
-The functions are written as float32 ``.npy`` files of the field's own size, which CellProfiler reads too, so that
-both arms see the same pixels. All fields of a plate enter, test wells included, labels never: *transductive*.
+The functions are written as float32 ``.npy`` files of the field's own size, which CellProfiler also reads, so that
+both arms see the same pixels. All fields of a plate are used, test wells included, but no labels: *transductive*.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from benchmark.base.tasks import RunTasks, run_serially
 from benchmark.images.reading import read_field
 from benchmark.images.settings import IlluminationSettings
 
-#: Raised when the functions change for the same settings.
+#: Increased when the functions change for the same settings.
 SMOOTHING = 1
-#: The mean is filtered at this length of its longer side: unevenness is far coarser, and a wide filter is then quick.
+#: Longer side, in pixels, at which the mean is filtered: unevenness is far coarser, and a wide filter is then fast.
 COARSE = 128
-#: A corner darker than this share of the median is not brightened any further: it would be noise.
+#: Lower limit of a function: a corner darker than this share of the median would only be amplified noise.
 FLOOR = 0.1
-#: Fewer fields do not average their cells away: the function would divide the cells out of the images.
+#: In the mean of fewer fields single cells remain visible, and the function would divide them out of the images.
 FEWEST = 8
 INDEX = "index.json"
 
@@ -115,9 +115,9 @@ def build_illumination(
     folder: Path,
     run_tasks: RunTasks = run_serially,
 ) -> Illumination | None:
-    """Illumination functions of every plate and channel, in ``folder/<key>``; made where they are not there.
+    """Illumination functions of every plate and channel, in ``folder/<key>``; made if they are not there.
 
-    Plates are worked on side by side, each a field at a time, so memory is that of a few fields.
+    Plates are processed in parallel, each one field at a time, so memory is that of a few fields.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def build_illumination(
         written: dict[str, dict[str, tuple[str, str]]] = {}
         for plate, files in run_tasks(_build_plate, tasks, "illumination, by plate"):
             written[plate] = files
-        write_json(place / INDEX, {"key": key, "files": written})  # last: with an index, all is there
+        write_json(place / INDEX, {"key": key, "files": written})  # written last: where there is an index, all is there
     index = read_json(place / INDEX)["files"]
     files = {(plate, channel): (str(name), str(sha256))
              for plate, of_plate in index.items() for channel, (name, sha256) in of_plate.items()}
@@ -161,7 +161,7 @@ def build_illumination(
 
 
 def _images_only(assay: Assay, rows: pd.DataFrame) -> Assay:
-    """The assay with some of its fields only, small enough to be sent to a worker."""
+    """The assay with only some of its fields, small enough to be sent to a worker."""
     return replace(assay, fields=rows, features=None, left_out=())
 
 
@@ -197,7 +197,7 @@ def mean_of_fields(assay: Assay) -> np.ndarray:
         if planes.shape != total.shape:
             raise MorphobenchError(
                 f"has fields of {total.shape[2]}×{total.shape[1]} and of {planes.shape[2]}×{planes.shape[1]} pixels",
-                f"plate {row[PLATE]}", "Set illumination: {method: none}, or give plates to sizes.")
+                f"plate {row[PLATE]}", "Set illumination: {method: none}, or give each size its own plate.")
         total += planes
     assert total is not None  # a plate has fields
     return total / len(assay.fields)
@@ -207,8 +207,8 @@ def illumination_function(mean: np.ndarray, window: float) -> np.ndarray:
     """The function that pixels are divided by, from the mean of a plate's fields.
 
     The mean is shrunk to `COARSE` pixels (area average), median-filtered, enlarged again (cubic) and divided by its
-    median. What is filtered is the difference to the quadratic surface that fits the mean best, which is added again:
-    a filter must make up pixels beyond the border (here by mirroring), and would flatten a vignette there.
+    median. The filter is applied to the difference from the best-fitting quadratic surface, which is then added back:
+    a filter has to invent pixels beyond the border (here by mirroring), and would flatten a vignette there.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """Intensity schemes: pure functions from stored pixel values to what a network sees.
 
-A monotone scheme is a function of the stored value alone once its few parameters are known, so it is worked out
-once for each possible value (at most 65,536) and looked up for each pixel. The tables are computed in float32 in the
-order of the authors' operations, so that what is looked up is what their code computes.
+A monotone scheme is a function of the stored value alone once its few parameters are known, so it is computed once for
+each possible value (at most 65,536) and looked up for each pixel. The tables are computed in float32 in the order of
+the authors' operations, so that they hold what the authors' code computes.
 
 ``kensert2019`` follows the code published with Kensert, Harrison & Spjuth 2019 (SLAS Discov 24:466), the functions
 ``anscombe`` and ``DMSO_normalization`` of its BBBC021 script and ``normalization`` of its BBBC014 script.
@@ -71,7 +71,7 @@ def zscore(values: np.ndarray, mean: float, std: float) -> np.ndarray:
 def stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Map ``low``…``high`` to 0…255: (x - low) · 255 / (high - low) in float32; zeros where the range is empty.
 
-    The authors divide by zero there; a field or tile of a single value holds nothing either way.
+    The authors divide by zero there; a constant field or tile is empty either way.
     """
     values = values.astype(np.float32)
     if not high > low:
@@ -96,7 +96,7 @@ def kensert2019_table(value_max: int, moments: tuple[float, float]) -> np.ndarra
     Returns
     -------
     ndarray of float32, shape (value_max + 1,)
-        Rising with the value; read-only, since it is worked out once and shared.
+        Increasing with the value; read-only, since it is computed once and shared.
     """
     table = zscore(anscombe(np.arange(value_max + 1)), *moments)
     table.setflags(write=False)
@@ -125,7 +125,7 @@ def kensert2019_field(planes: np.ndarray, tables: np.ndarray) -> tuple[np.ndarra
     levels = np.empty(planes.shape, np.uint8)
     threshold = np.empty(len(planes), np.int64)
     for c, (table, plane) in enumerate(zip(tables, planes, strict=True)):
-        # Only the values that occur: one of another channel's range may lie outside 0…255.
+        # Only values that occur in this channel: others may lie outside 0…255.
         least, most = int(plane.min()), int(plane.max())
         values = stretch(table[least : most + 1], low, high)
         threshold[c] = least + np.searchsorted(values, np.float32(BRIGHT), side="right")
@@ -177,8 +177,8 @@ def scale_plane(plane: np.ndarray, low: float, high: float, top: int, gain: np.n
     plane : ndarray, shape (H, W)
         Stored values.
     low, high : float
-        What becomes 0 and ``top``, in stored units (after illumination correction where there is any). The same for
-        all fields of a plate, so differences of intensity between fields are kept.
+        The values that become 0 and ``top``, in stored units (after illumination correction, if any). The same
+        for all fields of a plate, so intensity differences between fields are kept.
     top : int
         255 or 65535.
     gain : ndarray of float32, shape (H, W), optional
@@ -200,7 +200,7 @@ def scale_plane(plane: np.ndarray, low: float, high: float, top: int, gain: np.n
 
 
 def grid_steps(dtype: np.dtype) -> int:
-    """Histogram bins a stored unit: 16 for 8-bit, 1 for 16-bit images, so that 65,536 bins hold all but burnt ones."""
+    """Histogram bins per stored unit: 16 for 8-bit, 1 for 16-bit images, so that 65,536 bins hold nearly all values."""
     return 16 if dtype == np.uint8 else 1
 
 
@@ -221,7 +221,7 @@ def histogram(plane: np.ndarray, gain: np.ndarray | None = None) -> np.ndarray:
     flat = np.ascontiguousarray(plane).reshape(1, -1)
     bins = int(np.iinfo(flat.dtype).max) + 1
     total = np.zeros(bins, np.int64)
-    for start in range(0, flat.shape[1], 1 << 24):  # OpenCV counts in float32, exact up to 2^24; thrice np.bincount
+    for start in range(0, flat.shape[1], 1 << 24):  # OpenCV counts in float32, exact up to 2^24; 3× np.bincount's speed
         part = flat[:, start : start + (1 << 24)]
         total += cv2.calcHist([part], [0], None, [bins], [0, bins]).ravel().astype(np.int64)
     return np.trim_zeros(total, "b")
@@ -240,7 +240,7 @@ def histogram_quantile(counts: np.ndarray, q: float) -> float:
 
 
 def refuse_depth(planes: np.ndarray, where: str) -> None:
-    """Refuse what the authors' 8-bit code for BBBC014 would silently wrap around, and other numbers of channels."""
+    """Refuse depths that would silently overflow in the authors' 8-bit code for BBBC014, and other channel counts."""
     if planes.dtype != np.uint8 or len(planes) != 2:
         raise MorphobenchError(
             f"the scheme kensert2019_bbbc014 is for two channels of 8 bits, and this field has {len(planes)} of "

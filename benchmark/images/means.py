@@ -13,7 +13,7 @@ from benchmark.base.tables import FIELD_KEY, path_column, plane_column
 from benchmark.base.tasks import RunTasks
 from benchmark.images.reading import read_plane
 
-#: Fields of one task.
+#: Fields per task.
 CHUNK = 64
 
 

@@ -1,7 +1,7 @@
 """Reading planes of image files: PNG, BMP and TIFF (single page, multi-page, OME), 8 or 16 bit.
 
-A file that cannot be read *whole* is an error that names it. Readers elsewhere are more lenient: some
-return a truncated TIFF filled up with zeros, and CellProfiler then counts no cells and reports success.
+A file that cannot be read *completely* is an error that names it. Other readers are more lenient: some
+return a truncated TIFF padded with zeros, and CellProfiler then counts no cells and reports success.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
 _AGAIN = "Copy it again from the microscope's disk, or leave the field out."
 _EXPORT = "Export it again as 8- or 16-bit PNG or TIFF."
-#: What the decoders raise on broken files, as opposed to our own mistakes.
+#: What the decoders raise on broken files, as opposed to errors in this code.
 _BROKEN = (OSError, ValueError, TypeError, IndexError, KeyError, SyntaxError, EOFError, struct.error, zlib.error,
            RuntimeError, MemoryError, tifffile.TiffFileError, Image.DecompressionBombError)
 _MODES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "I;16": 1, "I;16B": 1}
@@ -63,7 +63,7 @@ def read_plane(path: Path, plane: int) -> np.ndarray:
     Raises
     ------
     MorphobenchError
-        The file is missing, of a kind that is not read, corrupt, truncated, not of 8 or 16 bits, or has no such plane.
+        The file is missing, in a format that is not read, corrupt, truncated, not 8- or 16-bit, or has no such plane.
     """
     return read_planes(path, (plane,))[0]
 
@@ -113,8 +113,8 @@ def _read(path: Path, planes: Sequence[int]) -> list[np.ndarray]:
     """The wanted planes of any file; every failure of a decoder becomes one kind of error."""
     where = str(path)
     if path.suffix.lower() not in SUFFIXES:
-        raise MorphobenchError(f"is {path.suffix or 'without a suffix'}, a kind of file that is not read", where,
-                               f"Use {', '.join(SUFFIXES)} (JPEG and other lossy kinds alter the pixels).")
+        raise MorphobenchError(f"is {path.suffix or 'without a suffix'}, a file format that is not read", where,
+                               f"Use {', '.join(SUFFIXES)} (JPEG and other lossy formats alter the pixels).")
     if not path.is_file():
         raise MorphobenchError("does not exist" if not path.exists() else "is not a file", where,
                                "Check the file template and the root of the assay in the study.")
@@ -170,7 +170,7 @@ def _read_flat(path: Path, planes: Sequence[int]) -> list[np.ndarray]:
 def _read_tiff(path: Path, planes: Sequence[int]) -> list[np.ndarray]:
     """Pages of a TIFF, without thumbnails.
 
-    Pages are taken from the file itself, never from OME-XML, which may name other files.
+    Pages are taken from the file itself, not from OME-XML, which may name other files.
     """
     with tifffile.TiffFile(path) as tif:
         if not _chain_is_whole(path, bool(tif.is_bigtiff), tif.byteorder):
@@ -198,9 +198,9 @@ def _read_tiff(path: Path, planes: Sequence[int]) -> list[np.ndarray]:
 
 
 def _is_grey_ramp(page: tifffile.TiffPage) -> bool:
-    """Whether a page's palette shows each value as that very grey, so that its values are intensities after all.
+    """Whether a page's palette maps each value to the same grey, so that its values are intensities after all.
 
-    TIFFs of BBBC013 are written so. TIFF 6.0 section 5: 16-bit entries, red, green and blue; writers scale 8 bits by
+    TIFFs of BBBC013 are like this. TIFF 6.0 section 5: 16-bit entries, red, green and blue; writers scale 8 bits by
     257 or by 256.
     """
     palette = page.colormap
@@ -212,7 +212,7 @@ def _is_grey_ramp(page: tifffile.TiffPage) -> bool:
 def _chain_is_whole(path: Path, big: bool, order: str) -> bool:
     """Whether every page directory that a TIFF announces lies inside the file.
 
-    tifffile leaves out pages that it cannot reach, so that a truncated stack looks like a shorter one.
+    tifffile skips pages that it cannot reach, so a truncated stack looks like a shorter one.
     TIFF 6.0 section 2: a directory is a count of entries, the entries, and the offset of the next.
     """
     count_format, entry, offset_format, start = ("Q", 20, "Q", 8) if big else ("H", 12, "I", 4)
@@ -235,7 +235,7 @@ def _chain_is_whole(path: Path, big: bool, order: str) -> bool:
 def _check_whole(path: Path, number: int, page: tifffile.TiffPage, size: int) -> None:
     """Refuse a page whose strips lie beyond the end of the file, are missing or are too short.
 
-    tifffile fills what it cannot find with zeros, so this has to be asked before decoding.
+    tifffile fills what is missing with zeros, so this has to be checked before decoding.
     """
     offsets, counts = page.dataoffsets, page.databytecounts
     short = len(offsets) != len(counts) or len(offsets) < int(np.prod(page.chunked))

@@ -1,4 +1,4 @@
-"""How uneven light is corrected."""
+"""How uneven illumination is corrected."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class IlluminationSettings(Settings):
         ``retrospective``: per plate and channel, the mean of all the plate's fields, smoothed, divided by its median
         (`benchmark.images.illumination`). ``none``: pixels are used as stored.
     window : float
-        Side of the median filter that smooths the mean, as a fraction of the field's longer side. Larger than a cell
-        by far, smaller than the unevenness.
+        Side of the median filter that smooths the mean, as a fraction of the field's longer side. It should be much
+        larger than a cell and smaller than the unevenness.
     """
 
     method: Literal["none", "retrospective"] = "retrospective"

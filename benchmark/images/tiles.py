@@ -1,4 +1,4 @@
-"""Where crops are in a field, and how a piece of a field becomes a square of the network's size."""
+"""Where crops lie in a field, and how a piece of a field becomes a square of the network's input size."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Box(NamedTuple):
 
 
 def grid_boxes(shape: tuple[int, int], grid: tuple[int, int]) -> list[Box]:
-    """Tiles of a grid (rows, columns), row by row, each cropped about its centre to a square.
+    """Tiles of a grid (rows, columns), row by row, each cropped to a square around its centre.
 
-    The aspect ratio of cells is kept; strips at the sides of a tile that is not square are not used. Rows and
-    columns that do not fill a tile at the right and the bottom are not used either.
+    The aspect ratio of cells is kept; the sides of a tile that is not square are not used, nor are rows and columns
+    at the bottom and the right that do not fill a tile.
 
     Parameters
     ----------
@@ -58,12 +58,12 @@ def cell_boxes(x: np.ndarray, y: np.ndarray, side: int) -> list[Box]:
 
 
 def cut(field: np.ndarray, box: Box) -> np.ndarray:
-    """The piece of ``field`` (C, H, W) in ``box``; what is beyond the field is zero.
+    """The piece of ``field`` (C, H, W) inside ``box``; zero beyond the field.
 
     Returns
     -------
     ndarray, shape (C, box.height, box.width)
-        A view where the box is inside.
+        A view if the box lies within the field.
     """
     _, height, width = field.shape
     top, left = max(box.y, 0), max(box.x, 0)
@@ -79,7 +79,7 @@ def cut(field: np.ndarray, box: Box) -> np.ndarray:
 def resize(piece: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize each plane of (C, h, w), whatever the aspect ratio: OpenCV's INTER_AREA.
 
-    When shrinking, a pixel is the mean of the area it covers, which is free of aliasing; when enlarging, OpenCV
+    When shrinking, a pixel is the mean of the area it covers, which avoids aliasing; when enlarging, OpenCV
     interpolates linearly. Whole-number types are rounded by OpenCV.
     """
     if piece.shape[1:] == (height, width):

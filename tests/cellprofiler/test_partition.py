@@ -3,12 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from cell_memory import peak_memory
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from benchmark.base.errors import MorphobenchError
 from benchmark.base.tables import FIELD_KEY, SITE, WELL, WELL_KEY
-from benchmark.bench.cells import aggregation_ratio, cell_memory, well_profiles
+from benchmark.bench.cells import aggregation_ratio, well_profiles
 from benchmark.cellprofiler import partition as module
 from benchmark.cellprofiler.partition import NUMBER, SHARD_CELLS, partition
 from benchmark.cells.folder import BLOCK_ROWS
@@ -128,8 +129,10 @@ def test_the_ratio_is_of_the_same_numbers(tmp_path):
 @pytest.mark.slow
 def test_memory_is_that_of_a_block(tmp_path):
     """Three times the cells take no more memory than three blocks do."""
-    one, three = (cell_memory(tmp_path, n * BLOCK_ROWS, 300) for n in (1, 3))
-    assert three.cells == 3 * one.cells and not list(tmp_path.iterdir())
+    for n in (1, 3):
+        (tmp_path / str(n)).mkdir()
+    one, three = (peak_memory(tmp_path / str(n), n * BLOCK_ROWS, 300) for n in (1, 3))
+    assert three["median"]["cells"] == 3 * one["median"]["cells"]
     block = BLOCK_ROWS * 300 * 4 / 2**20
-    for step in ("partition_mib", "mean_mib", "median_mib"):
-        assert getattr(three, step) - getattr(one, step) < 3 * block
+    for step in ("partition", "mean", "median"):
+        assert three[step]["mib"] - one[step]["mib"] < 3 * block

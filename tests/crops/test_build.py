@@ -156,7 +156,7 @@ def test_cells_that_make_no_sense_are_refused(make_tiny, tmp_path):
     settings = CropSettings(size=32, kind="cells", box=16, intensity="bit_depth", mask=True)
     table = cells.table
     for wrong, words in ((table.drop(columns="x"), "lacks the columns x"),
-                         (table.assign(y=np.nan), "no finite numbers"),
+                         (table.assign(y=np.nan), "not finite numbers"),
                          (pd.concat([table, table.head(1)]), "holds an object twice")):
         with pytest.raises(MorphobenchError, match=words):
             build_crops(tmp_path / "c.h5", assay, whole_hash, settings, cells=replace(cells, table=wrong))
@@ -238,7 +238,7 @@ def test_a_foreign_file_is_never_overwritten(make_tiny, tmp_path, kind):
         with h5py.File(path, "w") as file:
             file["crops"] = np.arange(3)
     before = path.read_bytes()
-    with pytest.raises(MorphobenchError, match="no crop cache of morphobench"):
+    with pytest.raises(MorphobenchError, match="not a crop cache of morphobench"):
         build_crops(path, assay, whole_hash, RAW)
     assert path.read_bytes() == before
 

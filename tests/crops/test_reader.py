@@ -142,9 +142,9 @@ def test_other_keys_missing_foreign_and_broken_files_are_refused(cache, tmp_path
     with pytest.raises(MorphobenchError, match="does not exist"):
         open_crops(tmp_path / "none.h5", crops.key)
     (tmp_path / "x.h5").write_bytes(b"junk")
-    with pytest.raises(MorphobenchError, match="no crop cache"):
+    with pytest.raises(MorphobenchError, match="not a crop cache"):
         open_crops(tmp_path / "x.h5", crops.key)
-    assert "no crop cache" in verify_crops(tmp_path / "x.h5")[0].what
+    assert "not a crop cache" in verify_crops(tmp_path / "x.h5")[0].what
     content = path.read_bytes()
     for keep in (0.2, 0.6, 0.98):
         path.write_bytes(content[: int(keep * len(content))])

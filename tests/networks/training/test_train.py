@@ -27,7 +27,8 @@ def tune(pixels: np.ndarray, targets: np.ndarray, settings: TrainingSettings, se
                      Recipe(NetworkSettings(**network), settings, seed), Session(CPU))
 
 
-@pytest.mark.parametrize(("augmentation", "depth"), [("standard", np.uint8), ("kensert2019", np.uint16)])
+@pytest.mark.parametrize(("augmentation", "depth"), [
+    ("standard", np.uint8), pytest.param("kensert2019", np.uint16, marks=pytest.mark.slow)])
 def test_fine_tuning_learns_new_crops_and_repeats_bit_for_bit(augmentation, depth):
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
@@ -48,6 +49,7 @@ def test_fine_tuning_learns_new_crops_and_repeats_bit_for_bit(augmentation, dept
     assert runs[0].images == 5 * 64
 
 
+@pytest.mark.slow
 def test_the_raw_values_of_the_paper_can_be_learnt_from():
     rng = np.random.default_rng(0)
     (pixels, targets), (fresh, truth) = stripes(64, rng), stripes(32, rng)
