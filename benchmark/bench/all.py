@@ -15,13 +15,13 @@ from benchmark.bench.cells import aggregation_ratio
 from benchmark.bench.crops import crop_memory, crop_ratios, paper_crops
 from benchmark.bench.folds import bench_folds
 from benchmark.bench.ratio import Ratio, best_of, print_ratios
+from benchmark.bench.subject import Subject, subject_of
 from benchmark.bench.training import training_ratios
 from benchmark.cellprofiler.execute import execute
 from benchmark.cellprofiler.find import find_cellprofiler
 from benchmark.cellprofiler.measure import make_plan, measure
 from benchmark.cellprofiler.shards import Shard, stage
 from benchmark.workflow.measured import at_its_path, illumination_of
-from benchmark.bench.subject import Subject, subject_of
 
 #: Fields in the comparison with a plain run: enough that start-up time does not dominate.
 FIELDS = 48

@@ -19,6 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmark.bench.subject import Subject, subject_of
 from benchmark.crops.build import build_crops, crop_key
 from benchmark.crops.reader import open_crops
 from benchmark.crops.settings import CropSettings
@@ -32,7 +33,6 @@ from benchmark.networks.training.inputs import Examples, Recipe, Session
 from benchmark.networks.training.presets import resolved
 from benchmark.networks.training.shared import Phase, own_phase, trunk_phase
 from benchmark.networks.training.train import Trained, fine_tune
-from benchmark.bench.subject import Subject, subject_of
 
 T = TypeVar("T")
 COMPOUNDS = (4, 8, 16, 32)

@@ -21,6 +21,7 @@ from rich.console import Console
 from torch import Generator, Tensor, nn
 
 from benchmark.bench.ratio import Ratio, interleaved, print_ratios
+from benchmark.bench.subject import Subject, subject_of
 from benchmark.crops.build import build_crops, crop_key
 from benchmark.crops.reader import open_crops
 from benchmark.crops.settings import CropSettings
@@ -36,7 +37,6 @@ from benchmark.networks.training.presets import resolved
 from benchmark.networks.training.step import Stepper, class_weights, make_optimizer, on_device
 from benchmark.networks.training.train import fine_tune
 from benchmark.networks.weights.weights import load_backbone
-from benchmark.bench.subject import Subject, subject_of
 
 CLASSES = 6
 SIDE = 128

@@ -121,6 +121,8 @@ class Comparison:
         ``treatments``, ``wells`` and ``dose_wells`` (predicted, not scored).
     doses : DoseResponse or None
         Where runs predict a dose series.
+    program : str
+        What measured the classical profiles: ``CellProfiler`` or ``cp_measure``.
     notes : tuple of str
         What a reader must know of how the comparison was made (seeds, methods without fields).
     """
@@ -143,6 +145,7 @@ class Comparison:
     outcomes: pd.DataFrame
     folds: pd.DataFrame
     doses: DoseResponse | None = None
+    program: str = "CellProfiler"
     notes: tuple[str, ...] = field(default=())
 
     def score(self, method: str, unit: str = "") -> pd.Series | None:
@@ -283,6 +286,12 @@ def _doses(runs: Sequence[Run]) -> DoseResponse | None:
     )
 
 
+def _program(runs: Sequence[Run]) -> str:
+    """What measured the profiles of the classical methods."""
+    measured = [run.record.get("cellprofiler") or {} for run in runs if run.role == "classical"]
+    return "cp_measure" if any(of.get("origin") == "cp_measure" for of in measured) else "CellProfiler"
+
+
 def compare(runs: Sequence[Run], unit: Literal["treatment", "well"] = "treatment") -> Comparison:
     """Put the runs of a study side by side.
 
@@ -346,5 +355,6 @@ def compare(runs: Sequence[Run], unit: Literal["treatment", "well"] = "treatment
         outcomes=_outcomes(reduced, list(tables), unit),
         folds=_fold_table(tables[telling.name], telling.response),
         doses=_doses(ordered),
+        program=_program(ordered),
         notes=_notes(ordered, accuracy, pairs, unit),
     )

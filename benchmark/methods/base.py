@@ -68,8 +68,8 @@ class Method(Settings):
         """What the method is in a comparison."""
 
     @abstractmethod
-    def words(self, imaged: bool) -> str:
-        """What the method does, in a phrase for the report; ``imaged``: features are measured on images here."""
+    def words(self, program: str) -> str:
+        """What the method does, in a phrase for the report; ``program`` is as in `summary`."""
 
     def decision_words(self, wells_permuted: bool) -> str:
         """How the method decides, in a phrase that follows `words`; empty where these say it."""
@@ -162,17 +162,17 @@ class Method(Settings):
 
     # What the workflow asks of all kinds alike.
 
-    def summary(self, wells_permuted: bool = False, imaged: bool = True) -> str:
+    def summary(self, wells_permuted: bool = False, program: str = "CellProfiler") -> str:
         """What the method does, in a sentence for the report.
 
         Parameters
         ----------
         wells_permuted : bool
             Permuted labels are permuted over the wells of each compound (controls are scored), not over compounds.
-        imaged : bool
-            Features are measured on images here, not brought along as profiles.
+        program : str
+            What measures features here; empty where they were brought along as profiles.
         """
-        text = self.words(imaged) + self.decision_words(wells_permuted)
+        text = self.words(program) + self.decision_words(wells_permuted)
         over = "between the wells of each compound" if wells_permuted else "between compounds"
         return text + (f"; labels permuted {over}" if self.labels == "permuted" else "")
 

@@ -18,13 +18,13 @@ CORRECTIONS = {
 }
 
 
-def profile_words(p: ProfileSettings, imaged: bool = True, cut: bool = False) -> str:
+def profile_words(p: ProfileSettings, program: str = "CellProfiler", cut: bool = False) -> str:
     """How a profile is made, in a phrase.
 
     Parameters
     ----------
-    imaged : bool
-        Features are measured on images here, not brought along as profiles.
+    program : str
+        What measures features here; empty where they were brought along as profiles.
     cut : bool
         Whether values beyond ``p.clip`` are cut: before a correction, and for the nearest treatment.
     """
@@ -33,9 +33,9 @@ def profile_words(p: ProfileSettings, imaged: bool = True, cut: bool = False) ->
            "training": "standardised on the training wells"}[p.normalise]
     which = f"features {', '.join(p.features)}" if p.features else "features"
     if p.source == "whole_field":
-        source = f"CellProfiler's whole-field {which}, without segmentation,"
+        source = f"{program}'s whole-field {which}, without segmentation,"
     else:
-        source = f"CellProfiler's single-cell {which}" if imaged else f"the {which} of the profile table"
+        source = f"{program}'s single-cell {which}" if program else f"the {which} of the profile table"
     text = f"{AGGREGATES[p.aggregate]} of {source} over each {p.unit}"
     if p.aggregate in REFERRING:
         text += {"controls": " (reference: negative controls)", "training": " (reference: training wells)"}[p.reference]

@@ -127,7 +127,7 @@ def dose_rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _looks(comparison: Comparison, methods: list[str]) -> dict[str, tuple[str, str, str]]:
-    """Colour, marker and line of each method; label-permuted controls are grey."""
+    """Colour, marker and line of each method; permuted-label runs are grey."""
     looks: dict[str, tuple[str, str, str]] = {}
     by_role, further = dict(ROLE_LOOKS), cycle(FURTHER_LOOKS)
     for method in methods:

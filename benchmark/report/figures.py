@@ -174,8 +174,8 @@ def draw(comparison: Comparison, folder: Path, simulated: bool = False) -> list[
                      if role in roles)
     add("accuracy", "accuracy", "Accuracy of every method",
         f"Share of {_listed(comparison)} given the right label, with Wilson's 95 % interval. Diamonds: "
-        "networks (hollow: frozen); circles: CellProfiler; square: cell count; plus signs: other baselines; crosses: "
-        "labels permuted. "
+        f"networks (hollow: frozen); circles: {comparison.program}; square: cell count; plus signs: other baselines; "
+        "crosses: labels permuted. "
         f"{others}Dashed: always guessing the commonest label.", lambda: accuracy_figure(comparison))  # fmt: skip
     row = "compound at one concentration" if comparison.unit == "treatment" else "control well"
     add("outcomes", f"{comparison.unit}s", f"Right and wrong, {comparison.unit} by {comparison.unit}",

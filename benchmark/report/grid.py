@@ -140,16 +140,16 @@ def grid_sentences(table: pd.DataFrame) -> list[str]:
 
 
 def _without_batches(table: pd.DataFrame) -> list[str]:
-    """How much the same cells lose where a compound's batches are left out with it."""
+    """How much the same combinations lose where a compound's batches are left out with it."""
     by_scheme = [table[table["scheme"] == s].set_index([*ROW, "decision"])["accuracy"] for s in NEAREST]
     lost = (by_scheme[0] - by_scheme[1]).dropna()
     if lost.empty:
         return []
-    text = (f"Leaving out every well of a compound's batches as well, the same {len(lost)} cells change by "
+    text = (f"Leaving out every well of a compound's batches as well, the same {len(lost)} combinations change by "
             f"{points(-lost.mean())} points on average ({points(-lost.max())} to {points(-lost.min())}; the "
             "denominators differ).")
     if lost.mean() > LEANS:
-        text += (" Much of the accuracy under leave-one-compound-out thus leans on what compounds of one batch share, "
+        text += (" Much of the accuracy under leave-one-compound-out thus rests on what compounds of one batch share, "
                  "or on having more to learn from.")
     return [text]
 

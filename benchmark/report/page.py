@@ -32,7 +32,7 @@ HERE = Path(__file__).parent
 PICTURE_BYTES = 600_000
 #: Keys of a run record that have a place of their own on the page; the rest is shown as it is.
 SHOWN_KEYS = {
-    "assay_hash", "split_hash", "versions", "device", "seconds", "cellprofiler", "transductive", "control",
+    "assay_hash", "split_hash", "versions", "device", "seconds", "peak_mib", "cellprofiler", "transductive", "control",
     "choices", "role", "summary", "data_lock",
 }  # fmt: skip
 #: What a study may leave unsaid.
@@ -45,14 +45,26 @@ CITATIONS = (
     "Ljosa V et al. (2013). Comparison of methods for image-based profiling of cellular morphological responses "
     "to small-molecule treatment. J Biomol Screen 18:1321–1329. doi:10.1177/1087057113503553 (holding whole "
     "compounds out).",
-    "Stirling DR et al. (2021). CellProfiler 4: improvements in speed, utility and usability. BMC Bioinformatics "
-    "22:433. doi:10.1186/s12859-021-04344-9.",
     "Wilson EB (1927). Probable inference, the law of succession, and statistical inference. J Am Stat Assoc "
     "22:209–212.",
     "McNemar Q (1947). Note on the sampling error of the difference between correlated proportions or "
     "percentages. Psychometrika 12:153–157.",
     "Holm S (1979). A simple sequentially rejective multiple test procedure. Scand J Stat 6:65–70.",
 )
+#: What measured, by the first word of its name and version.
+PROGRAM_CITATIONS = {
+    "CellProfiler": "Stirling DR et al. (2021). CellProfiler 4: improvements in speed, utility and usability. BMC "
+                    "Bioinformatics 22:433. doi:10.1186/s12859-021-04344-9.",
+    "cp_measure": "Muñoz AF et al. (2025). cp_measure: API-first feature extraction for image-based profiling "
+                  "workflows. It computes CellProfiler's measurements.",
+}
+#: Captions of pictures by what their rows are.
+CAPTIONS = {
+    "label": "One row per label; all pictures at one brightness, so that rows can be compared. DNA blue, tubulin "
+             "green, actin red where the assay has these stains; outlines, where drawn: nuclei white, cells yellow.",
+    "field": "Flagged fields in the order of plate, well and site, in the brightness of fields that are not flagged. "
+             "DNA blue, tubulin green, actin red where the assay has these stains.",
+}
 DOSE_CITATIONS = (
     "Zhang JH, Chung TDY, Oldenburg KR (1999). A simple statistical parameter for use in evaluation and validation "
     "of high throughput screening assays. J Biomol Screen 4:67–73.",
@@ -168,14 +180,43 @@ def _run_rows(runs: Sequence[Run], comparison: Comparison) -> list[dict[str, Any
             "seeds": _flat(sorted(run.predictions["seed"].unique().tolist())),
             "transductive": [str(tag) for tag in record.get("transductive") or []],
             "choices": dict(record.get("choices") or {}),
-            "seconds": duration(record.get("seconds")),
-            "device": _flat(record.get("device", "–")),
-            "cellprofiler": _flat(record["cellprofiler"]) if record.get("cellprofiler") else "",
+            "measured_by": program_of(record),
             "versions": _flat(record.get("versions", "–")),
             "hashes": f"assay {record['assay_hash']}, folds {record['split_hash']}"
             + (f", data lock {record['data_lock']}" if record.get("data_lock") else ""),
             "rest": {k: _flat(v) for k, v in record.items() if k not in SHOWN_KEYS and v not in (None, "", [], {})},
         })  # fmt: skip
+    return rows
+
+
+def program_of(record: Mapping[str, Any]) -> str:
+    """Name and version of the program that measured what a run uses; empty where nothing was measured."""
+    measured = record.get("cellprofiler")
+    if not measured:
+        return ""
+    name = "cp_measure" if measured.get("origin") == "cp_measure" else "CellProfiler"
+    return f"{name} {measured.get('version', '')}".strip()
+
+
+def _programs(study: Mapping[str, Any], runs: Sequence[Run]) -> set[str]:
+    """Names of the programs that measured anything on the page."""
+    stated = [str(study.get("measured_by", "")), *(program_of(run.record) for run in runs)]
+    return {text.split()[0] for text in stated if text} & set(PROGRAM_CITATIONS)
+
+
+def cost_rows(costs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The rows of the cost table; see `benchmark.workflow.costs.costs`."""
+    rows = []
+    for row in costs:
+        own = list(row["used_by"]) == [row["what"]]
+        total = row["seconds"] + sum(other["seconds"] for other in costs
+                                     if other is not row and own and row["what"] in other["used_by"])
+        rows.append({
+            "what": row["what"], "used_by": "" if own else ", ".join(row["used_by"]) or "the whole study",
+            "time": duration(row["seconds"]), "total": duration(total) if own else "",
+            "device": str(row.get("device", "")),
+            "memory": f"{row['peak_mib']:.0f} MiB" if "peak_mib" in row else "", "detail": str(row.get("detail", "")),
+        })
     return rows
 
 
@@ -196,8 +237,9 @@ def render(
     study : mapping
         ``name, title, description, simulated, source, scheme, n_folds, n_fields`` (None for an assay without
         images), ``n_wells, n_treatments, n_compounds, labels`` (label → number of the units compared), ``left_out``
-        (list of str), ``assay_hash, split_hash, morphobench`` (version) and ``stages`` (list of ``stage, seconds,
-        detail``). May say ``held_out`` (what a fold holds out: compound, cell line), ``n_response`` (wells of the
+        (list of str), ``assay_hash, split_hash, morphobench`` (version). May say ``costs`` (as
+        `benchmark.workflow.costs.costs` makes them), ``measured_by`` (program and version that measured),
+        ``held_out`` (what a fold holds out: compound, cell line), ``n_response`` (wells of the
         dose series) and ``data_lock`` (hash of the lock file of fetched data).
     runs : sequence of Run
         Those that were compared.
@@ -226,7 +268,6 @@ def render(
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["duration"] = duration
     html = environment.get_template("page.html").render(
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
         study=UNSAID | dict(study),
@@ -251,8 +292,11 @@ def render(
         # Photographs: as a picture of bounded size, not as drawings with a copy of each crop in them.
         explained=[(p, data_uri(p.png if p.kind in ("maps", "filters") else p.svg)) for p in explained],
         fields=list(fields),
-        pictures=[(title, data_uri(path)) for title, path in pictures.items()],
-        citations=(*CITATIONS, *(ENSEMBLE_CITATIONS if comparison.ensembles else ()),
+        pictures=[(title, data_uri(path), CAPTIONS["field" if title.startswith("Flagged") else "label"])
+                  for title, path in pictures.items()],
+        costs=cost_rows(study.get("costs", ())),
+        citations=(*CITATIONS, *(PROGRAM_CITATIONS[name] for name in sorted(_programs(study, runs))),
+                   *(ENSEMBLE_CITATIONS if comparison.ensembles else ()),
                    *(DOSE_CITATIONS if comparison.doses is not None else ()),
                    *(GRID_CITATIONS if grid else ()), *(WHY_CITATIONS if why else ())),
     )

@@ -249,7 +249,7 @@ def draw_explanation(explanation: Explanation, folder: Path, stem: str, simulate
             "contribute most to the predicted labels of the crops shown, labels taking turns.",
             filters_figure)  # fmt: skip
     if len(explanation.sanity):
-        add("sanity", "Do maps hang on what was learnt?",
+        add("sanity", "Do maps depend on what was learnt?",
             "How alike maps stay when layers are given random weights, from the classifier down (means over crops, of "
             "absolute attributions). Maps that show what was learnt lose their likeness: low is good. "
             + " ".join(f"{TITLES.get(m, m).capitalize() if m != 'grad_cam' else TITLES[m]}: {_lower(said)}"

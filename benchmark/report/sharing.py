@@ -49,7 +49,7 @@ def _gap(shared: str, exact: str, comparison: Comparison) -> str:
             units.append(_both(rows[0], rows[1], unit))
     said = f"Beside the same method with exact folds ({comparison.titles[exact]}): {'; '.join(units)}."
     pair = comparison.pair(shared, exact)
-    if pair is None:  # a control is tested against nothing
+    if pair is None:  # a permuted-label run is tested against nothing
         return said
     sign, low, high = turned(pair, shared, ("cluster_low", "cluster_high"))
     return (f"{said} By {comparison.unit} the difference is {points(sign * pair['difference'])} points (compounds "

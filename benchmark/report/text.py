@@ -48,7 +48,7 @@ def accuracy_text(comparison: Comparison) -> str:
         mine = table[table["method"] == method]
         for _, of_seed in mine.groupby("seed", sort=True):
             by_unit = {str(row["unit"]): cell_text(row) for _, row in of_seed.iterrows()}
-            name = method + (" (control)" if method in comparison.controls else "")
+            name = method + (" (permuted labels)" if method in comparison.controls else "")
             shown = shown_seed(comparison, of_seed.iloc[0])
             rows.append([name, *([shown] if several else []), *(by_unit.get(u, "–") for u in units)])
     chance = table.loc[table["unit"] == comparison.unit, "chance"].iloc[0]
@@ -75,7 +75,7 @@ def accuracy_text(comparison: Comparison) -> str:
         heading = ["dose response", *(["seed"] if several else []), "curve", "Z′", "V", "EC50 [95 %]", "Spearman"]
         rows = [heading]
         for row in dose_rows(comparison):
-            name = row["method"] + (" (control)" if row["control"] else "")
+            name = row["method"] + (" (permuted labels)" if row["control"] else "")
             rows.append([name, *([str(row["seed"])] if several else []), row["curve"], row["z_prime"], row["v_factor"],
                          row["ec50"], row["spearman"]])  # fmt: skip
         lines += ["", *_aligned(rows)]

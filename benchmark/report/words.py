@@ -110,15 +110,16 @@ def _headline(comparison: Comparison, methods: list[str]) -> str:
 
 
 def _duel(comparison: Comparison) -> str:
-    """The question of the suite: the fine-tuned network against CellProfiler profiles."""
+    """The question of the suite: the fine-tuned network against the profiles of CellProfiler (or cp_measure)."""
+    program = comparison.program
     first = {
         role: next((m for m in comparison.methods if comparison.roles[m] == role), None)
         for role in ("finetuned", "classical")
     }
     cnn, classical = first["finetuned"], first["classical"]
     if cnn is None or classical is None:
-        missing = "fine-tuned CNN" if cnn is None else "CellProfiler method"
-        return f"Whether a fine-tuned CNN does better than CellProfiler is not answered: no {missing} has run."
+        missing = "fine-tuned CNN" if cnn is None else f"{program} method"
+        return f"Whether a fine-tuned CNN does better than {program} is not answered: no {missing} has run."
     pair = comparison.pair(cnn, classical)
     assert pair is not None
     beside = _over_seeds(comparison, cnn, classical)
@@ -127,8 +128,8 @@ def _duel(comparison: Comparison) -> str:
     only, only_other = (pair["b"], pair["c"]) if mine == "a" else (pair["c"], pair["b"])
     test = f"exact McNemar test, {p_equals(pair['p'])}"
     unit = f"{comparison.unit}s"
-    detail = f"{only} {unit} right for the CNN alone, {only_other} for CellProfiler alone"
-    names = f"the fine-tuned CNN ({comparison.titles[cnn]}) and CellProfiler ({comparison.titles[classical]})"
+    detail = f"{only} {unit} right for the CNN alone, {only_other} for {program} alone"
+    names = f"the fine-tuned CNN ({comparison.titles[cnn]}) and {program} ({comparison.titles[classical]})"
     if pair["p"] >= ALPHA:
         return (
             f"Between {names} there is no evidence of a difference: {right} against {other} of {pair['n']} "
@@ -136,7 +137,7 @@ def _duel(comparison: Comparison) -> str:
         )
     verdict = "better" if right > other else "worse"
     text = (
-        f"The fine-tuned CNN ({comparison.titles[cnn]}) did {verdict} than CellProfiler "
+        f"The fine-tuned CNN ({comparison.titles[cnn]}) did {verdict} than {program} "
         f"({comparison.titles[classical]}): {right} against {other} of {pair['n']} {unit} ({test}; {detail})."
     )
     if pair["p_holm"] >= ALPHA or pair["p_compounds"] >= ALPHA or pair["cluster_low"] <= 0 <= pair["cluster_high"]:
@@ -227,10 +228,10 @@ def _against(comparison: Comparison, fusion: str, part: str) -> str:
 
 
 def _controls(comparison: Comparison) -> tuple[list[str], list[str]]:
-    """What the label-permuted runs say: a sentence, or a warning where one is above chance."""
+    """What the permuted-label runs say: a sentence, or a warning where one is above chance."""
     controls = [m for m in comparison.methods if m in comparison.controls]
     if not controls:
-        return ["No label-permuted control was run, so a leak would go unnoticed."], []
+        return ["No permuted-label run was made, so a leak would go unnoticed."], []
     leaks = []
     for method in controls:
         row = _row(comparison, method)
@@ -248,7 +249,7 @@ def _controls(comparison: Comparison) -> tuple[list[str], list[str]]:
     worst = max((_row(comparison, m) for m in controls), key=lambda r: r["accuracy"])
     best = _row(comparison, _best(comparison, [m for m in comparison.methods if m not in controls])[0])
     text = (
-        f"Trained on permuted labels, the controls had at most {worst['correct']} of {worst['n']} right "
+        f"Permuted-label runs had at most {worst['correct']} of {worst['n']} right "
         f"({percent(worst['accuracy'])}"
     )
     if math.isnan(worst["cluster_low"]) and comparison.unit != "well":
@@ -320,7 +321,7 @@ def answer(comparison: Comparison, simulated: bool = False) -> Answer:
     """
     methods = [m for m in comparison.methods if m not in comparison.controls]
     if not methods:
-        return Answer(("Only label-permuted controls have run: there is nothing to compare yet.",), ())
+        return Answer(("Only permuted-label runs have been made: there is nothing to compare yet.",), ())
     control_text, leaks = _controls(comparison)
     base_text, base_warnings = _baselines(comparison, methods)
     layout_text, layout_warnings = _confounding(comparison)

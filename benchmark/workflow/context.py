@@ -124,6 +124,12 @@ class StudyContext:
 
         return crops_of(self, settings, where, controls)
 
+    def program(self, pipeline: Pipeline) -> str:
+        """Name of what measures by a pipeline; empty where the assay comes as profiles without images."""
+        if not self.assay.channels:
+            return ""
+        return "cp_measure" if settings_of(self.study, pipeline).backend == "cp_measure" else "CellProfiler"
+
     def measured_pixels(self, pipeline: Pipeline) -> str | None:
         """What the illumination correction of the pixels that a pipeline measures was estimated from, in words."""
         used = settings_of(self.study, pipeline).illumination == "study" and self.assay.channels

@@ -16,6 +16,7 @@ from benchmark.base.files import digest, read_json, safe_name, write_json
 from benchmark.base.tables import BATCH, CONTROL, LABEL
 from benchmark.evaluation.metrics import summarise_grid
 from benchmark.evaluation.reproducibility import reproducibility
+from benchmark.evaluation.units import counted_unit
 from benchmark.folds.fold import Split
 from benchmark.folds.make import study_split
 from benchmark.methods.context import Features
@@ -71,7 +72,7 @@ def run_grid(context: StudyContext) -> Grid | None:
     if grid is None:
         return None
     plan = applicable(context.assay, grid)
-    unit: Any = "well" if context.assay.scoring == "controls" else "treatment"
+    unit = counted_unit(context.assay.scoring)
     tasks: list[tuple[str, tuple[str, str], GridFold]] = []
     unscored: list[str] = []
     replicates: list[dict[str, Any]] = []
@@ -109,7 +110,7 @@ def _rows(context: StudyContext, grid: GridSettings, plan: Applicable) -> list[d
         for correction in plan.corrections:
             whole = profile.model_copy(update={"correction": correction})
             rows.append({"profile": name, "normalise": how, "correction": correction,
-                         "words": profile_words(whole, bool(context.assay.channels), cut=True),
+                         "words": profile_words(whole, context.program(pipeline_of(profile)), cut=True),
                          "transductive": "; ".join(t for t in (lit, whole.transductive) if t)})
     return rows
 

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from benchmark.base.tables import COMPOUND, CONCENTRATION, FIELD_KEY, LABEL, PLATE, SITE, WELL
-from benchmark.cellprofiler.find import OWN
 from benchmark.cellprofiler.measure import Measured
 from benchmark.crops.settings import CropSettings
 from benchmark.images.reading import read_field, read_plane
@@ -50,8 +49,7 @@ def render_samples(context: StudyContext, folder: Path) -> dict[str, Path]:
     if any(m.arm == "classical" and "cellprofiler" in m.pipelines for m in methods):
         outlines = _draw_outlines(context, folder / "outlines.png")
         if outlines is not None:
-            program = "cp_measure" if context.study.cellprofiler.backend == OWN else "CellProfiler"
-            pictures[f"Segmentation by {program}"] = outlines
+            pictures[f"Segmentation by {context.program('cellprofiler')}"] = outlines
     return pictures
 
 

@@ -24,7 +24,8 @@ def description(context: StudyContext, method: Method) -> dict[str, Any]:
         "control": method.labels == "permuted",
         "transductive": [*all_estimated(context.study.methods, method, context), *_left_out(context)],
         "data_lock": lock_hash(assay.lock) if assay.lock else "",
-        "summary": method.summary(assay.scoring == "controls", bool(assay.channels)),
+        "summary": method.summary(assay.scoring == "controls",
+                                  context.program(next(iter(method.pipelines), "cellprofiler"))),
     }
 
 

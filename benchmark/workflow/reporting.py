@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
@@ -16,6 +16,7 @@ from benchmark.base.tables import COMPOUND, FIELD_KEY, LABEL, PLATE, SITE, TREAT
 from benchmark.cellprofiler.find import OWN
 from benchmark.evaluation.comparison import Run, compare
 from benchmark.evaluation.ensembles import with_ensembles
+from benchmark.evaluation.units import counted_unit
 from benchmark.explain.record import ARRAYS, RECORD
 from benchmark.folds.audit import audit
 from benchmark.folds.fold import HELD_OUT, rows_of
@@ -35,7 +36,7 @@ from benchmark.workflow.pictures import render_samples
 from benchmark.workflow.session import REPORTS
 
 #: Raised when the page changes, so that pages made by older code are drawn again.
-PAGE = 6
+PAGE = 7
 #: Tables beside a page that not every study has.
 OPTIONAL = frozenset({"dose", "dose-wells", "grid", "grid-corrections", "reproducibility", "fields", "seeds",
                       "seed-pairs"})
@@ -84,7 +85,7 @@ def make_report(context: StudyContext, finished: list[FinishedRun], grid: Grid |
         for f in finished
     ]
     runs = with_ensembles(runs, context.study.ensembles)
-    comparison = compare(runs, _unit(context))
+    comparison = compare(runs, counted_unit(context.assay.scoring))
     comparison = replace(comparison, notes=(*comparison.notes, *sharing_notes(runs, comparison)))
     tables = {"accuracy": comparison.accuracy, "pairs": comparison.pairs}
     if comparison.doses is not None:
@@ -150,18 +151,13 @@ def _key(context: StudyContext, finished: list[FinishedRun], grid: Grid | None, 
                    [[f.title, f.record["run"], sha256_file(f.folder.record_path)] for f in finished]])
 
 
-def _unit(context: StudyContext) -> Literal["treatment", "well"]:
-    """Treatments of control wells are a handful: there the wells are compared."""
-    return "well" if context.assay.scoring == "controls" else "treatment"
-
-
 def _study_facts(context: StudyContext) -> dict[str, Any]:
     """What the page says of the study; see `benchmark.report.page.render`."""
     assay = context.assay
     treated = assay.treated[rows_of(assay.treated, tuple(context.split.tested))]  # some schemes cannot score all
     treatments = treated.drop_duplicates([*TREATMENT_KEY, LABEL])
     wells = treated.drop_duplicates(WELL_KEY)
-    counted = wells if _unit(context) == "well" else treatments
+    counted = wells if counted_unit(context.assay.scoring) == "well" else treatments
     return {
         "name": context.study.name,
         "title": context.study.title or context.study.name,

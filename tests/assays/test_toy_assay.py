@@ -7,16 +7,17 @@ import pandas as pd
 import tifffile
 from pydantic import Field
 
+from benchmark import run
 from benchmark.assays.fieldtable import Assay, make_assay
 from benchmark.assays.registry import ASSAYS, AssaySettings, Place
 from benchmark.base.tables import FIELD_COLUMNS, LABEL
-from benchmark.workflow.opened import place_of
-from benchmark.workflow.study import load_study, study_base
+from benchmark.workflow.study import load_study
 
 STUDY = """
 name: toy
 assay: {kind: toy, compounds: 6, side: 48}
-methods: [{kind: profile, name: profile}]
+quality: {flagged: "off"}
+methods: [{kind: baseline, name: bright, title: Brightness, feature: intensity}]
 """
 
 
@@ -46,11 +47,12 @@ class ToyAssaySettings(AssaySettings):
         return make_assay(place.name, folder, pd.DataFrame(rows), ["DNA"], simulated=True, source="Drawn by a test.")
 
 
-def test_a_study_loads_the_toy_assay(tmp_path):
+def test_it_runs_on_worker_processes_and_stands_on_the_page(tmp_path):
     (tmp_path / "toy.yaml").write_text(STUDY)
     study = load_study(str(tmp_path / "toy.yaml"))
-    assert isinstance(study.assay, ToyAssaySettings) and study.assay.side == 48
-    assay = study.assay.load(place_of(study, study_base(str(tmp_path / "toy.yaml")), tmp_path / "runs", map, set()))
+    result = run(study, jobs=2, runs=tmp_path / "runs", reports=tmp_path / "reports")
+    assay = result.context.assay
     assert assay.labels == ["large", "small"] and len(assay.fields) == 16 and assay.treated[LABEL].size == 12
-    assert {tifffile.imread(assay.root / path).shape for path in assay.fields["Path_DNA"]} == {(48, 48)}
     assert study.model_dump()["assay"] == {"kind": "toy", "compounds": 6, "side": 48}
+    page = result.report.page.read_text()
+    assert "Brightness" in page and "Drawn by a test." in page

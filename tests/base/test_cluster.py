@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_workers_stay_for_all_calls_and_survive_no_failure():
         with pytest.raises(MorphobenchError, match="task 3: is three"):
             list(run_tasks(refuse, range(6), "third"))
         assert sorted(run_tasks(refuse, range(3), "after a failure")) == [0, 1, 2]
-        with pytest.raises(MorphobenchError, match="worker process was killed.*fewer processes"):
+        with pytest.raises(MorphobenchError, match=r"worker process was killed.*fewer processes"):
             list(run_tasks(die, range(2), "killed"))
     with pytest.raises(TypeError, match="not sent to workers"):
         Cluster(2).__reduce__()
@@ -58,13 +59,14 @@ def test_a_running_scheduler_is_joined_and_left_running():
 
 def test_an_address_without_a_scheduler_is_named(monkeypatch):
     monkeypatch.setattr("benchmark.base.cluster.ANSWERS", 1)
-    with pytest.raises(MorphobenchError, match="tcp://127.0.0.1:9: no Dask scheduler answers"), \
+    with pytest.raises(MorphobenchError, match=r"tcp://127.0.0.1:9: no Dask scheduler answers"), \
             Cluster(2, address="tcp://127.0.0.1:9") as run_tasks:
         list(run_tasks(process, range(2), "nowhere"))
 
 
 SCRIPT = """
 import time
+from pathlib import Path
 from benchmark.base.cluster import Cluster
 
 if __name__ == "__main__":
@@ -80,8 +82,9 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("after", [0.5, 4.0])  # while workers start, and while they run
 def test_ctrl_c_prints_no_tracebacks(tmp_path, after):
     (tmp_path / "script.py").write_text(SCRIPT)
+    here = {**os.environ, "PYTHONPATH": str(Path.cwd())}
     with subprocess.Popen([sys.executable, str(tmp_path / "script.py")], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True, env={**os.environ, "PYTHONPATH": os.getcwd()}, start_new_session=True) as child:
+                          text=True, env=here, start_new_session=True) as child:
         assert child.stderr is not None
         child.stderr.readline()  # a client is there, or the workers are on their way
         time.sleep(after)

@@ -97,8 +97,10 @@ def study(**changes):
         "n_wells": 110, "n_treatments": 55, "n_compounds": 18, "labels": {label: 9 for label in LABELS},
         "left_out": ["label 'Epithelial' left out: a single compound (PP-2)"],
         "assay_hash": "0123456789abcdef", "split_hash": "fedcba9876543210", "morphobench": "0.1.0",
-        "stages": [{"stage": "CellProfiler", "seconds": 812.3, "detail": "2 processes, 220 fields"},
-                   {"stage": "fine-tuning", "seconds": 1900.0, "detail": "18 folds"}],
+        "costs": [{"what": "CellProfiler", "used_by": ["CellProfiler profiles"], "seconds": 812.3,
+                   "detail": "2 processes, 220 fields"},
+                  {"what": "CellProfiler profiles", "used_by": ["CellProfiler profiles"], "seconds": 1900.0,
+                   "detail": "18 folds", "device": "cpu", "peak_mib": 512.0}],
     } | changes  # fmt: skip
 
 

@@ -44,6 +44,6 @@ def test_a_summary_says_what_was_changed_from_the_usual():
     ratio = method("profile", profile={"features": ["Nuclei_Math_*"]}, labels="permuted")
     assert "Nuclei_Math_*" in ratio.summary() and ratio.summary().endswith("permuted between compounds")
     assert ratio.summary(wells_permuted=True).endswith("between the wells of each compound")
-    assert "profile table" in ratio.summary(imaged=False)
+    assert "profile table" in ratio.summary(program="")
     # No field is known of a profile table: what is counted are its rows.
-    assert "field" in method("cell_count").summary() and "field" not in method("cell_count").summary(imaged=False)
+    assert "field" in method("cell_count").summary() and "field" not in method("cell_count").summary(program="")

@@ -70,8 +70,8 @@ def hostile(tmp_path_factory):
         run(layout, f"evil{EVIL}", (1,), EVIL, choices={EVIL: 2}, transductive=[EVIL], settings={EVIL: EVIL}),
         run(layout, "cellprofiler", (), "", versions={EVIL: EVIL}, cellprofiler=EVIL),
     ]
-    details = study(title=EVIL, description=EVIL, source=EVIL, left_out=[EVIL], labels={EVIL: 1}, scheme=EVIL, stages=[
-        {"stage": EVIL, "seconds": 1, "detail": EVIL}])  # fmt: skip
+    details = study(title=EVIL, description=EVIL, source=EVIL, left_out=[EVIL], labels={EVIL: 1}, scheme=EVIL, costs=[
+        {"what": EVIL, "used_by": [EVIL], "seconds": 1, "detail": EVIL}])  # fmt: skip
     page = render(details, runs, compare(runs), {}, folder)
     return folder, page.read_text(encoding="utf-8")
 

@@ -48,7 +48,7 @@ class BaselineMethod(TabularMethod):
     def needs_images(self) -> bool:
         return self.feature == "intensity"
 
-    def words(self, imaged: bool) -> str:
+    def words(self, program: str) -> str:
         return WORDS[self.feature]
 
     def features(self, context: Context) -> Features:

@@ -29,8 +29,8 @@ class CellCountMethod(TabularMethod):
     def pipelines(self) -> frozenset[Pipeline]:
         return frozenset({"cellprofiler"})
 
-    def words(self, imaged: bool) -> str:
-        what = "mean number of cells a field" if imaged else "number of rows of the profile table"
+    def words(self, program: str) -> str:
+        what = "mean number of cells a field" if program else "number of rows of the profile table"
         return f"log(1 + {what}) of each {self.unit}"
 
     def corrected_pixels(self, context: Context) -> str | None:

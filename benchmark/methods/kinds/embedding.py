@@ -79,7 +79,7 @@ class EmbeddingMethod(Method):
         transductive = self.profile.whole.transductive
         return [transductive] if transductive else []
 
-    def words(self, imaged: bool) -> str:
+    def words(self, program: str) -> str:
         p = self.profile
         text = f"mean embeddings of each well by the network of {self.of}"
         text += {"controls": f", normalised per plate to its negative controls ({p.method})",

@@ -77,7 +77,7 @@ class FinetunedMethod(NetworkMethod):
     def role(self) -> Role:
         return "finetuned"
 
-    def words(self, imaged: bool) -> str:
+    def words(self, program: str) -> str:
         return training_words(self) + self.scaling_words()
 
     def plan(self, context: Context, parts: Sequence[FinishedRun]) -> Plan:

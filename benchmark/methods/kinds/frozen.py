@@ -55,7 +55,7 @@ class FrozenMethod(NetworkMethod, TabularMethod):
     def role(self) -> Role:
         return "frozen"
 
-    def words(self, imaged: bool) -> str:
+    def words(self, program: str) -> str:
         start = "with random weights" if self.network.scratch else "as pretrained"
         return (f"pooled features of {self.network.backbone} {start}, channels {self.channels}, "
                 f"crops {self.crops.summary}, averaged over each field{self.scaling_words()}")

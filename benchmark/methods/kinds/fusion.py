@@ -69,7 +69,7 @@ class FusionMethod(Method):
     def builds_on(self) -> tuple[str, ...]:
         return self.parts
 
-    def words(self, imaged: bool) -> str:
+    def words(self, program: str) -> str:
         names = f"{', '.join(self.parts[:-1])} and {self.parts[-1]}"
         if self.how == "concatenated":
             return f"features of wells by {names} side by side, standardised on the training wells"

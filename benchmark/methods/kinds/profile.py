@@ -59,9 +59,9 @@ class ProfileMethod(TabularMethod):
     def needs_controls(self) -> Literal["", "anywhere", "each plate"]:
         return self.profile.needs_controls
 
-    def words(self, imaged: bool) -> str:
+    def words(self, program: str) -> str:
         cut = self.decision == "nearest" or self.profile.correction != "none"
-        return profile_words(self.profile, imaged, cut)
+        return profile_words(self.profile, program, cut)
 
     def estimated(self) -> list[str]:
         return [self.profile.transductive] if self.profile.transductive else []

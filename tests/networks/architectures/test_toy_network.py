@@ -7,7 +7,7 @@ import torch
 from stripes import CPU, stripes
 from torch import nn
 
-from benchmark.methods.base import FinetunedMethod
+from benchmark.methods.kinds.finetuned import FinetunedMethod
 from benchmark.networks.architectures.registry import Architecture, own_features, register
 from benchmark.networks.feed.source import ArrayCrops
 from benchmark.networks.predict import probabilities
