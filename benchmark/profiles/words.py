@@ -24,9 +24,9 @@ def profile_words(p: ProfileSettings, imaged: bool = True, cut: bool = False) ->
     Parameters
     ----------
     imaged : bool
-        Features are measured on images here, not brought along as profiles.
+        Features are measured on images here, not read from a table of profiles.
     cut : bool
-        Whether values beyond ``p.clip`` are cut: before a correction, and for the nearest treatment.
+        Whether values beyond ``p.clip`` are clipped: before a correction, and for the nearest treatment.
     """
     how = {"controls": f"normalised per plate to its negative controls ({p.method})",
            "plate": f"normalised per plate to all its {p.unit}s ({p.method})",

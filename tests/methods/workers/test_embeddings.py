@@ -17,11 +17,12 @@ from benchmark.evaluation.reproducibility import reproducibility
 from benchmark.folds.fold import rows_of
 from benchmark.methods.base import FinetunedMethod, FrozenMethod
 from benchmark.methods.classifiers.nearest import nearest_treatment
-from benchmark.methods.workers.embeddings import embeddings_of, treatment_medians, well_means
+from benchmark.methods.workers.embeddings import embeddings_of
 from benchmark.methods.workers.finetuned import checkpoint_of, predict_wells, train_fold
 from benchmark.methods.workers.runs import open_run
 from benchmark.networks.embed import headless
 from benchmark.networks.predict import run_model
+from benchmark.profiles.averages import treatment_medians, well_means
 from benchmark.profiles.wells import feature_columns
 from benchmark.workflow.finetuning import prepare_finetuning
 from benchmark.workflow.opened import Opened
