@@ -260,8 +260,8 @@ def _best(series: _Series, ends: tuple[float, float]) -> tuple[float, float]:
 def _inflation(series: _Series, log_ec50: float, slope: float, bottom: float, top: float) -> np.ndarray:
     """By how much unequal spread widens the variance of log EC50 and log slope, each at least 1.
 
-    Scores that are probabilities scatter half-way up the curve, where the EC50
-    is determined, and hardly at its ends; the plain limit then covers the truth in 80 % of simulated plates, not 95 %.
+    Scores that are probabilities scatter half-way up the curve, where the EC50 is determined, and hardly at its ends;
+    the plain limit then covers the truth in 80 % of simulated plates, not 95 %.
     A likelihood ratio keeps its distribution when it is divided by robust over plain variance (Kent 1982, Biometrika
     69:19). The robust variance is the sandwich HC3 (MacKinnon & White 1985). A level at 0 or 1 is treated as known.
     """

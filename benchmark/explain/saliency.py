@@ -74,7 +74,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 def background(inputs: Tensor) -> Tensor:
     """What each channel of each crop is where there is nothing: its 5th percentile, (N, C, 1, 1).
 
-    Meant for fluorescence, where cells are brighter than what lies between them. In a crop that cells fill, it is
+    Meant for fluorescence, where cells are brighter than the space between them. In a crop that cells fill, it is
     their darkest part.
     """
     return inputs.flatten(2).quantile(BACKGROUND, dim=2)[:, :, None, None]

@@ -150,7 +150,7 @@ class TrainingSettings(Settings):
         see. See `benchmark.networks.training.shared`.
     augmentation : str
         ``standard``: one of the 8 views of the square, and ``gain`` and ``offset``. ``views``: one of the 8 views
-        alone; the default where only a part is learnt, since what lies below is then computed once for all folds
+        alone; the default where only a part is learnt, since the layers below are then computed once for all folds
         (`benchmark.networks.feed.activations`). ``kensert2019``: that paper's whole augmentation, see
         `benchmark.networks.feed.augment.one_by_one`. ``none``: crops as they are.
     gain : float

@@ -146,8 +146,8 @@ def _patch(size: int, x: float, y: float, reach: int) -> tuple[slice, slice, np.
 def _territories(size: int, cells: _Cells, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Which cell each pixel belongs to (-1 for none), and how deep inside it is (1 at the centre, 0 outside).
 
-    A cell is a blob whose outline wavers by angle; where blobs meet, a pixel goes to the cell in which it
-    lies deeper, so that cells touch without overlapping.
+    A cell is a blob whose outline wavers by angle; where blobs meet, a pixel belongs to the cell in which it
+    is deeper, so that cells touch without overlapping.
     """
     labels = np.full((size, size), -1, np.int32)
     nearest = np.ones((size, size), np.float32)
