@@ -84,7 +84,7 @@ class Assay:
 
     @property
     def treated(self) -> pd.DataFrame:
-        """Fields that are scored: with a label, and no negative control (unless controls are what is scored)."""
+        """Fields that are scored: with a label, and not negative controls (unless controls are scored)."""
         scored = self.fields[LABEL] != ""
         if self.scoring == "treatments":
             scored &= self.fields[CONTROL] != "negative"
@@ -158,7 +158,7 @@ def field_table_faults(
     scoring : {'treatments', 'controls'}
         With ``controls`` a compound has one label at dose 0 and another at its highest.
     unlabelled : bool
-        Whether wells without a label that are no control may stand in the table.
+        Whether the table may contain wells without a label that are not controls.
 
     Returns
     -------

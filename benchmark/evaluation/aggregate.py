@@ -20,9 +20,9 @@ from benchmark.base.tables import (
     probability_columns,
 )
 
-#: Columns that tell prediction tables of several methods and seeds apart.
+#: Columns that distinguish the predictions of several methods and seeds.
 RUN_KEY = ["method", "seed"]
-#: What a unit's row keeps besides its key, if the table has it: all of it is constant within the unit.
+#: Columns that a unit's row keeps besides its key, where the table has them: all are constant within the unit.
 KEPT = {
     "crop": [*WELL_COLUMNS, SITE],
     "field": [*WELL_COLUMNS, SITE],
@@ -32,12 +32,12 @@ KEPT = {
 
 
 def predicted_unit(predictions: pd.DataFrame) -> str:
-    """The one unit that a prediction table predicts.
+    """The unit that a prediction table predicts.
 
     Raises
     ------
     MorphobenchError
-        The table is empty or mixes units: which rows would count is then undefined.
+        The table is empty or mixes units, so that it is undefined which rows count.
     """
     units = predictions["unit"].unique()
     if len(units) != 1:
@@ -55,10 +55,10 @@ def with_cell_line(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _normalised(p: np.ndarray, fallback: np.ndarray) -> np.ndarray:
-    """Rows of ``p`` scaled to sum to 1; rows that are all zero are taken from ``fallback``.
+    """Rows of ``p`` scaled to sum to 1; rows that are all zero are replaced by ``fallback``.
 
-    The median of each class by itself need not sum to 1, and is zero for every class where no class
-    has half of the members (three one-hot crops that all differ): the mean then speaks for the unit.
+    The medians of the classes need not sum to 1, and all are zero where no class
+    has half of the members (three one-hot crops that all differ): the mean then represents the unit.
     """
     total = p.sum(axis=1, keepdims=True)
     p = np.where(total > 0, p, fallback)
@@ -66,7 +66,7 @@ def _normalised(p: np.ndarray, fallback: np.ndarray) -> np.ndarray:
 
 
 def _median_over(table: pd.DataFrame, unit: str) -> pd.DataFrame:
-    """One row a ``unit``: median of each probability over the rows of ``table`` that lie in it."""
+    """One row per ``unit``: median of each probability over its rows in ``table``."""
     columns = probability_columns(labels_of(table))
     key = [*RUN_KEY, *UNIT_KEY[unit]]
     kept = [c for c in [*KEPT[unit], "fold"] if c in table and c not in key]
@@ -85,7 +85,7 @@ def with_prediction(table: pd.DataFrame) -> pd.DataFrame:
     """Add ``predicted`` (str), ``tied`` (bool) and ``correct`` (bool) to a prediction table.
 
     Several labels with exactly the highest probability are a tie: the first in sorted order is
-    taken, so that a prediction never depends on the order of anything, and ``tied`` says so.
+    taken, so that a prediction never depends on the order of rows, and ``tied`` records it.
     """
     p = table[probability_columns(labels_of(table))].to_numpy(float)
     labels = np.array(labels_of(table), dtype=object)
@@ -116,7 +116,7 @@ def reduce_to(predictions: pd.DataFrame, unit: str) -> pd.DataFrame | None:
     Returns
     -------
     DataFrame or None
-        One row a unit, sorted by method, seed and the unit's key, with ``p_<label>`` (float64),
+        One row per unit, sorted by method, seed and the unit's key, with ``p_<label>`` (float64),
         ``predicted``, ``tied`` and ``correct``. None where the method predicts only something coarser
         than ``unit``: a method that predicts wells has no accuracy of fields.
 

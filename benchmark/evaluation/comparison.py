@@ -29,9 +29,6 @@ from benchmark.evaluation.statistics import aligned, pairwise
 
 #: Kinds of contestant; the report's headline sets ``finetuned`` against ``classical``.
 ROLES = ("count", "baseline", "classical", "frozen", "finetuned", "embedding", "fusion", "control", "other")
-#: Words in a run's name that tell its role where the record does not, the telling ones first.
-ROLE_WORDS = {"fusion": "fusion", "count": "count", "finetun": "finetuned", "frozen": "frozen",
-              "cellprofiler": "classical"}
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,9 @@ class Run:
         For headings; falls back to the name.
     record : dict
         JSON-able run record. Read here: ``assay_hash``, ``split_hash`` (runs are compared only where both
-        are equal), ``control`` (labels permuted: shown, never tested against the methods), ``role`` (one of
-        `ROLES`, optional), ``transductive`` (list of str) and ``ensemble_of`` (the method whose seeds it averages).
+        are equal), ``control`` (permuted labels: shown, never tested against the methods), ``role`` (one of
+        `ROLES`; ``other`` where it is missing), ``transductive`` (list of str) and ``ensemble_of`` (the method
+        whose seeds it averages).
     predictions : DataFrame
         Prediction table of all folds, one or several seeds.
     response : DataFrame
@@ -67,19 +65,16 @@ class Run:
 
     @property
     def role(self) -> str:
-        """What kind of contestant this is: one of `ROLES`; ``record['role']`` goes before the name."""
+        """What kind of contestant this is, by its record: one of `ROLES`, ``other`` where the record has none."""
         if self.control:
             return "control"
         role = str(self.record.get("role", ""))
-        if role in ROLES:
-            return role
-        name = self.name.lower()
-        return next((r for word, r in ROLE_WORDS.items() if word in name), "other")
+        return role if role in ROLES else "other"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found; every number that a report shows stands here.
+    """The result of `compare`: every number that a report shows.
 
     Attributes
     ----------
@@ -94,17 +89,17 @@ class Comparison:
     fusions : dict of str to tuple of str
         Methods of the role ``fusion``: the methods that each is made of.
     controls, transductive : frozenset of str
-        Label-permuted runs; runs that used unlabelled test data for a normalisation or correction.
+        Permuted-label runs; runs that used unlabelled test data for a normalisation or correction.
     labels : tuple of str
         Scored labels, sorted.
     unit : str
-        What the comparison rests on: ``treatment``, or ``well`` where only controls are scored.
+        Unit that the comparison is based on: ``treatment``, or ``well`` where only controls are scored.
     seeds : dict of str to int
         The seed whose outcomes and confusions are shown for each method: its lowest.
     ensembles : dict of str to str
         Runs that are ensembles over seeds, and the method that each is one of.
     spread : Spread
-        How far seeds go apart; without rows where each method has one.
+        How much results vary between seeds; no rows where each method has one seed.
     accuracy : DataFrame
         As `benchmark.evaluation.metrics.summarise`, with ``title`` and ``control``; ordered by unit
         (treatment, well, field; none coarser than ``unit``), then method.
@@ -113,9 +108,9 @@ class Comparison:
     confusions : dict of str to DataFrame
         Units by true (rows) and predicted label (columns), at the method's seed.
     outcomes : DataFrame
-        One row a unit ordered by label, compound, concentration: ``Metadata_Compound, Metadata_Concentration,
-        Metadata_CellLine, Metadata_Label``, plate and well where the unit is one, and for each method a nullable
-        boolean: right or wrong.
+        One row per unit, ordered by label, compound, concentration: ``Metadata_Compound, Metadata_Concentration,
+        Metadata_CellLine, Metadata_Label``, plate and well where the unit has them, and for each method a nullable
+        boolean: correct or not.
     folds : DataFrame
         ``fold``, the held-out ``compounds``, ``cell_lines`` and ``labels`` (lists of str), and numbers of
         ``treatments``, ``wells`` and ``dose_wells`` (predicted, not scored).
@@ -124,7 +119,7 @@ class Comparison:
     program : str
         What measured the classical profiles: ``CellProfiler`` or ``cp_measure``.
     notes : tuple of str
-        What a reader must know of how the comparison was made (seeds, methods without fields).
+        What a reader must know about how the comparison was made (seeds, methods without fields).
     """
 
     methods: tuple[str, ...]
@@ -157,7 +152,7 @@ class Comparison:
         return rows.iloc[0] if len(rows) else None
 
     def pair(self, a: str, b: str) -> pd.Series | None:
-        """The row of `pairs` for two methods in either order, or None."""
+        """The row of `pairs` for two methods, in either order, or None."""
         table = self.pairs
         rows = table[
             ((table["method_a"] == a) & (table["method_b"] == b))
@@ -167,13 +162,13 @@ class Comparison:
 
 
 def _check_runs(runs: Sequence[Run]) -> None:
-    """Refuse runs that cannot stand in one table: doubled names, malformed, other assay or folds."""
+    """Refuse runs that cannot be compared: duplicate names, malformed tables, different assays or folds."""
     if not runs:
         raise MorphobenchError("has no finished run to compare", "study", "Run `make baseline` or `make cnn` first.")
     names = [run.name for run in runs]
-    doubled = sorted({n for n in names if names.count(n) > 1})
-    if doubled:
-        raise MorphobenchError(f"holds several runs named {', '.join(doubled)}", "study")
+    duplicates = sorted({n for n in names if names.count(n) > 1})
+    if duplicates:
+        raise MorphobenchError(f"holds several runs named {', '.join(duplicates)}", "study")
     first = runs[0]
     for run in runs:
         check_predictions(run.predictions, f"predictions of {run.name}")
@@ -189,7 +184,7 @@ def _check_runs(runs: Sequence[Run]) -> None:
 def _check_units(runs: Sequence[Run], reduced: dict[str, dict[str, pd.DataFrame]]) -> None:
     """Every two methods must cover the same units, at each unit that both reach, with equal true labels.
 
-    A control has other true labels by design; its units must be the same all the same.
+    A permuted-label run has other true labels by design; its units must still be the same.
     """
     for unit in REPORTED:
         having = [r for r in runs if unit in reduced[r.name]]
@@ -206,8 +201,8 @@ def _one_seed(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _outcomes(reduced: dict[str, dict[str, pd.DataFrame]], methods: Sequence[str], unit: str) -> pd.DataFrame:
-    """Right and wrong of each unit (rows) by each method (columns)."""
-    # Labels are those of the first method, which is no control unless there is nothing else.
+    """Whether each method (columns) is correct on each unit (rows)."""
+    # Labels are those of the first method, which is a permuted-label run only if all are.
     key = UNIT_KEY[unit]
     table = _one_seed(reduced[methods[0]][unit])[list(dict.fromkeys([*key, *TREATMENT_KEY, LABEL]))]
     for name in methods:
@@ -218,7 +213,7 @@ def _outcomes(reduced: dict[str, dict[str, pd.DataFrame]], methods: Sequence[str
 
 
 def _fold_table(predictions: pd.DataFrame, response: pd.DataFrame) -> pd.DataFrame:
-    """What each fold holds out, read from what was predicted in it."""
+    """What each fold holds out, as read from its predictions."""
     rows = []
     by_fold = response.groupby("fold") if len(response) else ()
     doses = {fold: len(table[WELL_KEY].drop_duplicates()) for fold, table in by_fold}
@@ -229,7 +224,7 @@ def _fold_table(predictions: pd.DataFrame, response: pd.DataFrame) -> pd.DataFra
             "cell_lines": sorted(set(table[CELL_LINE]) - {""}),
             "labels": sorted(table[LABEL].unique()),
             "treatments": len(table[TREATMENT_KEY].drop_duplicates()),
-            # A run that predicts treatments alone does not say of which wells.
+            # A run that predicts only treatments does not say which wells they are from.
             "wells": len(table[WELL_KEY].drop_duplicates()) if WELL in table else None,
             "dose_wells": doses.get(fold, 0),
         })
@@ -260,8 +255,8 @@ def _notes(methods: Sequence[Run], accuracy: pd.DataFrame, pairs: pd.DataFrame, 
     if unit == "well":
         notes.append(
             "Only control wells are scored, and there are few treatments of them, so the comparison is by well. The "
-            "wells of one compound (or cell line) are judged by one and the same fitted model and are not "
-            "independent: what the intervals and tests say of wells on this plate does not carry over to another."
+            "wells of one compound (or cell line) are predicted by the same fitted model and are not "
+            "independent: what the intervals and tests say about wells on this plate does not carry over to another."
         )
     if len(accuracy) and accuracy["cluster_low"].isna().all():
         notes.append(
@@ -274,7 +269,7 @@ def _notes(methods: Sequence[Run], accuracy: pd.DataFrame, pairs: pd.DataFrame, 
 def _doses(runs: Sequence[Run]) -> DoseResponse | None:
     """Dose response of the runs that predict a dose series; the positive label is that of the first of them.
 
-    None where all of them are label-permuted controls.
+    None where all of them have permuted labels.
     """
     having = [run for run in runs if len(run.response)]
     if not having or having[0].control:  # controls come last, and their labels are not the wells' own
@@ -293,14 +288,14 @@ def _program(runs: Sequence[Run]) -> str:
 
 
 def compare(runs: Sequence[Run], unit: Literal["treatment", "well"] = "treatment") -> Comparison:
-    """Put the runs of a study side by side.
+    """Compare the runs of a study.
 
     Parameters
     ----------
     runs : sequence of Run
         In the order in which tables and figures show them; controls are moved to the end.
     unit : {'treatment', 'well'}
-        What methods are compared by: ``well`` where only controls are scored, whose treatments are a handful.
+        Unit by which methods are compared: ``well`` where only controls are scored, which have few treatments.
 
     Returns
     -------
@@ -332,7 +327,7 @@ def compare(runs: Sequence[Run], unit: Literal["treatment", "well"] = "treatment
     accuracy = accuracy.sort_values("unit", key=lambda s: s.map(rank), kind="stable").reset_index(drop=True)
     tested = {n: r[unit] for n, r in reduced.items() if n not in controls}
     pairs = pairwise(tested, unit)
-    telling = next((run for run in ordered if WELL in run.predictions), ordered[0])
+    with_wells = next((run for run in ordered if WELL in run.predictions), ordered[0])
     labels = tuple(sorted({label for run in ordered for label in labels_of(run.predictions)}))
     return Comparison(
         methods=tuple(tables),
@@ -353,7 +348,7 @@ def compare(runs: Sequence[Run], unit: Literal["treatment", "well"] = "treatment
         pairs=pairs,
         confusions={n: confusion(_one_seed(r[unit]), labels) for n, r in reduced.items()},
         outcomes=_outcomes(reduced, list(tables), unit),
-        folds=_fold_table(tables[telling.name], telling.response),
+        folds=_fold_table(tables[with_wells.name], with_wells.response),
         doses=_doses(ordered),
         program=_program(ordered),
         notes=_notes(ordered, accuracy, pairs, unit),

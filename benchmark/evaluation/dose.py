@@ -2,26 +2,25 @@
 
 The **score** of a well is the probability that a method gives to the label of the positive controls, at well level
 (the median over crops or fields). Probabilities saturate: wells that a method is sure of all score near 0 or 1 and
-scatter little there, so Z′ and V of such a score flatter the assay beside one measured in a physical quantity, and
-compare methods with each other rather than with published assays.
+scatter little there, so Z′ and V of such a score make an assay look better than one that measures a physical quantity:
+they serve to compare methods with each other, not with published assays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata, spearmanr
 
 from benchmark.base.errors import MorphobenchError
 from benchmark.base.tables import CELL_LINE, COMPOUND, CONCENTRATION, CONTROL, LABEL, PLATE, WELL_KEY, labels_of
 from benchmark.evaluation.aggregate import RUN_KEY, reduce_to
-from benchmark.evaluation.hill import HillFit, hill_fit
+from benchmark.evaluation.hill import hill_fit
 from benchmark.evaluation.metrics import BOOTSTRAP_SEED, RESAMPLINGS
 
-#: What tells curves of one method and seed apart: each is held out as a whole, and scored by one fitted model.
+#: Key of the curves of one method and seed: each is held out as a whole and scored by one fitted model.
 CURVE_KEY = [COMPOUND, CELL_LINE]
 WELL_SCORES = [*RUN_KEY, *CURVE_KEY, CONCENTRATION, CONTROL, *WELL_KEY, "score"]
 
@@ -37,9 +36,9 @@ class DoseResponse:
     table : DataFrame
         As `dose_table` returns it.
     wells : DataFrame
-        One row a method × seed × well with `WELL_SCORES`.
+        One row per method × seed × well with `WELL_SCORES`.
     points : DataFrame
-        One row a method × seed × curve × concentration: ``n, mean, sd`` (nan for a lone well) of the scores.
+        One row per method × seed × curve × concentration: ``n, mean, sd`` (nan for a single well) of the scores.
     """
 
     positive: str
@@ -58,13 +57,13 @@ def z_prime(positive: np.ndarray, negative: np.ndarray) -> float:
     ----------
     positive, negative : ndarray, shapes (n,) and (m,)
         Scores of control wells. The standard deviation divides by the number of wells, as CellProfiler's
-        CalculateStatistics does, so that numbers can be set beside its own; with four wells one that divides by
+        CalculateStatistics does, so that the numbers are comparable with its own; with four wells one that divides by
         n - 1 is 15 % larger.
 
     Returns
     -------
     float
-        Minus infinity where the means are equal; nan with fewer than two wells on a side, which have no spread.
+        Minus infinity where the means are equal; nan with fewer than two wells on either side, which have no spread.
     """
     p, n = np.asarray(positive, float), np.asarray(negative, float)
     if min(len(p), len(n)) < 2:
@@ -74,7 +73,7 @@ def z_prime(positive: np.ndarray, negative: np.ndarray) -> float:
 
 
 def v_factor(score: np.ndarray, dose: np.ndarray) -> float:
-    """V factor: Z′ carried over to all doses of a series (Ravkin 2004).
+    """V factor: Z′ extended to all doses of a series (Ravkin 2004).
 
     ``1 - 6 mean(sd of each dose) / (largest - smallest mean of a dose)`` (I. Ravkin, Quality measures for
     imaging-based cellular assays, poster P12024, Society for Biomolecular Screening 2004), as CellProfiler's
@@ -88,7 +87,7 @@ def v_factor(score: np.ndarray, dose: np.ndarray) -> float:
     Returns
     -------
     float
-        Minus infinity where all means are equal. A dose with a single well counts for the range and not for the
+        Minus infinity where all means are equal. A dose with a single well counts towards the range but not the
         spread (CellProfiler counts its spread as zero); nan where no dose has two wells.
     """
     by_dose = pd.Series(np.asarray(score, float)).groupby(np.asarray(dose, float))
@@ -107,6 +106,8 @@ def spearman(dose: np.ndarray, score: np.ndarray, level: float = 0.95) -> tuple[
     tuple of float
         Correlation, lower and upper bound (2000 resamplings from a fixed seed); all nan where either is constant.
     """
+    from scipy.stats import rankdata, spearmanr
+
     x, y = np.asarray(dose, float), np.asarray(score, float)
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan"), float("nan"), float("nan")
@@ -128,7 +129,7 @@ def well_scores(predictions: pd.DataFrame, response: pd.DataFrame, positive: str
     predictions : DataFrame
         Prediction table of the scored control wells, with ``Metadata_Control``.
     response : DataFrame
-        The same of the dose series, whose ``Metadata_Label`` is empty; one unit and the same methods.
+        The same for the dose series, whose ``Metadata_Label`` is empty; the same unit and methods.
     positive : str
         Label of the positive controls.
 
@@ -156,7 +157,7 @@ def well_scores(predictions: pd.DataFrame, response: pd.DataFrame, positive: str
 
 
 def _curve(wells: pd.DataFrame) -> dict[str, object]:
-    """What is reported of one method's curve."""
+    """What is reported about one method's curve."""
     score, dose = wells["score"].to_numpy(float), wells[CONCENTRATION].to_numpy(float)
     positive, negative = (score[wells[CONTROL] == kind] for kind in ("positive", "negative"))
     rho, low, high = spearman(dose, score)
@@ -175,7 +176,7 @@ def _curve(wells: pd.DataFrame) -> dict[str, object]:
 def dose_table(wells: pd.DataFrame) -> pd.DataFrame:
     """Quality and dose response of each method on each compound (and cell line).
 
-    Z′ takes the compound's own control wells, all held out. The curve takes every well at its concentration: the
+    Z′ uses the compound's own control wells, all held out. The curve uses every well at its concentration: the
     dose series, wells without dose, and positive controls of the same compound.
 
     Parameters
@@ -186,7 +187,7 @@ def dose_table(wells: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a method × seed × compound × cell line: ``n`` wells, ``plates, n_positive, n_negative``,
+        One row per method × seed × compound × cell line: ``n`` wells, ``plates, n_positive, n_negative``,
         ``mean_positive, mean_negative`` (score of controls), ``z_prime, v_factor, spearman`` with ``_low, _high``,
         the attributes of `HillFit` (``status, bottom, top, ec50`` in µM, ``slope`` …), and the ``lowest`` (above
         zero) and ``highest`` dose, µM.
@@ -194,11 +195,6 @@ def dose_table(wells: pd.DataFrame) -> pd.DataFrame:
     keys = [*RUN_KEY, *CURVE_KEY]
     rows = [dict(zip(keys, key, strict=True)) | _curve(of) for key, of in wells.groupby(keys, sort=False)]
     return pd.DataFrame(rows)
-
-
-def fit_of(row: pd.Series) -> HillFit:
-    """The fit that a row of `dose_table` holds."""
-    return HillFit(**{f.name: row[f.name] for f in fields(HillFit)})
 
 
 def positive_label(tables: Iterable[pd.DataFrame]) -> str:
@@ -209,26 +205,27 @@ def positive_label(tables: Iterable[pd.DataFrame]) -> str:
     MorphobenchError
         Positive controls carry several labels, or one that negative controls carry too.
     """
-    found: dict[str, set[str]] = {"positive": set(), "negative": set()}
+    labels_by_control: dict[str, set[str]] = {"positive": set(), "negative": set()}
     for table in tables:
-        for kind, labels in found.items():
+        for kind, labels in labels_by_control.items():
             labels |= set(table.loc[table[CONTROL] == kind, LABEL]) if CONTROL in table else set()
-    if len(found["positive"]) > 1 or found["positive"] & found["negative"]:
+    positive, negative = labels_by_control["positive"], labels_by_control["negative"]
+    if len(positive) > 1 or positive & negative:
         raise MorphobenchError(
-            f"have the labels {sorted(found['positive'])}, negative controls {sorted(found['negative'])}",
+            f"have the labels {sorted(positive)}, negative controls {sorted(negative)}",
             "positive controls", "A dose response needs one label for all positive controls, and another for negative.")
-    return next(iter(found["positive"]), "")
+    return next(iter(positive), "")
 
 
 def dose_response(
     predictions: Iterable[pd.DataFrame], responses: Iterable[pd.DataFrame], positive: str
 ) -> DoseResponse | None:
-    """Dose response of several methods, a prediction table each; None where there is no dose series.
+    """Dose response of several methods, one prediction table each; None where there is no dose series.
 
     Parameters
     ----------
     predictions, responses : iterables of DataFrame
-        In step: of each method its scored controls and its dose series (may be empty).
+        In the same order: for each method its scored controls and its dose series (may be empty).
     positive : str
         Label of the positive controls; see `positive_label`.
     """

@@ -1,4 +1,4 @@
-"""Ensembles over seeds as runs of their own, made from runs that are finished."""
+"""Ensembles over seeds as runs of their own, made from finished runs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from benchmark.base.errors import MorphobenchError
 from benchmark.evaluation.comparison import Run
 from benchmark.evaluation.seeds import mean_over_seeds
 
-#: What a record says of how a run was made that holds for its ensemble as well.
+#: Entries of a run's record that hold for its ensemble as well.
 KEPT = ("assay_hash", "split_hash", "method", "transductive", "data_lock", "versions", "device", "folds")
 
 
 def ensemble_name(method: str) -> str:
-    """Name of a method's ensemble; no method of a study can have it."""
+    """Name of a method's ensemble; no method of a study can have this name."""
     return f"{method}:ensemble"
 
 

@@ -1,4 +1,4 @@
-"""A Hill curve through scores of a dose series, with an honest account of what the doses can tell."""
+"""A Hill curve through scores of a dose series, with what the doses can and cannot tell."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import least_squares
-from scipy.stats import f as f_distribution
 
 from benchmark.base.errors import MorphobenchError
 from benchmark.evaluation.metrics import BOOTSTRAP_SEED
@@ -15,12 +13,12 @@ from benchmark.evaluation.metrics import BOOTSTRAP_SEED
 Status = Literal["fitted", "below", "above", "flat", "too few"]
 #: Slopes that are searched; at the upper end a score jumps between two doses of a two-fold dilution.
 SLOPES = (0.25, 50.0)
-#: The search for the EC50 goes on so many powers of ten beyond the doses, to see whether it lies out there.
+#: The search for the EC50 extends this many powers of ten beyond the doses, to see whether it lies there.
 MARGIN = 1.0
 #: Points of the search over log EC50 (in a decade) and over log slope (in all).
 STEPS, SLOPE_STEPS = 40, 48
-#: Spread of a probability between like wells is taken as no smaller than this, lest saturated scores (all 0 or
-#: all 1) give an interval without width.
+#: Smallest standard deviation assumed of a probability between replicate wells: saturated scores (all 0 or all 1)
+#: would otherwise give an interval of zero width.
 SMALLEST_SD = 0.005
 SHUFFLES = 499
 
@@ -32,18 +30,18 @@ class HillFit:
     Attributes
     ----------
     status : str
-        ``fitted``; ``below`` or ``above``: there is a response, but its EC50 lies outside the doses, so it is no
-        number; ``flat``: scores do not rise with dose by more than chance; ``too few`` wells or doses.
+        ``fitted``; ``below`` or ``above``: there is a response, but its EC50 lies outside the doses, so no
+        number is given; ``flat``: scores do not rise with dose by more than chance; ``too few`` wells or doses.
     bottom, top : float
         Score at no dose and at a saturating one, 0…1.
     ec50, ec50_low, ec50_high : float
-        Concentration at half the rise, and its 95 % interval, in the unit of the doses. Of an interval, 0 and
-        infinity mean that the doses do not bound it. All nan unless ``status`` is ``fitted``.
+        Concentration at half the rise, and its 95 % interval, in the unit of the doses. Bounds of 0 and
+        infinity mean that the doses do not bound the interval. All nan unless ``status`` is ``fitted``.
     slope, slope_low, slope_high : float
         Hill slope (coefficient) and 95 % interval; the upper bound is infinite where the doses lie too far
         apart to tell how steep the curve is.
     p : float
-        Probability of so good a fit were scores unrelated to dose.
+        Probability of a fit this good if scores were unrelated to dose.
     n, doses : int
         Wells, and different doses above zero.
     """
@@ -94,10 +92,10 @@ def _series(concentration: np.ndarray, score: np.ndarray) -> _Series:
 
 
 def _levels(rise: np.ndarray, series: _Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each curve shape the best bottom and top with 0 <= bottom <= top <= 1, and the sum of squares left.
+    """For each curve shape the best bottom and top with 0 <= bottom <= top <= 1, and the residual sum of squares.
 
-    With the shape given, both enter linearly, so they are solved for and not searched (variable projection,
-    Golub & Pereyra 1973). The best is the free solution, or else lies on an edge of the triangle of what is allowed.
+    With the shape given, both enter linearly, so they are solved for rather than searched (variable projection,
+    Golub & Pereyra 1973). The best is the free solution, or lies on an edge of the triangle that is allowed.
 
     Parameters
     ----------
@@ -130,7 +128,7 @@ def _levels(rise: np.ndarray, series: _Series) -> tuple[np.ndarray, np.ndarray, 
 
 
 def _explains_more_than_chance(concentration: np.ndarray, score: np.ndarray, ends: tuple[float, float]) -> float:
-    """Permutation p value of the best rising curve's fit, wells' scores shuffled over doses (exact test)."""
+    """Permutation p value of the best rising curve's fit, the wells' scores shuffled over doses."""
     log_ec50, slope = _grid(ends, 8, 6)
 
     def best(shuffled: np.ndarray) -> float:
@@ -152,6 +150,8 @@ def _grid(ends: tuple[float, float], steps: int, slope_steps: int) -> tuple[np.n
 
 def _polish(series: _Series, start: tuple[float, float], ends: tuple[float, float]) -> tuple[float, float]:
     """Least squares over log EC50 and log slope, from a point of the grid."""
+    from scipy.optimize import least_squares
+
     low, high = np.array([ends[0], np.log(SLOPES[0])]), np.array([ends[1], np.log(SLOPES[1])])
 
     def residuals(at: np.ndarray) -> np.ndarray:
@@ -160,12 +160,12 @@ def _polish(series: _Series, start: tuple[float, float], ends: tuple[float, floa
         return np.sqrt(series.wells) * (bottom + (top - bottom) * rise[0] - series.mean)
 
     inside = np.clip([start[0], np.log(start[1])], low + 1e-6, high - 1e-6)
-    found = least_squares(residuals, inside, bounds=(low, high))
-    return float(found.x[0]), float(np.exp(found.x[1]))
+    optimum = least_squares(residuals, inside, bounds=(low, high))
+    return float(optimum.x[0]), float(np.exp(optimum.x[1]))
 
 
 def _ends_of(axis: np.ndarray, profile: np.ndarray, limit: float) -> tuple[float, float]:
-    """First and last point at which a profile is below ``limit``, between grid points by straight lines."""
+    """First and last point at which a profile is below ``limit``, interpolated linearly between grid points."""
     inside = np.flatnonzero(profile <= limit)
     first, last = inside[0], inside[-1]
     low, high = axis[first], axis[last]
@@ -181,31 +181,33 @@ def hill_fit(concentration: np.ndarray, score: np.ndarray, level: float = 0.95) 
 
     Several starts from a grid over EC50 and slope, then `scipy.optimize.least_squares`. The intervals are profile
     likelihoods (Venzon & Moolgavkar 1988, Appl Stat 37:87; with the F limit of Bates & Watts 1988, §6.1): all
-    values of one parameter at which the best fit over the other three leaves a sum of squares of at most
+    values of one parameter at which the best fit over the other three leaves a residual sum of squares of at most
     ``S + c F(1, n - 4) S / (n - 4)``, S the least and ``c`` at least 1 for unequal spread (see `_inflation`). They
-    may be lopsided and open, as they should where the doses do not bracket the response. They take the wells for
-    independent: what a whole plate has in common (its cells, its dilutions) they do not know.
+    may be asymmetric or open, as they should be where the doses do not bracket the response. They treat the wells as
+    independent: they do not account for what a whole plate shares (its cells, its dilutions).
 
     Parameters
     ----------
     concentration : ndarray, shape (n,)
-        At least 0; wells without dose hold the curve's bottom (log dose is minus infinity).
+        At least 0; wells without dose determine the curve's bottom (log dose is minus infinity).
     score : ndarray, shape (n,)
-        0…1, a well each; larger is more response.
+        0…1, one per well; larger means more response.
     level : float
         Of the intervals.
 
     Returns
     -------
     HillFit
-        A curve that falls is ``flat``: the score is that of the response, so a fall is none. A number for the EC50 is
-        given only where it lies between the lowest and the highest dose.
+        A falling curve is ``flat``: the score is that of the response, so a fall is no response. A number for the EC50
+        is given only where it lies between the lowest and the highest dose.
 
     Raises
     ------
     MorphobenchError
         A concentration is negative or not finite, or a score not in 0…1.
     """
+    from scipy.special import fdtri
+
     concentration, score = np.asarray(concentration, float), np.asarray(score, float)
     if not np.isfinite(concentration).all() or (concentration < 0).any():
         raise MorphobenchError("has concentrations that are negative or not finite", "dose series")
@@ -227,7 +229,7 @@ def hill_fit(concentration: np.ndarray, score: np.ndarray, level: float = 0.95) 
         status: Status = "below" if log_ec50 < lowest else "above"
         return HillFit(status, bottom, top, p=p, n=n, doses=len(doses))
     variance = max(least / (n - 4), SMALLEST_SD**2)
-    allowed = variance * f_distribution.ppf(level, 1, n - 4) * _inflation(series, log_ec50, slope, bottom, top)
+    allowed = variance * fdtri(1, n - 4, level) * _inflation(series, log_ec50, slope, bottom, top)
     (low, high), (slope_low, slope_high) = _intervals(series, log_ec50, slope, ends, least + allowed)
     return HillFit(
         "fitted", bottom, top, 10**log_ec50,
@@ -240,7 +242,7 @@ def hill_fit(concentration: np.ndarray, score: np.ndarray, level: float = 0.95) 
 def _best(series: _Series, ends: tuple[float, float]) -> tuple[float, float]:
     """Log EC50 and slope of the least sum of squares, polished from several points of a grid.
 
-    Where scores jump between two doses, every EC50 between them fits alike: the middle of those is taken.
+    Where scores jump between two doses, every EC50 between them fits equally well: the middle one is taken.
     """
     log_ec50, slope = _grid(ends, STEPS, SLOPE_STEPS)
     left = _levels(_rise(series.log_dose, log_ec50, slope), series)[2]
@@ -248,20 +250,20 @@ def _best(series: _Series, ends: tuple[float, float]) -> tuple[float, float]:
     middle = alike[np.abs(log_ec50[alike] - log_ec50[alike].mean()).argmin()]
     order = np.argsort(left, kind="stable")
     points = [(float(log_ec50[i]), float(slope[i])) for i in [middle, *order[:200:40]]]
-    found = [points[0], *(_polish(series, point, ends) for point in points)]
-    at = np.array(found)
+    candidates = [points[0], *(_polish(series, point, ends) for point in points)]
+    at = np.array(candidates)
     squares = _levels(_rise(series.log_dose, at[:, 0], at[:, 1]), series)[2]
     # The first that is as good as any within rounding, so that the middle of a plateau is kept.
-    return found[int(np.flatnonzero(squares <= squares.min() + 1e-9)[0])]
+    return candidates[int(np.flatnonzero(squares <= squares.min() + 1e-9)[0])]
 
 
 def _inflation(series: _Series, log_ec50: float, slope: float, bottom: float, top: float) -> np.ndarray:
     """By how much unequal spread widens the variance of log EC50 and log slope, each at least 1.
 
-    Scores that are probabilities scatter half-way up the curve and hardly at its ends, and that is where the EC50
-    is decided; the plain limit then covers the truth in 80 % of simulated plates, not 95 %. A likelihood ratio keeps
-    its distribution when it is divided by robust over plain variance (Kent 1982, Biometrika 69:19). The robust
-    variance is the sandwich HC3 (MacKinnon & White 1985). A level that rests on 0 or 1 is taken as known.
+    Scores that are probabilities scatter half-way up the curve, where the EC50 is determined, and hardly at its ends;
+    the plain limit then covers the truth in 80 % of simulated plates, not 95 %.
+    A likelihood ratio keeps its distribution when it is divided by robust over plain variance (Kent 1982, Biometrika
+    69:19). The robust variance is the sandwich HC3 (MacKinnon & White 1985). A level at 0 or 1 is treated as known.
     """
     at, step = np.array([log_ec50, np.log(slope)]), 1e-5
 

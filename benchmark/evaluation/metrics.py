@@ -1,4 +1,4 @@
-"""How often a method is right, and how sure one can be of it."""
+"""How often a method is correct, and how certain that is."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import confusion_matrix, f1_score, recall_score
-from statsmodels.stats.proportion import proportion_confint
 
 from benchmark.base.combinations import GRID_PARTS, SEPARATOR
 from benchmark.base.tables import COMPOUND, LABEL
@@ -16,7 +14,7 @@ from benchmark.evaluation.aggregate import RUN_KEY, reduce_to
 
 #: Units that are reported, the headline first.
 REPORTED = ("treatment", "well", "field")
-#: Resamplings of compounds behind an interval, and their seed: the same numbers on every machine.
+#: Number of resamplings of compounds for an interval, and their seed: the same numbers on every machine.
 RESAMPLINGS = 2000
 BOOTSTRAP_SEED = 20190401
 #: Fewer clusters than these are not resampled: four give 35 different samples, too few for a 95 % interval.
@@ -33,6 +31,8 @@ def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """
     if n == 0:
         return 0.0, 1.0
+    from statsmodels.stats.proportion import proportion_confint
+
     low, high = proportion_confint(correct, n, alpha=1 - level, method="wilson")
     return float(low), float(high)
 
@@ -40,7 +40,7 @@ def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
 def cluster_bootstrap(
     values: np.ndarray, clusters: np.ndarray, level: float = 0.95, seed: int = BOOTSTRAP_SEED
 ) -> tuple[float, float]:
-    """Percentile interval of a mean when whole clusters are drawn again with replacement.
+    """Percentile interval of a mean, from resampling whole clusters with replacement.
 
     The treatments (wells, fields) of one compound succeed and fail together, so there are about as
     many independent observations as compounds, not as treatments (Davison & Hinkley 1997, §3.8).
@@ -48,7 +48,7 @@ def cluster_bootstrap(
     Parameters
     ----------
     values : ndarray, shape (n,)
-        One number a unit: 0/1 for correct, or the difference of two methods' correct (-1, 0, 1).
+        One number per unit: 0/1 for correct, or the difference of two methods (-1, 0, 1).
     clusters : ndarray, shape (n,)
         Cluster (compound) of each unit.
 
@@ -56,7 +56,7 @@ def cluster_bootstrap(
     -------
     tuple of float
         Lower and upper bound; nan with fewer than `FEWEST_CLUSTERS` clusters. Where every unit has the same
-        value the interval has no width: a bootstrap cannot show what it never saw.
+        value the interval has zero width: a bootstrap cannot show what the sample does not contain.
     """
     sums = pd.DataFrame({"cluster": clusters, "value": np.asarray(values, float)})
     sums = sums.groupby("cluster", sort=True)["value"].agg(["sum", "count"])
@@ -77,6 +77,8 @@ def confusion(reduced: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
     reduced : DataFrame
         As `reduce_to` returns it, of one method and seed.
     """
+    from sklearn.metrics import confusion_matrix
+
     order = sorted(labels)
     counts = confusion_matrix(reduced[LABEL].astype(object), reduced["predicted"].astype(object), labels=order)
     return pd.DataFrame(counts, index=pd.Index(order, name="true"), columns=pd.Index(order, name="predicted"))
@@ -84,6 +86,8 @@ def confusion(reduced: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
 
 def scores(reduced: pd.DataFrame) -> dict[str, float | int]:
     """Scores of one method and seed on one unit, as `summarise` lists them."""
+    from sklearn.metrics import f1_score, recall_score
+
     n, correct = len(reduced), int(reduced["correct"].sum())
     low, high = wilson(correct, n)
     cluster_low, cluster_high = cluster_bootstrap(reduced["correct"].to_numpy(), reduced[COMPOUND].to_numpy())
@@ -97,7 +101,7 @@ def scores(reduced: pd.DataFrame) -> dict[str, float | int]:
         "high": high,
         "cluster_low": cluster_low,
         "cluster_high": cluster_high,
-        # Over the labels that occur: a label predicted in vain has no recall to average.
+        # Over the labels that occur: a label that is only predicted has no recall.
         "balanced_accuracy": float(recall_score(true, predicted, labels=present, average="macro")),
         "macro_f1": float(f1_score(true, predicted, labels=present, average="macro", zero_division=0)),
         "chance": float(true.value_counts(normalize=True).max()),
@@ -112,7 +116,7 @@ def summarise(predictions: pd.DataFrame, units: Sequence[str] = REPORTED) -> pd.
     Returns
     -------
     DataFrame
-        One row a method × seed × unit: ``n, correct, accuracy``, Wilson's 95 % interval ``low, high``
+        One row per method × seed × unit: ``n, correct, accuracy``, Wilson's 95 % interval ``low, high``
         (as if units were independent), the interval that resamples compounds ``cluster_low,
         cluster_high`` (nan with few compounds), ``balanced_accuracy`` (mean recall over the labels that occur),
         ``macro_f1``, ``chance`` (share of the commonest label: what always guessing it would score), ``n_labels``
@@ -137,17 +141,17 @@ def summarise_grid(predictions: pd.DataFrame, unit: Literal["treatment", "well"]
         Predictions of all folds: wells of classifiers, treatments of the nearest treatment profile; ``method`` is a
         combination's name (`benchmark.base.tables.combination`).
     unit : {'treatment', 'well'}
-        What is counted.
+        Unit that is counted.
 
     Returns
     -------
     DataFrame
-        One row a combination, in the order of the table: ``profile, normalise, correction, decision, unit``, and the
+        One row per combination, in the order of the table: ``profile, normalise, correction, decision, unit``, and the
         columns of `benchmark.evaluation.metrics.scores` (``n, correct, accuracy, low, high, …``).
     """
     rows = []
     for name, table in predictions.groupby("method", sort=False):
-        # A column of wells is empty where treatments are predicted.
+        # The well columns are empty where treatments are predicted.
         reduced = reduce_to(table.dropna(axis=1, how="all"), unit)
         assert reduced is not None  # nothing coarser than the unit is predicted
         rows.append(dict(zip(GRID_PARTS, str(name).split(SEPARATOR), strict=True)) | {"unit": unit} | scores(reduced))

@@ -1,4 +1,4 @@
-"""Whether replicates of a treatment look alike, and treatments of one label: measures that no classifier enters."""
+"""Whether replicates of a treatment look alike, and treatments of one label: measures without a classifier."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from benchmark.base.tables import COMPOUND, CONTROL, LABEL, PLATE, TREATMENT_KEY
 
-#: Draws behind a p value of mean average precision, and pairs behind the null of replicate correlation.
+#: Draws for a p value of mean average precision, and pairs for the null distribution of replicate correlation.
 NULL_SIZE = 10_000
 NULL_PAIRS = 10_000
 #: Share of treatments found significant that may be false (Benjamini & Hochberg 1995).
@@ -24,10 +24,10 @@ def reproducibility(table: pd.DataFrame, seed: int) -> dict[str, Any]:
     Parameters
     ----------
     table : DataFrame
-        Metadata and features, one row a well: labelled wells and negative controls. Features are standardised over
-        the rows here; those that are missing or constant are dropped. No label is used but for ``label_*``.
+        Metadata and features, one row per well: labelled wells and negative controls. Features are standardised over
+        the rows here; those that are missing or constant are dropped. Labels are used only for ``label_*``.
     seed : int
-        Of the null distributions.
+        Seed of the null distributions.
 
     Returns
     -------
@@ -43,24 +43,24 @@ def reproducibility(table: pd.DataFrame, seed: int) -> dict[str, Any]:
     controls = metadata[CONTROL] == "negative"
     replicating, treatments = percent_replicating(metadata[treated], values[treated.to_numpy()], seed)
     on_plates = False
-    if controls.any() and PLATE in metadata:  # profiles of treatments are of no plate
+    if controls.any() and PLATE in metadata:  # profiles of treatments have no plate
         on_plates = bool(metadata.loc[treated, PLATE].isin(metadata.loc[controls, PLATE]).all())
     used = treated | controls if on_plates else treated
-    found = replicate_precision(metadata[used], values[used.to_numpy()], on_plates, seed)
+    replicates = replicate_precision(metadata[used], values[used.to_numpy()], on_plates, seed)
     labels = label_precision(metadata[treated], values[treated.to_numpy()], seed)
     return {
         "treatments": treatments, "replicating": replicating,
         "against": "the plate's negative controls" if on_plates else "wells of other compounds",
-        "map_treatments": len(found), **_summary("map", found),
+        "map_treatments": len(replicates), **_summary("map", replicates),
         "label_treatments": len(labels), **_summary("label_map", labels),
     }  # fmt: skip
 
 
-def _summary(name: str, found: pd.DataFrame) -> dict[str, Any]:
-    if found.empty:
+def _summary(name: str, precision: pd.DataFrame) -> dict[str, Any]:
+    if precision.empty:
         return {f"{name}_mean": None, f"{name}_significant": 0}
-    return {f"{name}_mean": round(float(found["mean_average_precision"].mean()), 4),
-            f"{name}_significant": int(found["below_corrected_p"].sum())}
+    return {f"{name}_mean": round(float(precision["mean_average_precision"].mean()), 4),
+            f"{name}_significant": int(precision["below_corrected_p"].sum())}
 
 
 def _standardised(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
@@ -82,7 +82,7 @@ def replicate_precision(metadata: pd.DataFrame, values: np.ndarray, against_cont
     Parameters
     ----------
     metadata : DataFrame
-        One row a profile, with ``Metadata_Treatment``.
+        One row per profile, with ``Metadata_Treatment``.
     values : ndarray of float64, shape (profiles, features)
     against_controls : bool
         Replicates are to be found among the negative controls of the same plate (phenotypic activity); else among
@@ -91,17 +91,17 @@ def replicate_precision(metadata: pd.DataFrame, values: np.ndarray, against_cont
     Returns
     -------
     DataFrame
-        One row a treatment with two or more replicates: ``mean_average_precision, p_value, corrected_p_value,
+        One row per treatment with two or more replicates: ``mean_average_precision, p_value, corrected_p_value,
         below_corrected_p`` (bool), as copairs gives them.
     """
-    # A pair of a treated well and a negative control differs in this; other treatments and positive controls do not.
+    # A treated well and a negative control differ in this column; other treatments and positive controls do not.
     metadata = metadata.assign(**{NEGATIVE: metadata[CONTROL] == "negative"})
     difference = [NEGATIVE] if against_controls else [COMPOUND]
     same = [PLATE] if against_controls else []
-    found = _average_precision(metadata, values, [TREATMENT], [], same, difference)
-    if found is None:
+    precision = _average_precision(metadata, values, [TREATMENT], [], same, difference)
+    if precision is None:
         return pd.DataFrame()
-    return _mean_precision(found[found[CONTROL] != "negative"], [TREATMENT], seed)
+    return _mean_precision(precision[precision[CONTROL] != "negative"], [TREATMENT], seed)
 
 
 def label_precision(metadata: pd.DataFrame, values: np.ndarray, seed: int) -> pd.DataFrame:
@@ -111,8 +111,9 @@ def label_precision(metadata: pd.DataFrame, values: np.ndarray, seed: int) -> pd
     """
     keys = [TREATMENT, COMPOUND, LABEL]
     means = pd.DataFrame(values).assign(**{k: metadata[k].to_numpy() for k in keys}).groupby(keys).mean()
-    found = _average_precision(means.index.to_frame(index=False), means.to_numpy(), [LABEL], [COMPOUND], [], [LABEL])
-    return pd.DataFrame() if found is None else _mean_precision(found, [TREATMENT], seed)
+    precision = _average_precision(means.index.to_frame(index=False), means.to_numpy(), [LABEL], [COMPOUND], [],
+                                   [LABEL])
+    return pd.DataFrame() if precision is None else _mean_precision(precision, [TREATMENT], seed)
 
 
 def _average_precision(
@@ -132,14 +133,14 @@ def _average_precision(
         return None
 
 
-def _mean_precision(found: pd.DataFrame, by: list[str], seed: int) -> pd.DataFrame:
+def _mean_precision(precision: pd.DataFrame, by: list[str], seed: int) -> pd.DataFrame:
     from copairs.map import mean_average_precision
 
-    found = found[found["average_precision"].notna() & (found["n_pos_pairs"] > 0)]
-    if found.empty:
+    precision = precision[precision["average_precision"].notna() & (precision["n_pos_pairs"] > 0)]
+    if precision.empty:
         return pd.DataFrame()
     logging.getLogger("copairs").setLevel(logging.WARNING)
-    return mean_average_precision(found, by, null_size=NULL_SIZE, threshold=FDR, seed=seed, progress_bar=False,
+    return mean_average_precision(precision, by, null_size=NULL_SIZE, threshold=FDR, seed=seed, progress_bar=False,
                                   max_workers=1)
 
 

@@ -1,4 +1,4 @@
-"""Several seeds of one method: how far they spread, and the ensemble that averages them."""
+"""Several seeds of one method: how much they vary, and the ensemble that averages them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAIR_COLUMNS = ["method_a", "method_b", "seeds", "n", "mean", "low", "high", "ap
 
 @dataclass(frozen=True)
 class Spread:
-    """What a study's seeds say beyond the first.
+    """How much results vary between a study's seeds.
 
     Attributes
     ----------
@@ -49,9 +49,9 @@ class Spread:
 def mean_over_seeds(predictions: pd.DataFrame, name: str) -> pd.DataFrame:
     """The ensemble of a method's seeds: the mean of their probabilities, by unit of prediction.
 
-    Networks that differ in their random numbers alone are averaged (Lakshminarayanan, Pritzel & Blundell 2017, NeurIPS;
-    Cortés-Ciriano & Bender 2019, J Chem Inf Model 59:1269). It is taken before anything is reduced: the mean of each
-    crop's (field's, well's) probabilities, whose medians then stand for wells and treatments as for any method. Nothing
+    Networks that differ only in their random numbers are averaged (Lakshminarayanan, Pritzel & Blundell 2017, NeurIPS;
+    Cortés-Ciriano & Bender 2019, J Chem Inf Model 59:1269). The mean is taken before any reduction: of each
+    crop's (field's, well's) probabilities, whose medians then represent wells and treatments as for any method. Nothing
     is fitted.
 
     Parameters
@@ -64,7 +64,7 @@ def mean_over_seeds(predictions: pd.DataFrame, name: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A prediction table of one seed, the lowest, with a row a unit sorted by its key, in whatever order seeds came.
+        A prediction table with the lowest seed, one row per unit sorted by key, whatever the seeds' order.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def mean_over_seeds(predictions: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def _by_seed(reduced: pd.DataFrame, unit: str, method: str, permuted: bool) -> pd.DataFrame:
-    """Right and wrong of each unit (rows) with each seed (columns); units and labels must be those of every seed."""
+    """Whether each unit (rows) is correct with each seed (columns); all seeds must have the same units and labels."""
     key = UNIT_KEY[unit]
     groups = reduced.groupby(key, sort=True, dropna=False, observed=True)
     counts, labels = groups.size(), groups[LABEL].nunique()
@@ -101,21 +101,21 @@ def _by_seed(reduced: pd.DataFrame, unit: str, method: str, permuted: bool) -> p
 def spread_table(
     reduced: Mapping[str, Mapping[str, pd.DataFrame]], controls: Collection[str] = ()
 ) -> pd.DataFrame:
-    """How far a method's accuracy goes from seed to seed.
+    """How much a method's accuracy varies from seed to seed.
 
     Parameters
     ----------
     reduced : mapping
-        Of each method, of each unit that it reaches: as `benchmark.evaluation.aggregate.reduce_to` returns it.
+        For each method, for each unit that it predicts: as `benchmark.evaluation.aggregate.reduce_to` returns it.
     controls : collection of str
-        Methods whose labels were permuted, anew with each seed.
+        Methods with permuted labels, permuted anew for each seed.
 
     Returns
     -------
     DataFrame
-        A row a unit and method with several seeds, `SPREAD_COLUMNS`: how many ``seeds``; of the accuracy over them
+        One row per unit and method with several seeds, `SPREAD_COLUMNS`: how many ``seeds``; of the accuracy over them
         ``mean``, ``sd`` (standard deviation of a sample), ``low`` and ``high``; ``correct_low`` and ``correct_high``
-        of ``n``; and ``changing``, units that are right with one seed and wrong with another (missing for controls,
+        of ``n``; and ``changing``, units that are correct with one seed and wrong with another (missing for controls,
         where each seed has other labels).
 
     Raises
@@ -152,9 +152,9 @@ def paired_spread(reduced: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row a pair with several seeds in common, `PAIR_COLUMNS`: how many ``seeds``; of the accuracy of a minus that
-        of b at the same seed ``mean``, ``low`` and ``high``; and ``apart``: whether the worst seed of one has more
-        units right than the best of the other, that is, whether the difference is larger than the spread over seeds.
+        One row per pair with several seeds in common, `PAIR_COLUMNS`: how many ``seeds``; of the accuracy of a minus
+        that of b at the same seed ``mean``, ``low`` and ``high``; and ``apart``: whether the worst seed of one has more
+        units correct than the best of the other, that is, whether the difference is larger than the spread over seeds.
     """
     shares = {method: table.groupby("seed")["correct"].mean() for method, table in reduced.items()}
     rows = []

@@ -1,4 +1,4 @@
-"""Do two methods differ? Tests on the very same treatments."""
+"""Do two methods differ? Tests on the same treatments."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, permutation_test
-from statsmodels.stats.multitest import multipletests
 
 from benchmark.base.errors import MorphobenchError
 from benchmark.base.tables import COMPOUND, LABEL, UNIT_KEY
@@ -26,35 +24,39 @@ def mcnemar_exact(b: int, c: int) -> float:
     Parameters
     ----------
     b, c : int
-        Units that only the first, and only the second method has right.
+        Units that only the first, and only the second, method predicts correctly.
 
     Returns
     -------
     float
         p value; 1 where the methods never disagree.
     """
+    from scipy.stats import binomtest
+
     return 1.0 if b + c == 0 else float(binomtest(b, b + c, 0.5).pvalue)
 
 
 def swap_test(difference: np.ndarray, clusters: np.ndarray) -> float:
     """Two-sided permutation test that exchanges the two methods within whole compounds.
 
-    McNemar's test takes the treatments for independent. Here a compound's treatments are exchanged
+    McNemar's test treats the treatments as independent. Here a compound's treatments are exchanged
     together, so a compound counts as one observation (sign-flip test; Good 2005, §3.2.1). Exact up to 12
     compounds on which the methods differ, else 4,999 random exchanges from a fixed seed.
 
     Parameters
     ----------
     difference : ndarray, shape (n,)
-        First method's correct (0/1) minus the second's, a treatment each.
+        First method's correct (0/1) minus the second's, one value per treatment.
     clusters : ndarray, shape (n,)
         Compound of each treatment.
 
     Returns
     -------
     float
-        p value; 1 where no compound tells the methods apart.
+        p value; 1 where the methods differ on fewer than two compounds.
     """
+    from scipy.stats import permutation_test
+
     sums = pd.Series(np.asarray(difference, float)).groupby(np.asarray(clusters, dtype=object)).sum()
     nonzero = sums[sums != 0].to_numpy()
     if len(nonzero) < 2:
@@ -93,7 +95,7 @@ def aligned(a: pd.DataFrame, b: pd.DataFrame, unit: str, names: tuple[str, str])
         A unit is predicted by one method only, or the two tables give it different true labels.
     """
     key = UNIT_KEY[unit]
-    # A treatment's key holds its compound already; a column must not be taken twice.
+    # A treatment's key already contains its compound; a column must not be selected twice.
     left = a[list(dict.fromkeys([*key, COMPOUND, LABEL, "correct"]))]
     right = b[[*key, LABEL, "correct"]]
     both = left.merge(right, on=key, how="outer", suffixes=("_a", "_b"), indicator=True, validate="1:1")
@@ -135,9 +137,9 @@ def pairwise(reduced: Mapping[str, pd.DataFrame], unit: str = "treatment") -> pd
     Returns
     -------
     DataFrame
-        One row a pair with `PAIR_COLUMNS`: ``difference`` (accuracy of a minus accuracy of b) with its
-        95 % interval from resampling compounds (nan with few); ``b`` and ``c`` (units that only a, only b has
-        right); McNemar's exact ``p`` and, for the number of pairs, Holm's ``p_holm`` (Holm 1979);
+        One row per pair with `PAIR_COLUMNS`: ``difference`` (accuracy of a minus accuracy of b) with its
+        95 % interval from resampling compounds (nan with few); ``b`` and ``c`` (units that only a, only b predicts
+        correctly); McNemar's exact ``p`` and, adjusted for the number of pairs, Holm's ``p_holm`` (Holm 1979);
         ``p_compounds``, the test that treats a compound as one observation.
 
     Raises
@@ -145,6 +147,8 @@ def pairwise(reduced: Mapping[str, pd.DataFrame], unit: str = "treatment") -> pd
     MorphobenchError
         Two methods have no seed in common, or not the same units and labels.
     """
+    from statsmodels.stats.multitest import multipletests
+
     rows: list[dict[str, object]] = []
     for name_a, name_b in combinations(reduced, 2):
         a, b = reduced[name_a], reduced[name_b]

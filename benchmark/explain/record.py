@@ -15,7 +15,7 @@ import pandas as pd
 from benchmark.base.errors import MorphobenchError
 from benchmark.base.files import read_json, whole, write_json
 
-#: Raised where what is kept changes its meaning.
+#: Increased when the content of records changes its meaning.
 REVISION = 1
 ARRAYS, RECORD = "arrays.npz", "explanation.json"
 #: Columns of `benchmark.explain.sanity.sanity_check`, and their types.
@@ -25,7 +25,7 @@ AGAIN = "Delete the folder and explain the network again."
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a fine-tuned network said what it said of some crops. n crops, C channels, K labels, methods by name.
+    """Why a fine-tuned network predicted what it did for some crops. n crops, C channels, K labels, methods by name.
 
     Attributes
     ----------

@@ -57,7 +57,7 @@ def cut_regions(nuclei: np.ndarray, cells: np.ndarray, boxes: np.ndarray, size: 
 
 
 def region_shares(weights: np.ndarray, regions: np.ndarray) -> np.ndarray:
-    """How what lies on the pixels of crops is shared among regions.
+    """How values on the pixels of crops are distributed over regions.
 
     Parameters
     ----------

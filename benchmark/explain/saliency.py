@@ -74,7 +74,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 def background(inputs: Tensor) -> Tensor:
     """What each channel of each crop is where there is nothing: its 5th percentile, (N, C, 1, 1).
 
-    Meant for fluorescence, where cells are brighter than what lies between them. In a crop that cells fill, it is
+    Meant for fluorescence, where cells are brighter than the space between them. In a crop that cells fill, it is
     their darkest part.
     """
     return inputs.flatten(2).quantile(BACKGROUND, dim=2)[:, :, None, None]
@@ -164,9 +164,8 @@ def guided_backpropagation(model: nn.Module, inputs: Tensor, target: Tensor, set
     """Guided backpropagation (Springenberg et al. 2015): gradients, of which each rectifier passes the positive part.
 
     It is defined for ReLU, and captum supports no other. ReLU6 is treated as a ReLU with a cap, on a copy of the
-    network.
-    A network with any other rectifier (SiLU, Hardswish, GELU, …), or with a ReLU that is no module of its own, is
-    refused: captum would quietly give plain gradients there. Gates (sigmoids of squeeze-and-excitation) pass their
+    network. A network with any other rectifier (SiLU, Hardswish, GELU, …), or with a ReLU that is no module of its own,
+    is refused: captum would quietly give plain gradients there. Gates (sigmoids of squeeze-and-excitation) pass their
     gradient unchanged.
 
     Parameters and ``inputs`` as in `grad_cam`.

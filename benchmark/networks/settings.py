@@ -150,7 +150,7 @@ class TrainingSettings(Settings):
         see. See `benchmark.networks.training.shared`.
     augmentation : str
         ``standard``: one of the 8 views of the square, and ``gain`` and ``offset``. ``views``: one of the 8 views
-        alone; the default where only a part is learnt, since what lies below is then computed once for all folds
+        alone; the default where only a part is learnt, since the layers below are then computed once for all folds
         (`benchmark.networks.feed.activations`). ``kensert2019``: that paper's whole augmentation, see
         `benchmark.networks.feed.augment.one_by_one`. ``none``: crops as they are.
     gain : float
@@ -170,8 +170,7 @@ class TrainingSettings(Settings):
         After training, the statistics that batch normalisation uses for prediction are recomputed over training
         crops without augmentation. Otherwise they are a moving average over augmented ones, which after few steps
         still contains ImageNet's. With 660 fields of BBBC021, by held-out compounds, two splits and two seeds, 6
-        epochs: accuracy
-        0.80 rather than 0.75 (better in all four); with 3 epochs no clear difference.
+        epochs: accuracy 0.80 rather than 0.75 (better in all four); with 3 epochs no clear difference.
     early_stopping : int
         Epochs without a smaller loss on held-out training compounds after which training ends, and the best epoch is
         kept; 0 is off. These compounds are then not trained on.

@@ -1,8 +1,8 @@
-"""Profiles that set a well's cells against reference cells: Kolmogorov-Smirnov statistics, SVM normal vectors.
+"""Profiles that compare a well's cells with reference cells: Kolmogorov-Smirnov statistics, SVM normal vectors.
 
-After Ljosa et al. 2013 (J Biomol Screen 18:1321), who set each well against the negative controls of its plate.
-A well is never set against its own cells: where it is a reference well itself, its cells are taken out of the
-reference first, so that controls (and training wells) are looked at as any other well is.
+After Ljosa et al. 2013 (J Biomol Screen 18:1321), who compared each well with the negative controls of its plate.
+A well is never compared with its own cells: where it is a reference well itself, its cells are removed from the
+reference first, so that controls (and training wells) are treated like any other well.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from benchmark.profiles.wells import (
     well_list,
 )
 
-#: Reference cells at most (a plate's controls; the training wells together).
+#: Largest number of reference cells (of a plate's controls; of all training wells together).
 REFERENCE_CELLS = 10_000
-#: Fewer cells in a well than this, and no feature is eliminated: accuracy cannot be told.
+#: With fewer cells in a well no feature is eliminated: accuracy cannot be estimated.
 FEWEST_TO_ELIMINATE = 6
 FOLDS = 3
 
@@ -52,7 +52,7 @@ class Reference:
     values : ndarray
         (cells, features) float32, NaN where missing.
     wells : ndarray
-        (cells,) int: which of `names` each cell is of.
+        (cells,) int: index into `names` of each cell's well.
     names : list of tuple
         (plate, well).
     """
@@ -62,7 +62,7 @@ class Reference:
     names: list[tuple[str, str]]
 
     def own(self, plate: str, well: str) -> np.ndarray:
-        """(cells,) bool: cells of one well."""
+        """(cells,) bool: which cells are of one well."""
         name = (plate, well)
         if name not in self.names:
             return np.zeros(len(self.values), bool)
@@ -70,12 +70,12 @@ class Reference:
 
 
 def draw_reference(cells: SingleCells, wells: pd.DataFrame, features: Sequence[str], seed: int) -> Reference:
-    """Cells of some wells, the same share of each, `REFERENCE_CELLS` at most.
+    """Cells of some wells, the same share of each, at most `REFERENCE_CELLS`.
 
     Raises
     ------
     MorphobenchError
-        They have fewer than ten cells together.
+        They have fewer than ten cells in total.
     """
     columns = list(features)
     table = cells.sample(well_list(wells), REFERENCE_CELLS, seed, columns=columns)
@@ -88,7 +88,7 @@ def draw_reference(cells: SingleCells, wells: pd.DataFrame, features: Sequence[s
 
 
 class _Against(BaseEstimator):
-    """What the two kinds of profile share: where reference cells come from.
+    """Base of both kinds of profile: where reference cells come from.
 
     Parameters
     ----------
@@ -106,14 +106,14 @@ class _Against(BaseEstimator):
         self.features = features
 
     def fit(self, cells: SingleCells, wells: pd.DataFrame) -> _Against:
-        """Take ``wells`` (``WELL_COLUMNS``) as what may be referred to."""
+        """Use ``wells`` (``WELL_COLUMNS``) as possible reference wells."""
         self.features_ = list(cells.features if self.features is None else self.features)
         self.facts_: dict[str, object] = {"reference": self.reference}
         if self.reference == "training":
             self.drawn_ = draw_reference(cells, wells, self.features_, self.seed)
             self.facts_ |= {"reference cells": len(self.drawn_.values)}
         else:
-            # A plate's control cells are read when the plate's turn comes: all plates' would not fit in memory.
+            # A plate's control cells are read when the plate is processed: those of all plates would not fit in memory.
             self.controls_ = negative_controls(wells)
         return self
 
@@ -147,7 +147,7 @@ class _Against(BaseEstimator):
         for unit, values in unit_cells(cells, wells, self.features_):
             own_cells = reference.own(*unit)
             if len(own_cells) - own_cells.sum() < FEWEST_CELLS:
-                # The well is all the reference there is: it does not differ from itself.
+                # The well is the whole reference: it does not differ from itself.
                 yield unit, np.where(np.isfinite(values).any(axis=0), 0.0, np.nan)
             else:
                 yield unit, self._profile(prepared, values, own_cells, unit)
@@ -162,8 +162,9 @@ class _Against(BaseEstimator):
 def signed_ks(well: np.ndarray, ordered: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
     """Signed two-sample Kolmogorov-Smirnov statistic of each feature.
 
-    The largest difference of the two empirical distribution functions, reference less well: positive where the
-    well's values are the larger ones. Equal to ``scipy.stats.ks_2samp(reference, well)`` with its sign, ties and all.
+    The largest difference of the two empirical distribution functions, reference minus well: positive where the
+    well's values are larger. Equal to ``scipy.stats.ks_2samp(reference, well)`` with its sign, also with ties; ours,
+    since SciPy's sorts the reference anew for every well and feature.
 
     Parameters
     ----------
@@ -172,7 +173,7 @@ def signed_ks(well: np.ndarray, ordered: np.ndarray, own: np.ndarray | None = No
     ordered : ndarray
         (features, reference cells), each row sorted, NaN last (as `numpy.sort` does).
     own : ndarray, optional
-        (cells, features): reference cells that are to be left out of ``ordered``.
+        (cells, features): reference cells to be left out of ``ordered``.
 
     Returns
     -------
@@ -183,7 +184,7 @@ def signed_ks(well: np.ndarray, ordered: np.ndarray, own: np.ndarray | None = No
     own = np.sort(np.ascontiguousarray(own.T), axis=1) if own is not None and len(own) else None
     in_well, in_reference = (np.isfinite(v).sum(axis=1) for v in (well, ordered))
     in_own = np.zeros_like(in_reference) if own is None else np.isfinite(own).sum(axis=1)
-    found = np.full(len(well), np.nan)
+    statistic = np.full(len(well), np.nan)
     for j in range(len(well)):
         m, n = in_well[j], in_reference[j] - in_own[j]
         if m == 0 or n <= 0:
@@ -197,8 +198,8 @@ def signed_ks(well: np.ndarray, ordered: np.ndarray, own: np.ndarray | None = No
         # a value of the well, and smallest at one.
         above = max(0.0, float(np.max(below / n - np.arange(m) / m)))
         under = max(0.0, float(np.max(np.arange(1, m + 1) / m - up_to / n)))
-        found[j] = -under if under > above else above
-    return found
+        statistic[j] = -under if under > above else above
+    return statistic
 
 
 class KolmogorovSmirnov(_Against):
@@ -219,7 +220,7 @@ class SvmNormal(_Against):
     """Normal vector of the linear SVM that separates the well's cells from reference cells.
 
     Loo et al. 2007 (Nat Methods 4:445); Ljosa et al. 2013. Cells are standardised by the reference, missing values
-    are its median. Features are eliminated recursively (`eliminate`); the vector of the SVM on those that are left
+    are its median. Features are eliminated recursively (`eliminate`); the vector of the SVM on those that remain
     has unit length and is 0 elsewhere. A feature that is constant over the reference cells, or missing in more than
     5 % of them, is NaN.
 
@@ -228,7 +229,7 @@ class SvmNormal(_Against):
     reference, seed, features
         See `_Against`.
     most : int
-        Cells at most of either side; classes are weighted to be of equal weight.
+        Largest number of cells on either side; classes are weighted equally.
     """
 
     def __init__(
@@ -242,15 +243,15 @@ class SvmNormal(_Against):
 
     def _profile(self, prepared: Any, values: np.ndarray, own: np.ndarray, unit: tuple) -> np.ndarray:
         scale, reference = prepared
-        # The draw hangs on the well alone, not on which wells are asked for, or in which order.
+        # The draw depends on the well alone, not on which wells are requested or in which order.
         rng = np.random.default_rng([self.seed, zlib.crc32("\t".join(map(str, unit)).encode())])
         here = np.sort(rng.permutation(len(values))[: self.most])
         there = np.sort(rng.permutation(np.flatnonzero(~own))[: self.most])
         x = np.concatenate([scale(values[here]), scale(reference[there])])
         y = np.r_[np.ones(len(here), int), np.zeros(len(there), int)]
-        found = np.full(len(self.features_), np.nan)
-        found[scale.used] = normal_vector(x, y, int(rng.integers(2**31)))
-        return found
+        normal = np.full(len(self.features_), np.nan)
+        normal[scale.used] = normal_vector(x, y, int(rng.integers(2**31)))
+        return normal
 
 
 def _separate(x: np.ndarray, y: np.ndarray) -> LinearSVC:

@@ -27,7 +27,7 @@ class Moments(BaseEstimator):
     """Mean, median, median and MAD, or deciles of each feature over the cells of a unit.
 
     Missing values of cells (NaN, infinite) are left out; a unit without any value of a feature has NaN. Mean and
-    median equal pycytominer's ``aggregate``. Nothing is learnt.
+    median equal pycytominer's ``aggregate``. Nothing is fitted.
 
     Parameters
     ----------
@@ -99,20 +99,20 @@ def moments(values: np.ndarray, kind: Kind) -> np.ndarray:
 
 
 def _quantiles(values: np.ndarray, percentages: Sequence[int]) -> np.ndarray:
-    """Percentiles of each column without its NaN, interpolated linearly: (percentages, features) float64."""
+    """Percentiles of each column, NaN left out, interpolated linearly: (percentages, features) float64."""
     ordered = np.sort(np.ascontiguousarray(values.T), axis=1)  # NaN last
     counts = np.isfinite(ordered).sum(axis=1)
     each = np.arange(len(ordered))
-    found = []
+    percentiles = []
     for percentage in percentages:
         place = np.maximum(counts - 1, 0) * (percentage / 100)
         low = np.floor(place).astype(int)
         high = np.minimum(low + 1, np.maximum(counts - 1, 0))
         below, above = ordered[each, low].astype(np.float64), ordered[each, high].astype(np.float64)
-        # at one half the two are averaged as pandas does, so that medians agree to the last bit
+        # half-way, both values are averaged as pandas does, so that medians agree to the last bit
         share = place - low
-        found.append(np.where(share == 0.5, (below + above) / 2, below + (above - below) * share))
-    return np.stack(found)
+        percentiles.append(np.where(share == 0.5, (below + above) / 2, below + (above - below) * share))
+    return np.stack(percentiles)
 
 
 def make_profiler(
@@ -124,7 +124,7 @@ def make_profiler(
     ----------
     settings : ProfileSettings
     seed : int
-        Of every random choice.
+        Seed of every random choice.
     features : sequence of str, optional
         Features of the cells to use; all where None.
     """
@@ -154,25 +154,25 @@ def make_well_profiles(
         Metadata of all wells, negative controls among them (``WELL_COLUMNS``); of all fields (``FIELD_COLUMNS``)
         where ``settings.unit`` is ``field``.
     settings : ProfileSettings
-        ``level: cells`` scales the cells per plate first (``method``, ``normalise``; ``normalise: training`` looks at
+        ``level: cells`` scales the cells per plate first (``method``, ``normalise``; ``normalise: training`` uses
         no plate and scales none).
     reference : DataFrame
         Rows of ``wells`` to refer to: a fold's training wells with ``reference: training``; with ``controls`` the
-        negative controls among them. Nothing else is learnt from. Mean, median and the like need none.
+        negative controls among them. Nothing is fitted on other rows. Mean, median and the like need none.
     seed : int
-        Of every random choice.
+        Seed of every random choice.
 
     Returns
     -------
     DataFrame
-        Metadata and float64 features, one row a unit with cells, sorted by key. ``attrs['facts']`` tells what was
+        Metadata and float64 features, one row per unit with cells, sorted by key. ``attrs['facts']`` says what was
         fitted (numbers of factors, reference cells …), empty where nothing was.
 
     Raises
     ------
     MorphobenchError
-        A plate has too few control cells where its controls are referred to; no reference cells at all; no feature
-        has a name that is asked for.
+        A plate has too few control cells where its controls are the reference; there are no reference cells at all; a
+        requested feature does not exist.
     """
     by_field = settings.unit == "field"
     key, columns = (FIELD_KEY, FIELD_COLUMNS) if by_field else (WELL_KEY, WELL_COLUMNS)

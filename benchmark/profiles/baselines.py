@@ -1,6 +1,6 @@
-"""Profiles that know nothing of what cells look like: where a well lies, and which batch it is of.
+"""Profiles without any information on what cells look like: a well's position, and its batch.
 
-A method that is to be believed must beat them; where they score well, the layout of the plates gives the answer away.
+A credible method must beat them; where they score well, the layout of the plates gives the answer away.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ def well_positions(names: pd.Series) -> pd.DataFrame:
     Raises
     ------
     MorphobenchError
-        A name is no row letter with a column number.
+        A name is not a row letter with a column number.
     """
-    found = [_WELL.fullmatch(str(name).strip()) for name in names]
-    for name, match in zip(names, found, strict=True):
+    matches = [_WELL.fullmatch(str(name).strip()) for name in names]
+    for name, match in zip(names, matches, strict=True):
         if match is None:
-            raise MorphobenchError(f"the well {name!r} is no row letter and column number, such as B07",
-                                   "baseline: position", "Take the method out of the study, or rename the wells.")
-    letters = [m["row"].upper() for m in found if m]
+            raise MorphobenchError(f"the well {name!r} is not a row letter and column number, such as B07",
+                                   "baseline: position", "Remove the method from the study, or rename the wells.")
+    letters = [m["row"].upper() for m in matches if m]
     rows = [ord(r[-1]) - 64 + 26 * (ord(r[0]) - 64 if len(r) == 2 else 0) for r in letters]
-    return pd.DataFrame({"row": rows, "column": [int(m["column"]) for m in found if m]}, index=names.index)
+    return pd.DataFrame({"row": rows, "column": [int(m["column"]) for m in matches if m]}, index=names.index)
 
 
 def position_profiles(wells: pd.DataFrame) -> pd.DataFrame:
@@ -40,7 +40,7 @@ def position_profiles(wells: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     wells : DataFrame
-        Metadata, one row a well.
+        Metadata, one row per well.
 
     Returns
     -------
@@ -61,12 +61,12 @@ def batch_profiles(wells: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     MorphobenchError
-        There is one batch with one plate: nothing could be told from it.
+        There is one batch with one plate: nothing can be learnt from it.
     """
     column = BATCH if wells[BATCH].nunique() > 1 else PLATE
     if wells[column].nunique() < 2:
-        raise MorphobenchError("there is one batch with one plate, from which nothing can be told", "baseline: batch",
-                               "Take the method out of the study.")
+        raise MorphobenchError("there is one batch with one plate, from which nothing can be learnt", "baseline: batch",
+                               "Remove the method from the study.")
     return _with(wells, {f"Batch_{i}": wells[column] == value
                          for i, value in enumerate(sorted(wells[column].unique()), 1)})
 
@@ -77,7 +77,7 @@ def intensity_profiles(wells: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame
     Parameters
     ----------
     means : DataFrame
-        One row a field: its key and ``Image_Mean_<channel>``.
+        One row per field: its key and ``Image_Mean_<channel>``.
     """
     features = [str(c) for c in means.columns if str(c).startswith("Image_Mean_")]
     by_well = means.groupby(WELL_KEY, as_index=False)[features].mean()

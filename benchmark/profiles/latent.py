@@ -1,7 +1,7 @@
 """Profiles in a latent space fitted on reference cells: shares of a Gaussian mixture, means of latent factors.
 
 After Ljosa et al. 2013 (J Biomol Screen 18:1321). Reference cells are drawn once, from negative controls of all
-plates or from a fold's training wells; they alone are fitted on.
+plates or from a fold's training wells; only they are fitted on.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from benchmark.profiles.wells import (
     well_list,
 )
 
-#: Cells turned at once (float64).
+#: Cells transformed at once (float64).
 ROWS = 4096
-#: Of the reference cells, this share makes the mixture (Ljosa et al. 2013), but no fewer and no more than these.
+#: The mixture is fitted on this share of the reference cells (Ljosa et al. 2013), within these bounds.
 SHARE, FEWEST, MOST = 0.1, 5_000, 20_000
-#: Reference cells of the factor analysis at most.
+#: Largest number of reference cells of the factor analysis.
 FACTOR_CELLS = 50_000
 #: Variance of the reference cells that the principal components keep.
 VARIANCE = 0.8
-#: Cells a component or factor needs at least.
+#: Fewest cells per component or factor.
 CELLS_EACH = 5
-#: A feature of which the others leave less than this share of its variance unexplained is left out.
+#: A feature is left out if the others leave less than this share of its variance unexplained.
 INDEPENDENT = 1e-6
-#: Steps of the factor analysis at most, and the gain in a cell's log-likelihood at which it has converged.
+#: Largest number of steps of the factor analysis, and the gain in a cell's log-likelihood at which it has converged.
 STEPS, GAIN = 200, 1e-3
 
 
@@ -58,9 +58,9 @@ def reference_cells(
     Parameters
     ----------
     wells : DataFrame
-        Wells that may be learnt from, with metadata.
+        Wells that may be fitted on, with metadata.
     reference : str
-        ``controls``: only the negative controls among them are. ``training``: all are.
+        ``controls``: only the negative controls among them are used. ``training``: all are.
     share, fewest, most : float, int, int
         The share of cells drawn, and the least and the greatest number of cells.
 
@@ -82,7 +82,7 @@ def reference_cells(
 
 
 def _standardiser(reference: np.ndarray, features: Sequence[str]) -> Standardiser:
-    """A standardiser that has a feature at least."""
+    """A standardiser with at least one feature."""
     scale = Standardiser(reference)
     if not scale.used.any():
         raise MorphobenchError("no feature varies over the reference cells and is present in them",
@@ -110,7 +110,7 @@ class MixtureCounts(BaseEstimator):
     Attributes
     ----------
     facts_ : dict
-        Reference cells, features, principal components, components asked for and fitted, whether it converged.
+        Reference cells, features, principal components, components requested and fitted, whether it converged.
     """
 
     def __init__(self, components: int = 25, reference: str = "controls", seed: int = 0,
@@ -121,7 +121,7 @@ class MixtureCounts(BaseEstimator):
         self.features = features
 
     def fit(self, cells: SingleCells, wells: pd.DataFrame) -> MixtureCounts:
-        """Fit on reference cells of ``wells`` (``WELL_COLUMNS``, those that may be learnt from)."""
+        """Fit on reference cells of ``wells`` (``WELL_COLUMNS``, those that may be fitted on)."""
         self.features_ = list(cells.features if self.features is None else self.features)
         drawn = reference_cells(cells, wells, self.reference, self.features_, self.seed, SHARE, FEWEST, MOST)
         self.scale_ = _standardiser(drawn, self.features_)
@@ -130,9 +130,9 @@ class MixtureCounts(BaseEstimator):
         number = max(1, min(self.components, len(x) // CELLS_EACH))
         self.mixture_ = GaussianMixture(number, covariance_type="diag", random_state=self.seed, reg_covar=1e-3)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # told by facts_
+            warnings.simplefilter("ignore", ConvergenceWarning)  # reported in facts_
             self.mixture_.fit(self.pca_.transform(x))
-        # The largest component first, so that names mean something.
+        # The largest component first, so that names have a meaning.
         self.order_ = np.argsort(-self.mixture_.weights_, kind="stable")
         self.facts_ = {
             "reference": self.reference, "reference cells": len(x), "features used": x.shape[1],
@@ -160,8 +160,8 @@ class FactorMeans(BaseEstimator):
     """Mean score of a well's cells on latent factors of reference cells.
 
     Young et al. 2008 (Nat Chem Biol 4:59); Ljosa et al. 2013. Cells are standardised by the reference. Of features
-    that determine each other exactly, as few as possible are left out, as in the authors' code: nothing of them would
-    be left for the noise of the model.
+    that determine each other exactly, as few as possible are left out, as in the authors' code: they would leave no
+    variance for the noise of the model.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ class FactorMeans(BaseEstimator):
         self.features = features
 
     def fit(self, cells: SingleCells, wells: pd.DataFrame) -> FactorMeans:
-        """Fit on reference cells of ``wells`` (``WELL_COLUMNS``, those that may be learnt from)."""
+        """Fit on reference cells of ``wells`` (``WELL_COLUMNS``, those that may be fitted on)."""
         self.features_ = list(cells.features if self.features is None else self.features)
         drawn = reference_cells(cells, wells, self.reference, self.features_, self.seed, 1.0, 1, FACTOR_CELLS)
         self.scale_ = _standardiser(drawn, self.features_)
@@ -232,10 +232,10 @@ def _mean_and_covariance(values: np.ndarray, scale: Standardiser) -> tuple[np.nd
 
 
 def independent_features(covariance: np.ndarray) -> np.ndarray:
-    """Features (indices, sorted) of which the others leave something unexplained.
+    """Features (indices, sorted) that the others do not explain completely.
 
-    By Cholesky's decomposition with pivots: the feature with most variance left is taken next, until less than
-    `INDEPENDENT` of a (standardised) feature's variance is left of any other.
+    By pivoted Cholesky decomposition: the feature with the most remaining variance comes next, until less than
+    `INDEPENDENT` of its (standardised) variance remains of every other.
     """
     _, pivots, rank, _ = dpstrf(covariance, tol=INDEPENDENT, lower=1)
     return np.sort(pivots[:rank] - 1)
@@ -244,9 +244,9 @@ def independent_features(covariance: np.ndarray) -> np.ndarray:
 def fit_factors(covariance: np.ndarray, number: int, seed: int) -> tuple[FactorAnalysis, dict[str, object]]:
     """Factor analysis of cells whose covariance is known.
 
-    scikit-learn's takes cells, yet looks at nothing but their covariance. It is given a few rows with that very
-    covariance, so that its steps cost the same for any number of cells: a triangular factor of the covariance, turned
-    by Helmert's matrix, whose rows have a mean of nothing.
+    scikit-learn's is fitted on cells, but uses only their covariance. It is given a few rows with exactly that
+    covariance, so that its steps cost the same for any number of cells: a triangular factor of the covariance, rotated
+    by Helmert's matrix, so that the rows have mean zero.
 
     Parameters
     ----------
@@ -259,16 +259,17 @@ def fit_factors(covariance: np.ndarray, number: int, seed: int) -> tuple[FactorA
     Returns
     -------
     FactorAnalysis, dict
-        The fitted model, for cells less their mean; its steps, and whether it converged.
+        The fitted model, for cells minus their mean; its steps, and whether it converged.
     """
     width = len(covariance)
     root = scipy.linalg.cholesky(covariance)
     rows = np.sqrt(width + 1) * (scipy.linalg.helmert(width + 1).T @ root)
     # scikit-learn's tolerance is of the log-likelihood of all rows together. With few power iterations the error of
-    # its randomised decomposition is larger than a step's gain, and it stops at the first step that seems a loss.
+    # its randomised decomposition is larger than a step's gain, and it stops at the first step that appears to be a
+    # loss.
     model = FactorAnalysis(number, max_iter=STEPS, tol=GAIN * (width + 1), random_state=seed, iterated_power=15)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # told by facts
+        warnings.simplefilter("ignore", ConvergenceWarning)  # reported in facts
         model.fit(rows)
     gain = abs(float(np.diff(model.loglike_[-2:])[0])) / (width + 1)
     return model, {"steps": int(model.n_iter_), "converged": gain < GAIN}

@@ -33,8 +33,8 @@ def location_and_scale(X: pd.DataFrame, method: Scaling) -> tuple[pd.Series, pd.
     Returns
     -------
     tuple of Series
-        Location and scale, float64, one value a feature. The scale is missing where the reference has no spread:
-        a deviation of nothing must become neither a division by 1e-18 nor a feature left in its own units.
+        Location and scale, float64, one value per feature. The scale is missing where the reference has no spread:
+        a deviation of zero must lead neither to a division by 1e-18 nor to a feature left in its original units.
     """
     if method == "standardize":
         standard = StandardScaler().fit(X)
@@ -52,7 +52,7 @@ def location_and_scale(X: pd.DataFrame, method: Scaling) -> tuple[pd.Series, pd.
 class PlateNormaliser(TransformerMixin, BaseEstimator):
     """Centre and scale the features of each plate.
 
-    Both forms look at plates of test wells, without labels: transductive.
+    Both forms use plates of test wells, without labels, and are transductive.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class PlateNormaliser(TransformerMixin, BaseEstimator):
     Attributes
     ----------
     locations_, scales_ : DataFrame
-        One row a plate, one column a feature, float64.
+        One row per plate, one column per feature, float64.
     """
 
     def __init__(self, method: Scaling = "mad_robustize", samples: Literal["controls", "plate"] = "controls") -> None:
@@ -101,7 +101,7 @@ class PlateNormaliser(TransformerMixin, BaseEstimator):
         Raises
         ------
         MorphobenchError
-            A plate was not there when this was fitted, or a feature is not in the table.
+            A plate was not in the table that this was fitted on, or a feature is not in the table.
         """
         check_is_fitted(self)
         values = finite_features(X, self.columns_).to_numpy()

@@ -21,14 +21,14 @@ from benchmark.profiles.wells import (
     well_list,
 )
 
-#: Numbers held at once while centre and scale are found (float64: 128 MiB), and rows scaled at once.
+#: Values in memory at once while centre and scale are computed (float64: 128 MiB), and rows scaled at once.
 CHUNK = 2**24
 ROWS = 4096
 #: Cells are float32: a spread below this share of the largest value is rounding, not spread.
 ROUNDING = 1e-6
 #: A feature missing in more than this share of the reference cells is not used.
 MISSING = 0.05
-#: Standardised cells beyond this many deviations are cut: one broken cell must not rule a well's mean.
+#: Standardised cells are clipped at this many deviations: one broken cell must not dominate a well's mean.
 CLIP = 20.0
 
 
@@ -47,22 +47,22 @@ def centre_and_scale(values: np.ndarray, method: Scaling) -> tuple[np.ndarray, n
     Returns
     -------
     ndarray, ndarray
-        (features,) float64. The scale is NaN where a feature is constant or missing, or its scale is nothing.
+        (features,) float64. The scale is NaN where a feature is constant or missing, or its scale is zero.
     """
     centre, scale = (np.full(values.shape[1], np.nan) for _ in range(2))
     known = np.isfinite(values).any(axis=0)
     if known.any():
         values = values[:, known]
         low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
-        found, spread = _found(values, method)
+        middle, spread = _location_and_spread(values, method)
         flat = high - low <= ROUNDING * np.maximum(np.abs(low), np.abs(high))
-        spread[flat | ~(spread > ROUNDING * np.abs(found))] = np.nan
-        centre[known], scale[known] = found, spread
+        spread[flat | ~(spread > ROUNDING * np.abs(middle))] = np.nan
+        centre[known], scale[known] = middle, spread
     return centre, scale
 
 
-def _found(values: np.ndarray, method: Scaling) -> tuple[np.ndarray, np.ndarray]:
-    """Centre and scale of features with a value at least."""
+def _location_and_spread(values: np.ndarray, method: Scaling) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and scale of features with at least one value."""
     if method == "standardize":
         return np.nanmean(values, axis=0), np.nanstd(values, axis=0)
     if method == "mad_robustize":
@@ -90,7 +90,7 @@ class CellScaler(BaseEstimator):
         self.samples = samples
 
     def fit(self, cells: SingleCells, wells: pd.DataFrame) -> CellScaler:
-        """Find each plate's centre and scale.
+        """Compute each plate's centre and scale.
 
         Parameters
         ----------
@@ -101,7 +101,7 @@ class CellScaler(BaseEstimator):
         Raises
         ------
         MorphobenchError
-            A plate has too few cells of negative controls, and controls are asked for.
+            ``samples`` is ``controls`` and a plate has too few cells of negative controls.
         """
         plates = sorted(set(wells[PLATE]) & set(cells.plates))
         if self.samples == "controls":
@@ -132,20 +132,20 @@ class CellScaler(BaseEstimator):
     def _scaled(self, plate: str, block: pd.DataFrame) -> pd.DataFrame:
         """A block of a plate's cells, scaled."""
         if plate not in self.scales_:
-            raise MorphobenchError("its cells were never normalised: the plate was not among those fitted on",
+            raise MorphobenchError("its cells cannot be normalised: the plate was not among those fitted on",
                                    f"plate {plate}")
         columns = feature_columns(block)
         centre, scale = self.scales_[plate][columns].to_numpy()
         values = floats(block[columns]).copy()
         for start in range(0, len(values), ROWS):
-            # float64 between: centre and value may be large and close
+            # computed in float64: centre and value may be large and close
             values[start : start + ROWS] = (values[start : start + ROWS] - centre) / scale
         keys = block.drop(columns=columns)
         return pd.concat([keys, pd.DataFrame(values, index=block.index, columns=columns)], axis=1)
 
 
 class Standardiser:
-    """Cells standardised by reference cells, without gaps, for methods that need both.
+    """Cells standardised by reference cells, missing values filled, for methods that need both.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ class Standardiser:
     Attributes
     ----------
     used : ndarray
-        (features,) bool: not constant over the reference, and missing in 5 % of it at most.
+        (features,) bool: not constant over the reference, and missing in at most 5 % of it.
     """
 
     def __init__(self, reference: np.ndarray) -> None:
@@ -174,7 +174,7 @@ class Standardiser:
         self._median, self._centre, self._scale = (v[self.used] for v in (median, centre, scale))
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """(cells, features used) float64: filled with the reference's median, standardised, cut at `CLIP`."""
+        """(cells, features used) float64: filled with the reference's median, standardised, clipped at `CLIP`."""
         values = values[:, self.used].astype(np.float64)
         values = np.where(np.isfinite(values), values, self._median)
         return np.clip((values - self._centre) / self._scale, -CLIP, CLIP)

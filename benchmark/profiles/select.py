@@ -1,4 +1,4 @@
-"""Feature selection, fitted on the training profiles of a fold and on nothing else."""
+"""Feature selection, fitted only on the training profiles of a fold."""
 
 from __future__ import annotations
 
@@ -19,32 +19,33 @@ from benchmark.profiles.transformers import finite_features, is_constant, with_f
 
 #: pycytominer's ``min_variance``: features that vary less are dropped.
 MIN_VARIANCE = 1e-6
-#: A feature stays where chance reproduces it this well in at most this share of draws.
+#: Significance level: a feature is kept where replicates would agree this well by chance in at most this share of
+#: cases.
 CHANCE = 0.05
 
 
 class ProfileSelector(TransformerMixin, BaseEstimator):
-    """Drop features, step by step, by what the training profiles show.
+    """Drop features, step by step, by criteria computed on the training profiles.
 
     Steps: ``missing`` (a value is missing in any training row), ``variance`` (below `MIN_VARIANCE`, or none),
     ``correlation`` (see `redundant`), ``blocklist`` (pycytominer's list of noisy CellProfiler features; Way 2019,
-    doi:10.6084/m9.figshare.10255811), ``reproducibility`` (see `irreproducible`). None looks at a label. Values
-    still missing in other rows become the training median. At least one feature stays.
+    doi:10.6084/m9.figshare.10255811), ``reproducibility`` (see `irreproducible`). None uses a label. Values
+    still missing in other rows become the training median. At least one feature is kept.
 
     Parameters
     ----------
     steps : sequence of str
-        In the order in which they are done.
+        In the order in which they are applied.
     correlation : float
         Threshold of Pearson correlation.
     own_units : bool
-        Features are not normalised: ``variance`` then drops constant ones alone, for a variance of 1e-6 means one
-        thing of an area in pixels and another of an intensity in 0…1.
+        Features are not normalised: ``variance`` then drops only constant ones, since a variance of 1e-6 means one
+        thing for an area in pixels and another for an intensity in 0…1.
 
     Attributes
     ----------
     columns_ : list of str
-        Features that stay, in the table's order.
+        Features that are kept, in the table's order.
     dropped_ : dict
         How many features each step dropped.
     """
@@ -63,7 +64,7 @@ class ProfileSelector(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : DataFrame
-            Profile table of the training rows alone; metadata are looked at for ``reproducibility`` only.
+            Profile table of the training rows only; metadata are used only for ``reproducibility``.
         """
         features = finite_features(X)
         metadata = X.drop(columns=features.columns)
@@ -78,11 +79,11 @@ class ProfileSelector(TransformerMixin, BaseEstimator):
         kept = features
         self.dropped_: dict[str, int] = {}
         for step in self.steps:
-            # A single feature is a read-out that was asked for: nothing is left to choose.
+            # A single feature is a read-out that was asked for: there is nothing to choose.
             gone = rules[step](kept) if kept.shape[1] and features.shape[1] > 1 else []
             kept = kept.drop(columns=gone)
             self.dropped_[step] = len(gone)
-        # None that passes: keep what varies rather than nothing at all.
+        # If none passes, keep what varies rather than nothing.
         self.columns_ = (list(kept.columns) or list(features.columns[features.nunique() > 1])
                          or list(features.columns))
         self.medians_ = features[self.columns_].median().fillna(0.0)
@@ -104,9 +105,9 @@ class ProfileSelector(TransformerMixin, BaseEstimator):
 def redundant(X: pd.DataFrame, threshold: float) -> list[str]:
     """Features that correlate more than ``threshold`` with one that is less redundant.
 
-    pycytominer's ``correlation_threshold``, whose loop over pairs takes seconds for 1,500 features, without the
-    loop: of each pair with a Pearson correlation above the threshold, the one with the higher sum of absolute
-    correlations with all features goes.
+    pycytominer's ``correlation_threshold`` without its loop over pairs, which takes seconds for 1,500 features (why
+    this is ours): of each pair with a Pearson correlation above the threshold, the one with the higher sum of absolute
+    correlations with all features is dropped.
 
     Parameters
     ----------
@@ -120,11 +121,11 @@ def redundant(X: pd.DataFrame, threshold: float) -> list[str]:
     else:
         with np.errstate(invalid="ignore", divide="ignore"):
             r = np.corrcoef(X.to_numpy(), rowvar=False)
-    # pandas sorts as pycytominer does, so that ties end alike
+    # sorted by pandas as in pycytominer, so that ties are resolved alike
     order = pd.Series(np.nansum(np.abs(r), axis=0)).sort_values().index.to_numpy()
     rank = np.empty(len(order), dtype=int)
     rank[order] = np.arange(len(order))
-    # the other of each pair stays where its rank is lower
+    # of each pair, the one of lower rank is kept
     gone: np.ndarray = np.any((r > threshold) & (rank[:, None] > rank[None, :]), axis=1)
     return list(X.columns[gone])
 
@@ -140,28 +141,28 @@ def irreproducible(X: pd.DataFrame, metadata: pd.DataFrame) -> list[str]:
 
     Agreement is the intraclass correlation ICC(1) of a one-way random-effects model (Shrout & Fleiss 1979, Psychol
     Bull 86:420, case 1): what a replicate correlation over treatments estimates, for any number of replicates.
-    Caicedo et al. 2017 (Nat Methods 14:849, "Feature selection") advise to choose features by their replicate
-    correlation. A feature goes where its F = MSB / MSW is below the `CHANCE` upper quantile of F under ICC = 0.
+    Caicedo et al. 2017 (Nat Methods 14:849, "Feature selection") advise choosing features by their replicate
+    correlation. A feature is dropped where its F = MSB / MSW is below the `CHANCE` upper quantile of F under ICC = 0.
 
     Replicates of one treatment that share a plate or batch also share its effect, which counts as agreement here:
-    the step says more after normalisation by plate.
+    the step is more informative after normalisation by plate.
 
     Parameters
     ----------
     X : DataFrame
-        (rows, features) float64; fields of a well are averaged first, for they are no replicates.
+        (rows, features) float64; fields of a well are averaged first, since they are not replicates.
     metadata : DataFrame
         Columns of `TREATMENT_KEY` and `WELL_KEY` of the same rows.
 
     Returns
     -------
     list of str
-        Empty where no two treatments, or no treatment with two wells, are there to tell.
+        Empty where there are not two treatments, or no treatment has two wells.
 
     Raises
     ------
     MorphobenchError
-        The metadata do not say treatment or well.
+        The metadata lack columns of treatment or well.
     """
     lacking = [c for c in [*WELL_KEY, *TREATMENT_KEY] if c not in metadata]
     if lacking:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from benchmark.base.settings import Settings
 
 Aggregate = Literal["mean", "median", "median_mad", "deciles", "ks", "svm", "gmm", "factor_analysis"]
-#: Profiles that set a well's cells against reference cells, or are fitted on reference cells.
+#: Profiles that compare a well's cells with reference cells, or are fitted on reference cells.
 REFERRING = ("ks", "svm", "gmm", "factor_analysis")
 Normalise = Literal["controls", "plate", "training"]
 Scaling = Literal["standardize", "mad_robustize", "ljosa"]
@@ -36,27 +36,27 @@ class ProfileSettings(Settings):
         Reference cells of those four. ``controls``: negative controls (``ks`` and ``svm``: of the same plate).
         ``training``: a sample of all cells of a fold's training wells.
     components : int
-        Latent factors, or components of the mixture; 0 takes the published number (50 factors, 25 components).
+        Latent factors, or components of the mixture; 0 means the published number (50 factors, 25 components).
     normalise : str
         ``controls``: per plate, to the plate's negative controls. ``plate``: per plate, to all its units.
-        Both look at the test wells' plates without labels, so they are reported as transductive.
-        ``training``: no plate is looked at; features are only standardised on the training wells of a fold.
+        Both use the test wells' plates, without labels, so they are reported as transductive.
+        ``training``: not by plate; features are only standardised on the training wells of a fold.
     method : str
         For ``controls`` and ``plate``: ``standardize`` (mean and standard deviation), ``mad_robustize`` (median and
         MAD), ``ljosa`` (1st percentile to 0, 99th to 1).
     level : str
-        ``wells``: profiles are normalised. ``cells``: single cells are, before they become profiles (as Ljosa et al.).
+        ``wells``: profiles are normalised. ``cells``: single cells are, before they are aggregated (as Ljosa et al.).
     features : tuple of str
-        Patterns with ``*`` and ``?`` of the features to use; all where there is none. A single read-out, such as
-        the ratio of an intensity in nucleus and cytoplasm, is compared as a method of its own this way.
+        Patterns with ``*`` and ``?`` of the features to use; all if empty. A single read-out, such as
+        the ratio of an intensity in nucleus and cytoplasm, can be compared as a method of its own this way.
     select : tuple of str
         Steps of feature selection, in this order, fitted on a fold's training wells.
     correlation : float
         Of two features that correlate more than this over the training wells, one is dropped.
     clip : float or None
-        Normalised values beyond this many of their units are cut to it before a correction and before the nearest
-        treatment is looked for: one cell-poor well must not rule a feature. In units of a plate's controls much of a
-        strong phenotype lies beyond 20; the share that was cut is in the record. ``null``: nothing is cut.
+        Normalised values beyond ± this many units are clipped before a correction and before the search for the
+        nearest treatment: one well with few cells must not dominate a feature. In units of a plate's controls much of
+        a strong phenotype lies beyond 20; the share that was clipped is in the record. ``null``: no clipping.
     correction : str
         Batch correction, fitted on negative controls (``sphering``, ``tvn``), on training wells and controls
         (``combat``), or on all wells without labels (``harmony``: transductive).
@@ -86,20 +86,20 @@ class ProfileSettings(Settings):
 
     @property
     def fold_wise(self) -> bool:
-        """Whether the profiles hang on which wells are training wells, and are made anew in each fold."""
+        """Whether the profiles depend on which wells are training wells, and are made anew in each fold."""
         return self.aggregate in REFERRING and self.reference == "training"
 
     @property
     def uses_controls(self) -> tuple[str, ...]:
-        """Settings by which it is looked at which wells are negative controls."""
-        found = []
+        """Settings that use which wells are negative controls."""
+        names = []
         if self.normalise == "controls":
-            found.append("profile.normalise: controls")
+            names.append("profile.normalise: controls")
         if self.aggregate in REFERRING and self.reference == "controls":
-            found.append("profile.reference: controls")
+            names.append("profile.reference: controls")
         if self.correction in ("sphering", "tvn", "combat"):
-            found.append(f"profile.correction: {self.correction}")
-        return tuple(found)
+            names.append(f"profile.correction: {self.correction}")
+        return tuple(names)
 
     @property
     def needs_controls(self) -> Literal["", "anywhere", "each plate"]:
@@ -113,22 +113,22 @@ class ProfileSettings(Settings):
     def transductive(self) -> str | None:
         """What is estimated from test wells (or their plates) without their labels, in words; None where nothing is."""
         what = {"cells": "single cells", "wells": "profiles"}[self.level]
-        found = []
+        phrases = []
         if self.normalise == "controls":
-            found.append(f"{what} normalised per plate to the plate's negative controls")
+            phrases.append(f"{what} normalised per plate to the plate's negative controls")
         if self.normalise == "plate":
-            found.append(f"{what} normalised per plate to all its wells")
+            phrases.append(f"{what} normalised per plate to all its wells")
         if self.aggregate in ("ks", "svm") and self.reference == "controls":
-            found.append("cells set against the plate's negative controls")
+            phrases.append("cells set against the plate's negative controls")
         if self.aggregate in ("gmm", "factor_analysis") and self.reference == "controls":
-            found.append("factors or components fitted on all plates' negative controls, test plates among them")
+            phrases.append("factors or components fitted on all plates' negative controls, test plates among them")
         if self.correction == "sphering":
-            found.append("sphered on all plates' negative controls, test plates among them")
+            phrases.append("sphered on all plates' negative controls, test plates among them")
         if self.correction == "tvn":
-            found.append("batches aligned by their negative controls (TVN)")
+            phrases.append("batches aligned by their negative controls (TVN)")
         if self.correction == "combat":
-            found.append("batches corrected on training wells and on negative controls of the same batches, those of "
-                         "test plates among them (ComBat)")
+            phrases.append("batches corrected on training wells and on negative controls of the same batches, those of "
+                           "test plates among them (ComBat)")
         if self.correction == "harmony":
-            found.append("batches aligned over all wells, the test wells among them (Harmony)")
-        return "; ".join(found) or None
+            phrases.append("batches aligned over all wells, the test wells among them (Harmony)")
+        return "; ".join(phrases) or None

@@ -1,6 +1,6 @@
-"""What the transformers of profile tables share, and those too small for a module of their own.
+"""Common functions of the transformers of profile tables, and those too small for a module of their own.
 
-A profile table is one DataFrame: ``Metadata_`` columns and float64 features, one row a well (or field).
+A profile table is one DataFrame: ``Metadata_`` columns and float64 features, one row per well (or field).
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from benchmark.base.errors import MorphobenchError
 from benchmark.profiles.wells import feature_columns
 
 #: A normalised feature beyond this many (robust) deviations is clipped: a ratio with a near-zero
-#: denominator in one cell-poor well must not rule the scale of a feature.
+#: denominator in one cell-poor well must not dominate the scale of a feature.
 CLIP = 20.0
 
 
 def finite_features(table: pd.DataFrame, columns: list[str] | None = None) -> pd.DataFrame:
-    """Features as float64, what is infinite missing.
+    """Features as float64, with infinite values missing.
 
     Parameters
     ----------
     columns : list of str, optional
-        Features to take; all where there is none.
+        Features to select; all if None.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def finite_features(table: pd.DataFrame, columns: list[str] | None = None) -> pd
 
 
 def with_features(table: pd.DataFrame, values: np.ndarray, names: list[str]) -> pd.DataFrame:
-    """The metadata of ``table`` with other features, (rows, names) float64; rows and index stay."""
+    """The metadata of ``table`` with other features, (rows, names) float64; rows and index are kept."""
     metadata = table[[c for c in table.columns if c.startswith("Metadata_")]]
     return pd.concat([metadata, pd.DataFrame(values, index=table.index, columns=names)], axis=1)
 
@@ -66,5 +66,5 @@ class Clip(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: np.ndarray) -> np.ndarray:
-        """``X`` with its tails cut."""
+        """``X``, clipped."""
         return np.clip(X, -CLIP, CLIP)

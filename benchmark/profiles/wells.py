@@ -1,4 +1,4 @@
-"""Wells and their cells: features by name, cells of each well as they stream past, reference wells, cell counts."""
+"""Wells and their cells: features by name, the cells of one well after another, reference wells, cell counts."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from benchmark.cells.table import SingleCells
 
 #: Column of the image table with the number of segmented cells of a field.
 COUNT = "Count_Cells"
-#: Fewer reference cells than this say nothing about a plate.
+#: Fewer reference cells than this are not enough for a plate.
 FEWEST_CELLS = 10
 
 
 def feature_columns(table: pd.DataFrame) -> list[str]:
-    """Columns that are features: all but ``Metadata_``."""
+    """Columns that are features: all but those named ``Metadata_…``."""
     return [c for c in table.columns if not c.startswith("Metadata_")]
 
 
 def well_list(wells: pd.DataFrame) -> list[tuple[str, str]]:
-    """(plate, well) of each well of a table with one row a well or a field, sorted, each once."""
+    """(plate, well) of each well of a table with one row per well or field, sorted, each once."""
     return sorted(set(zip(wells[PLATE], wells[WELL], strict=True)))
 
 
 def finite(values: np.ndarray) -> np.ndarray:
-    """A copy of ``values`` in which what is not finite is missing (NaN)."""
+    """A copy of ``values`` in which values that are not finite are missing (NaN)."""
     return np.where(np.isfinite(values), values, values.dtype.type(np.nan))
 
 
@@ -41,7 +41,7 @@ def floats(table: pd.DataFrame) -> np.ndarray:
 
 
 def _indices(block: pd.DataFrame, key: Sequence[str]) -> Iterator[tuple[tuple, np.ndarray]]:
-    """Each unit of a block with the numbers of its rows."""
+    """Each unit of a block with the indices of its rows."""
     for unit, index in block.groupby(list(key), sort=True).indices.items():
         assert isinstance(unit, tuple)
         yield unit, np.asarray(index)
@@ -56,17 +56,17 @@ def unit_cells(
     ----------
     cells : SingleCells
     wells : DataFrame
-        One row a well (or field): its plate and well.
+        One row per well (or field): its plate and well.
     columns : sequence of str
         Features.
     key : sequence of str
-        What a unit is: ``WELL_KEY`` or ``FIELD_KEY``.
+        Key of a unit: ``WELL_KEY`` or ``FIELD_KEY``.
 
     Yields
     ------
     tuple, ndarray
         The unit's key, and its (cells, features) values, NaN where missing or not finite, float32 where the cells
-        are. A unit without cells is not given.
+        are. Units without cells are not yielded.
     """
     columns = list(columns)
     for plate, rows in wells.groupby(PLATE, sort=True):
@@ -76,7 +76,7 @@ def unit_cells(
             values = floats(block[columns])
             for unit, index in _indices(block, key):
                 first, last = index[0], index[-1]
-                whole = last - first + 1 == len(index)  # rows of a unit lie together as a rule: a view, not a copy
+                whole = last - first + 1 == len(index)  # rows of a unit are usually contiguous: a view, not a copy
                 yield unit, finite(values[first : last + 1] if whole else values[index])
 
 
@@ -111,7 +111,7 @@ def check_references(cells: SingleCells, plates: Sequence[str], reference: pd.Da
     reference : DataFrame
         Reference wells (of any plates).
     remedy : str
-        What the user can do about it.
+        What the user can do.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def check_references(cells: SingleCells, plates: Sequence[str], reference: pd.Da
 
 
 def _wanted_features(names: list[str], patterns: tuple[str, ...]) -> list[str]:
-    """Names that match any of the patterns, all where there is none; a pattern without a match is a mistake."""
+    """Names that match any of the patterns, all if there are none; a pattern without a match is an error."""
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
             close = difflib.get_close_matches(pattern.replace("*", ""), names, 3, 0.3) or names[:3]
@@ -138,22 +138,22 @@ def _wanted_features(names: list[str], patterns: tuple[str, ...]) -> list[str]:
 
 
 def cell_counts(images: pd.DataFrame, fields: pd.DataFrame, unit: str) -> pd.DataFrame:
-    """Cell count alone, as a profile of one feature: the mean number of cells a field.
+    """Cell count alone, as a profile of one feature: the mean number of cells per field.
 
     Parameters
     ----------
     images : DataFrame
-        One row a field with its keys and ``Count_Cells``.
+        One row per field with its keys and ``Count_Cells``.
     fields : DataFrame
         Field table of the assay.
     unit : {'well', 'field'}
-        What a row is.
+        Unit of a row.
     """
     key = WELL_KEY if unit == "well" else FIELD_KEY
     columns = WELL_COLUMNS if unit == "well" else FIELD_COLUMNS
     counts = images.groupby(key, as_index=False)[COUNT].mean()
     table = fields[columns].drop_duplicates(key).merge(counts, on=key, how="inner", validate="one_to_one")
-    # log(1 + count): counts are multiplicative (dilution, growth), and a linear model then sees ratios
+    # log(1 + count): counts vary multiplicatively (dilution, growth), and a linear model then sees ratios
     table[COUNT] = np.log1p(table[COUNT].astype(float))
     return table.sort_values(key).reset_index(drop=True)
 

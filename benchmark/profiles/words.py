@@ -26,7 +26,7 @@ def profile_words(p: ProfileSettings, program: str = "CellProfiler", cut: bool =
     program : str
         What measures features here; empty where they were brought along as profiles.
     cut : bool
-        Whether values beyond ``p.clip`` are cut: before a correction, and for the nearest treatment.
+        Whether values beyond ``p.clip`` are clipped: before a correction, and for the nearest treatment.
     """
     how = {"controls": f"normalised per plate to its negative controls ({p.method})",
            "plate": f"normalised per plate to all its {p.unit}s ({p.method})",

@@ -1,8 +1,8 @@
 """Which fields a study leaves out, and why: images that cannot be used, fields that CellProfiler cannot measure,
 and fields that quality control flags.
 
-A field goes for both arms or for none, before folds are made. What goes with it, a well, a treatment, a plate's
-controls, is said by name.
+A field is left out for both arms or for neither, before folds are made. Whatever is lost with it (a well, a treatment,
+a plate's controls) is named.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Sound:
 
 
 def sound_assay(assay: Assay, checked: Path, lone: str = "refuse") -> Sound:
-    """Look at every pixel (once), and leave out single fields whose images are bad.
+    """Check every pixel (once), and leave out single fields whose images are bad.
 
     A field is bad where a plane is missing, unreadable, truncated, constant, or of another size or depth than most.
 
@@ -56,7 +56,7 @@ def sound_assay(assay: Assay, checked: Path, lone: str = "refuse") -> Sound:
     Returns
     -------
     Sound
-        The very same assay where nothing is bad.
+        The same object where nothing is bad.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def sound_assay(assay: Assay, checked: Path, lone: str = "refuse") -> Sound:
 
 
 def _absent(assay: Assay) -> list[int]:
-    """Positions of fields of which a file is not there or may not be read."""
+    """Positions of fields with a file that is missing or may not be read."""
     columns = [path_column(c) for c in assay.channels]
     names = {str(name) for c in columns for name in assay.fields[c].unique()}
     lost = {n for n in names if not ((assay.root / n).is_file() and os.access(assay.root / n, os.R_OK))}
@@ -93,19 +93,19 @@ def _absent(assay: Assay) -> list[int]:
 
 
 def _bad_of(assay: Assay, positions: list[int]) -> dict[int, str]:
-    """What is bad with some fields, in words."""
+    """What is wrong with some fields, in words."""
     result = check_images(replace(assay, fields=assay.fields.iloc[positions])).of_fields
     return {positions[i]: _words(faults) for i, faults in result.items()}
 
 
 def _words(faults: tuple[Fault, ...]) -> str:
     """Faults of one field, without its name, each once."""
-    said = (f"{f.where.rsplit(', ', 1)[-1]} {f.what}" for f in faults)
-    return "; ".join(dict.fromkeys(said))
+    texts = (f"{f.where.rsplit(', ', 1)[-1]} {f.what}" for f in faults)
+    return "; ".join(dict.fromkeys(texts))
 
 
 def _check_lock(assay: Assay, hashes: Mapping[str, str]) -> None:
-    """Images that were fetched must still be what the lock file says."""
+    """Fetched images must still match the lock file."""
     faults = lock_faults(assay.lock, assay.root, hashes) if assay.lock is not None else []
     if faults:
         raise FaultsError(faults, f"{len(faults)} image(s) of {assay.name} differ from {assay.lock}:")
@@ -158,7 +158,7 @@ def _among(fields: pd.DataFrame, some: pd.DataFrame) -> np.ndarray:
 
 
 def without_lost(sound: Sound, lost: pd.DataFrame, most: float, lone: str = "refuse") -> Sound:
-    """The assay without the fields that CellProfiler could not measure; the very same where there are none.
+    """The assay without the fields that CellProfiler could not measure; the same object where there are none.
 
     Parameters
     ----------
@@ -177,15 +177,15 @@ def without_lost(sound: Sound, lost: pd.DataFrame, most: float, lone: str = "ref
     n = len(sound.assay.fields)
     words = [f"could not be measured by CellProfiler: {reason}" for reason in lost["reason"]]
     if len(lost) > most * n:
-        faults = [Fault(said, row_name(row)) for said, (_, row) in zip(words, lost.iterrows(), strict=True)]
+        faults = [Fault(text, row_name(row)) for text, (_, row) in zip(words, lost.iterrows(), strict=True)]
         raise FaultsError(faults, f"{len(lost)} of {n} fields of {sound.assay.name} could not be measured, more than "
                                   f"failed_fields allows ({most:.0%}):")
     why = dict(zip(lost[FIELD_KEY].itertuples(index=False, name=None), words, strict=True))
-    return _without(sound, {key: f"left out: {said}" for key, said in why.items()}, lone)
+    return _without(sound, {key: f"left out: {text}" for key, text in why.items()}, lone)
 
 
 def _without(sound: Sound, why: Mapping[tuple[object, ...], str], lone: str) -> Sound:
-    """The assay without the fields of some keys; the very same where it has none of them."""
+    """The assay without the fields of some keys; the same object where it has none of them."""
     keys = sound.assay.fields[FIELD_KEY].itertuples(index=False, name=None)
     gone = {i: why[key] for i, key in enumerate(keys) if key in why}
     if not gone:
@@ -195,7 +195,7 @@ def _without(sound: Sound, why: Mapping[tuple[object, ...], str], lone: str) -> 
 
 
 def without_flagged(sound: Sound, flags: pd.DataFrame, lone: str = "refuse") -> Sound:
-    """The assay without its flagged fields; the very same where there are none.
+    """The assay without its flagged fields; the same object where there are none.
 
     Raises
     ------
@@ -232,8 +232,8 @@ def without_fields(assay: Assay, gone: Mapping[int, str], lone: str = "refuse") 
     after = before.drop(index=before.index[list(gone)])
     if after.empty:
         raise MorphobenchError("none of the fields can be used", assay.name, "`morphobench assay check` lists why.")
-    said = [*assay.left_out, *(Fault(words, row_name(before.iloc[i])) for i, words in gone.items()),
-            *_gone_with_them(before, after)]
+    notes = [*assay.left_out, *(Fault(words, row_name(before.iloc[i])) for i, words in gone.items()),
+             *_gone_with_them(before, after)]
     alone = lone_labels(after) if assay.scoring == "treatments" else {}
     for label, compound in alone.items():
         if label in lone_labels(before):
@@ -243,21 +243,21 @@ def without_fields(assay: Assay, gone: Mapping[int, str], lone: str = "refuse") 
                                    f"({compound}): leave-one-compound-out cannot score it", assay.name,
                                    "Mend the images, set quality.flagged to keep, or set "
                                    "assay.single_compound_labels to leave_out.")
-        said.append(Fault(f"label {label!r} left out: a single compound ({compound})"))
+        notes.append(Fault(f"label {label!r} left out: a single compound ({compound})"))
         after = after[(after[LABEL] != label) | (after[CONTROL] == "negative")]
-    return replace(assay, fields=after.reset_index(drop=True), left_out=tuple(said))
+    return replace(assay, fields=after.reset_index(drop=True), left_out=tuple(notes))
 
 
 def _gone_with_them(before: pd.DataFrame, after: pd.DataFrame) -> list[Fault]:
     """Wells, treatments, compounds, plates and plates' negative controls that have no field any more, by name."""
-    said = []
+    notes = []
     for key, words in ((WELL_KEY, "well"), (TREATMENT_KEY, "treatment"), ([COMPOUND], "compound"), ([PLATE], "plate")):
         lost = before[~before.set_index(key).index.isin(after.set_index(key).index)].drop_duplicates(key)
-        said += [Fault(f"the {words} is left without a field", ", ".join(f"{v:g}" if isinstance(v, float) else str(v)
-                                                                          for v in row if v != ""))
-                 for row in lost[key].itertuples(index=False, name=None)]
+        notes += [Fault(f"the {words} is left without a field", ", ".join(f"{v:g}" if isinstance(v, float) else str(v)
+                                                                           for v in row if v != ""))
+                  for row in lost[key].itertuples(index=False, name=None)]
     controls = [set(t.loc[t[CONTROL] == "negative", PLATE]) for t in (before, after)]
     still = set(after[PLATE])
-    said += [Fault("the plate is left without negative controls", str(plate))
-             for plate in sorted((controls[0] - controls[1]) & still, key=str)]
-    return said
+    notes += [Fault("the plate is left without negative controls", str(plate))
+              for plate in sorted((controls[0] - controls[1]) & still, key=str)]
+    return notes

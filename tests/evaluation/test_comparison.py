@@ -102,9 +102,8 @@ def test_nothing_doubled_or_malformed_passes():
 
 
 @pytest.mark.parametrize(("name", "record", "role"), [
-    ("cell_count", {}, "count"), ("cellprofiler", {}, "classical"), ("cnn_frozen", {}, "frozen"),
-    ("cnn_finetuned", {}, "finetuned"), ("mine", {}, "other"), ("mine", {"role": "classical"}, "classical"),
-    ("permuted:cellprofiler", {"control": True}, "control"),
+    ("cnn_finetuned", {}, "other"), ("mine", {"role": "classical"}, "classical"), ("mine", {"role": "odd"}, "other"),
+    ("cellprofiler", {"role": "classical", "control": True}, "control"),
 ])  # fmt: skip
-def test_roles(name, record, role):
+def test_a_role_is_read_from_the_record_and_not_from_the_name(name, record, role):
     assert Run(name, "", record, pd.DataFrame()).role == role

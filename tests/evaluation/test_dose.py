@@ -1,5 +1,7 @@
 """Z′, V and rank correlation against golden values; which wells enter what."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +14,6 @@ from benchmark.evaluation.comparison import Run, compare
 from benchmark.evaluation.dose import (
     dose_response,
     dose_table,
-    fit_of,
     positive_label,
     spearman,
     v_factor,
@@ -104,7 +105,8 @@ def test_each_curve_has_its_own_controls_and_all_its_wells():
     assert row["z_prime"] == pytest.approx(z_prime(score["positive"], score["negative"]))
     # the positive control counts as one more dose
     assert row["v_factor"] == pytest.approx(v_factor(mine["score"], mine["Metadata_Concentration"]))
-    assert fit_of(row) == hill_fit(mine["Metadata_Concentration"].to_numpy(), mine["score"].to_numpy())
+    fit = asdict(hill_fit(mine["Metadata_Concentration"].to_numpy(), mine["score"].to_numpy()))
+    assert {name: row[name] for name in fit} == fit
     assert row["ec50"] == pytest.approx(0.2, rel=0.15) and (row["lowest"], row["highest"]) == (0.05, 1.0)
 
 

@@ -30,7 +30,7 @@ def test_well_names_are_rows_and_columns(row, column, zeros):
 
 @pytest.mark.parametrize("name", ["17", "B", "B00", "BBB1", "B1x", "", "β1"])
 def test_other_well_names_are_refused(name):
-    with pytest.raises(MorphobenchError, match="no row letter and column number"):
+    with pytest.raises(MorphobenchError, match="not a row letter and column number"):
         well_positions(pd.Series([name]))
 
 

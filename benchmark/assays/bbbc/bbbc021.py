@@ -255,7 +255,7 @@ def select(
     Returns
     -------
     table : DataFrame
-        ``images`` with label and control, less what is left out.
+        ``images`` with label and control, minus what is left out.
     left_out : list of Fault
         What is left out, and why, in numbers.
     """

@@ -29,7 +29,7 @@ def collection_root(root: str | None, name: str, base: Path) -> Path:
 def lock_of(root: Path, images: str = "") -> Path | None:
     """The lock file that `morphobench assay fetch` wrote, where there is one.
 
-    It lies in the collection's folder, which is the parent folder where the root is its folder of ``images``.
+    It is in the collection's folder, which is the parent folder where the root is its folder of ``images``.
     """
     path = (root.parent if images and root.name == images else root) / LOCK_NAME
     return path if path.is_file() else None

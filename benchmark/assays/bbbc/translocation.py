@@ -135,7 +135,7 @@ def _split(line: str) -> Sequence[str]:
 
 
 def _dose(entry: str) -> float:
-    """The number an entry stands for; NaN where it is none, or is negative or not finite."""
+    """The number of an entry; NaN where it is not a number, or is negative or not finite."""
     power = _POWER.fullmatch(entry.strip())
     try:
         if power is None:

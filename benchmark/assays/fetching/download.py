@@ -1,7 +1,7 @@
 """One file over HTTP: a transfer that breaks off resumes where it stopped.
 
-What has arrived is in a ``.part`` file, and beside it what the server said of the whole (validator, size), so that
-the rest is asked for only of the very same file (RFC 9110, sections 13.1.5 If-Range and 14 Range).
+What has arrived is in a ``.part`` file, and next to it what the server reported about the whole file (validator, size),
+so that the rest is asked for only of the very same file (RFC 9110, sections 13.1.5 If-Range and 14 Range).
 """
 
 from __future__ import annotations
@@ -233,7 +233,7 @@ class Resume:
             raise _Broken(f"the server promised {self.size} bytes and sent {have}")
 
     def _known(self, url: str) -> dict[str, Any]:
-        """What the server said when the part was begun; empty where it does not fit."""
+        """What the server reported when the part was begun; empty where it does not match."""
         if not self.beside.exists():
             return {}
         try:

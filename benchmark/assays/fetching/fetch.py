@@ -153,7 +153,7 @@ def _fetch_table(job: Job, remote: str) -> None:
 
 
 def _judge_table(job: Job, path: Path) -> None:
-    """Refuse what is no table before it is locked: a page of HTML, a CSV file that was cut, or one without plates."""
+    """Before locking, refuse what is not a table: a page of HTML, a truncated CSV file, or one without plates."""
     if path.read_bytes().removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"", b"<"):
         raise MorphobenchError("is no table (empty, or a page of HTML)", path.name, WRONG_ADDRESS)
     if path.name == job.collection.plate_table:
@@ -172,7 +172,7 @@ def _finished(job: Job, archive: Archive) -> bool:
 
 
 def _adopt_all(job: Job, archives: Sequence[Archive]) -> None:
-    """Lock folders of images that no fetch put there; a folder that is not complete is left alone, and said."""
+    """Lock folders of images that no fetch put there; an incomplete folder is left alone and reported."""
     complete: list[tuple[Archive, list[Path]]] = []
     faults = []
     for archive in archives:

@@ -149,7 +149,7 @@ def lock_faults(lock: Path, root: Path, hashes: Mapping[str, str]) -> list[Fault
     """
     locked = read_lock(lock).files
     base, top = str(lock.parent.resolve()), str(root.resolve())
-    # Tables are beside the lock file; they say what is in each well, so that they must be those of the images.
+    # Tables are beside the lock file; they say what is in each well, so they must be those of the images.
     tables = [name for name in locked if "/" not in name and (lock.parent / name).is_file()]
     actual = {name: (name, sha256_file(lock.parent / name)) for name in tables}
     actual |= {os.path.relpath(f"{top}/{path}", base).replace(os.sep, "/"): (path, sha) for path, sha in hashes.items()}

@@ -121,7 +121,7 @@ def _csv_image(path: Path, separator: str, header: Sequence[str]) -> CsvTable:
 def _csv_objects(
     path: Path, separator: str, first: Sequence[str], second: Sequence[str], name: str
 ) -> dict[str, Table]:
-    """The kinds of objects in a file: one, or where the names of objects stand above the header, several."""
+    """The kinds of objects in a file: one, or several, where the names of objects are above the header."""
     if {IMAGE_NUMBER, OBJECT_NUMBER} <= set(first):
         return {name: CsvTable(path, separator, _once(path, first), {c: c for c in first})} if name else {}
     if first[:1] != ["Image"] or second[:1] != [IMAGE_NUMBER] or len(first) != len(second):
@@ -136,7 +136,7 @@ def _csv_objects(
 
 
 def _once(path: Path, header: Sequence[str]) -> tuple[str, ...]:
-    """The header, in which no column stands twice."""
+    """The header; no column may occur twice."""
     twice = [c for c in dict.fromkeys(header) if header.count(c) > 1]
     if twice:
         raise MorphobenchError(f"the column {twice[0]!r} appears {header.count(twice[0])} times", str(path),

@@ -144,7 +144,7 @@ def _check_sqlite(path: Path) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """The database for reading alone; what is wrong with it names the file."""
+    """The database, opened read-only; errors name the file."""
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True)) as database:
             database.execute("PRAGMA query_only = ON")

@@ -70,7 +70,7 @@ def read_columns(path: Path, separator: str, columns: Sequence[str], text: bool 
     Parameters
     ----------
     text : bool
-        As text, exactly as the cells stand (a missing value is ``''``); else as the numbers they are, with empty
+        As text, exactly as the cells are written (a missing value is ``''``); else as the numbers they are, with empty
         cells as NaN. Columns of a CSV stay text where one of them holds something else, those of parquet always.
 
     Raises

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 #: Raise it whenever the pixels drawn from the same settings change; demo folders are then drawn again.
 DRAWING = 1
@@ -147,8 +146,8 @@ def _patch(size: int, x: float, y: float, reach: int) -> tuple[slice, slice, np.
 def _territories(size: int, cells: _Cells, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Which cell each pixel belongs to (-1 for none), and how deep inside it is (1 at the centre, 0 outside).
 
-    A cell is a blob whose outline wavers by angle; where blobs meet, a pixel goes to the cell in which it
-    lies deeper, so that cells touch without overlapping.
+    A cell is a blob whose outline wavers by angle; where blobs meet, a pixel belongs to the cell in which it
+    is deeper, so that cells touch without overlapping.
     """
     labels = np.full((size, size), -1, np.int32)
     nearest = np.ones((size, size), np.float32)
@@ -172,6 +171,8 @@ def _territories(size: int, cells: _Cells, rng: np.random.Generator) -> tuple[np
 
 def _noise(shape: tuple[int, ...], sigma: float, rng: np.random.Generator) -> np.ndarray:
     """Smooth noise of unit variance."""
+    from scipy import ndimage
+
     field = ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), sigma, mode="wrap")
     return field / max(float(field.std()), 1e-6)
 
@@ -269,6 +270,8 @@ def _by_cell(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def _draw_tubulin(labels: np.ndarray, depth: np.ndarray, cells: _Cells, rng: np.random.Generator) -> np.ndarray:
     """Microtubules that radiate from around the nucleus, and tubulin that is free in the cytoplasm."""
+    from scipy import ndimage
+
     n = len(cells)
     weak = cells.destabilise
     count = np.where(cells.mitotic, 46, np.rint(95 * (1 - 0.6 * weak))).astype(int)
@@ -293,6 +296,8 @@ def _draw_tubulin(labels: np.ndarray, depth: np.ndarray, cells: _Cells, rng: np.
 
 def _draw_actin(labels: np.ndarray, depth: np.ndarray, cells: _Cells, rng: np.random.Generator) -> np.ndarray:
     """Cortex along the cell's edge, stress fibres along its axis, dots where fibres are lost."""
+    from scipy import ndimage
+
     n = len(cells)
     lost = cells.disrupt
     edge = ndimage.minimum_filter(labels, 3) != ndimage.maximum_filter(labels, 3)
@@ -329,6 +334,8 @@ def _unit(angle: np.ndarray) -> np.ndarray:
 
 def _image(plane: np.ndarray, channel: int, gain: float, optics: Optics, rng: np.random.Generator) -> np.ndarray:
     """What the camera records: blur, uneven light on signal and background, shot and read noise."""
+    from scipy import ndimage
+
     size = plane.shape[0]
     y, x = (np.mgrid[0:size, 0:size] + 0.5) / size
     far = np.hypot(max(optics.centre[0], 1 - optics.centre[0]), max(optics.centre[1], 1 - optics.centre[1]))

@@ -1,8 +1,6 @@
-"""Probabilities that mean what they say: one temperature, fitted on predictions of rows that were held out."""
+"""Calibrated probabilities: one temperature, fitted on predictions of rows that were held out."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -10,27 +8,18 @@ from scipy.special import log_softmax, softmax
 
 from benchmark.base.errors import MorphobenchError
 
-#: Probability that stands for zero where a logarithm is taken: forests and neighbours give exact zeros, and a smaller
-#: number would let the few rows where they are wrong rule the temperature.
+#: Smallest probability where a logarithm is taken: forests and neighbours give exact zeros, and with a smaller
+#: number the few rows where they are wrong would dominate the temperature.
 FLOOR = 1e-6
-#: Bounds of the temperature: a model that is right on every row would sharpen without end.
+#: Bounds of the temperature: a model that is correct on every row would sharpen without bound.
 COLDEST, HOTTEST = 0.05, 20.0
-#: Bins of the expected calibration error (Guo et al. 2017, section 2: M = 15).
-BINS = 15
-
-
-class Calibration(NamedTuple):
-    """How far confidence lies from accuracy (0 to 1), and the mean negative log-likelihood in nats."""
-
-    expected_error: float
-    log_loss: float
 
 
 def heated(scores: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities of log-scores at a temperature: ``softmax(scores / temperature)``.
 
     Guo et al. 2017 (ICML, "On calibration of modern neural networks"), section 4.2, equation 9. The order of the
-    classes in a row stays, and so does what is predicted.
+    classes in a row is kept, and so is the prediction.
 
     Parameters
     ----------
@@ -48,7 +37,7 @@ def heated(scores: np.ndarray, temperature: float) -> np.ndarray:
 def fit_temperature(scores: np.ndarray, truth: np.ndarray) -> float:
     """The temperature of the smallest negative log-likelihood, between `COLDEST` and `HOTTEST`.
 
-    Convex in 1/T, so that one number is found safely. To be fitted on rows that the model was not fitted on.
+    The loss is convex in 1/T, so that it has one minimum. To be fitted on rows that the model was not fitted on.
 
     Parameters
     ----------
@@ -70,35 +59,6 @@ def fit_temperature(scores: np.ndarray, truth: np.ndarray) -> float:
         p = log_softmax(scores / np.exp(log_temperature), axis=1)
         return -float(p[np.arange(len(truth)), truth].mean())
 
-    found = minimize_scalar(loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded",
-                            options={"xatol": 1e-4})
-    return float(np.exp(found.x))
-
-
-def calibration_error(p: np.ndarray, truth: np.ndarray) -> Calibration:
-    """Expected calibration error and log loss of predicted probabilities.
-
-    The error is the mean over rows of |accuracy - confidence| of the row's bin, in `BINS` bins of equal width of the
-    confidence, which is the highest probability of a row (Guo et al. 2017, equations 2 to 5; bins open below).
-
-    Parameters
-    ----------
-    p : ndarray, shape (rows, classes)
-        Rows sum to 1.
-    truth : ndarray of int, shape (rows,)
-        Column of the true class of each row.
-
-    Raises
-    ------
-    MorphobenchError
-        There is no row, or rows and true classes differ in number.
-    """
-    p, truth = np.asarray(p, np.float64), np.asarray(truth)
-    if not len(p) or len(p) != len(truth):
-        raise MorphobenchError(f"{len(p)} rows of probabilities, {len(truth)} true classes", "calibration")
-    confidence, right = p.max(axis=1), p.argmax(axis=1) == truth
-    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
-    # |sum of (right - confidence)| of a bin is its number of rows times |accuracy - confidence|.
-    gaps = np.abs(np.bincount(bins, weights=right - confidence, minlength=BINS))
-    loss = -np.log(np.clip(p[np.arange(len(p)), truth], FLOOR, None))
-    return Calibration(float(gaps.sum() / len(p)), float(loss.mean()))
+    minimum = minimize_scalar(loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded",
+                              options={"xatol": 1e-4})
+    return float(np.exp(minimum.x))

@@ -1,7 +1,7 @@
 """One classifier for every table of features, chosen by cross-validation inside the training wells.
 
-Used alike by CellProfiler profiles, cell counts and frozen network features, so that these differ in their
-features and in nothing else. The classifiers themselves are in `benchmark.methods.classifiers.models`.
+Shared by CellProfiler profiles, cell counts and frozen network features, so that these differ only in their
+features. The classifiers themselves are in `benchmark.methods.classifiers.models`.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Selector(Protocol):
     """A transformer of profile tables (metadata and features), such as `benchmark.profiles.select.ProfileSelector`."""
 
     def fit(self, X: pd.DataFrame) -> Any:
-        """Learn from training rows."""
+        """Fit on training rows."""
 
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:
-        """Rows with the features that are kept, nothing missing."""
+        """Rows with the features that are kept, without missing values."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Chosen:
     ----------
     scores : dict
         For each candidate, the best first, the balanced accuracy over the inner folds; empty where there was nothing
-        to choose from and nothing to calibrate, or nothing could be held out.
+        to choose and nothing to calibrate, or nothing could be held out.
     temperature : float or None
         Of its probabilities, fitted on the inner folds' predictions; None where they are as the model gives them.
     """
@@ -72,7 +72,7 @@ class Preparation:
 
     Selection (where a selector is given), standardisation and clipping; then a rotation to principal axes. The
     rotation keeps every dimension that the rows span, so it changes no distance between them and no model with an L2
-    penalty (the penalty does not see rotations); it makes thousands of features as cheap as there are rows.
+    penalty (which is invariant to rotations); thousands of features then cost only as much as there are rows.
     """
 
     def __init__(self, selector: Selector | None) -> None:
@@ -88,12 +88,13 @@ class Preparation:
         return self._spaces(plain, self._rotation.fit_transform(plain))
 
     def transform(self, X: pd.DataFrame) -> dict[Space, np.ndarray]:
-        """Other rows, prepared alike."""
+        """Other rows, prepared in the same way."""
         plain = self._steps.transform(self._values(X))
         return self._spaces(plain, self._rotation.transform(plain))
 
     def _spaces(self, plain: np.ndarray, rotated: np.ndarray) -> dict[Space, np.ndarray]:
-        # Centred rows span one dimension less than there are rows; the axis beyond has any direction and no variance.
+        # Centred rows span one dimension less than there are rows; the last axis has an arbitrary direction and no
+        # variance.
         variance = self._rotation.explained_variance_
         rank = max(1, int((variance > 1e-12 * variance[0]).sum()))
         return {"plain": plain, "rotated": rotated[:, :rank], "leading": rotated[:, : min(rank, AXES)]}
@@ -139,7 +140,7 @@ def choose_and_fit(
 
     Selection and preparation are fitted anew in each inner fold. Where the table was corrected before, or its
     reference cells are those of the training wells, selection, scaling and correction have seen the features (never the
-    labels) of inner test rows: the inner scores are then a little too good, the fold's own test wells are untouched.
+    labels) of inner test rows: the inner scores are then slightly optimistic; the fold's own test wells are unaffected.
 
     Parameters
     ----------
@@ -148,7 +149,7 @@ def choose_and_fit(
     labels : Series
         Of the same rows.
     groups : Series
-        What no inner fold has on both sides; see `benchmark.folds.inner.inner_groups`.
+        Groups that no inner fold has on both sides; see `benchmark.folds.inner.inner_groups`.
     selector : transformer or None
         Unfitted; it is cloned, never fitted itself.
 
@@ -160,8 +161,8 @@ def choose_and_fit(
     Notes
     -----
     The winner has the highest balanced accuracy over the pooled inner test rows; ties go to the lower log
-    loss. Rows whose label no other training group of the inner fold has cannot be right and are not counted.
-    Calibration has no say in the choice; a support vector machine, which has no probabilities, is given them by its
+    loss. Rows whose label no training group of the inner fold has cannot be predicted and are not counted.
+    Calibration does not affect the choice; a support vector machine, which has no probabilities, gets them from its
     temperature first.
     """
     return _fit_best(X, labels, groups, settings, selector, seed, [list(candidates(settings, seed))])[0]
@@ -175,7 +176,7 @@ def choose_each(
     selector: Selector | None,
     seed: int,
 ) -> dict[ClassifierName, Chosen]:
-    """For each kind of classifier its best settings, fitted on all rows; the inner folds are prepared once for all.
+    """For each kind of classifier its best settings, fitted on all rows; the inner folds are prepared only once.
 
     Each is what `choose_and_fit` gives with this kind as the only candidate.
     """
@@ -189,7 +190,7 @@ def _fit_best(
     X: pd.DataFrame, labels: pd.Series, groups: pd.Series, settings: ClassifierSettings, selector: Selector | None,
     seed: int, rivals: Sequence[Sequence[Candidate]],
 ) -> list[Chosen]:
-    """The best of each group of rivals, fitted on all rows."""
+    """The best candidate of each group, fitted on all rows."""
     # A single candidate that has probabilities of its own needs no inner folds.
     asked = [c for group in rivals for c in group
              if len(group) > 1 or c.decides or settings.calibrate == "temperature"]
@@ -201,7 +202,7 @@ def _fit_best(
         ranked = _ranking(inner, [c for c in group if c.name in inner.scores])
         best = next(c for c in group if c.name == ranked[0][2]) if ranked else group[0]
         scores = {name: -negative for negative, _, name in ranked}
-        if labels.nunique() < 2:  # permuted labels may leave a fold a single one
+        if labels.nunique() < 2:  # permuted labels may leave a fold with a single one
             chosen.append(Chosen(preparation, DummyClassifier(strategy="prior").fit(ready["plain"], labels),
                                  "the only label", scores, "plain"))
             continue
@@ -217,7 +218,7 @@ def _inner_predictions(
     X: pd.DataFrame, labels: pd.Series, groups: pd.Series, folds: int, selector: Selector | None, seed: int,
     rivals: Sequence[Candidate],
 ) -> _Inner:
-    """What each candidate says of the rows that inner folds hold out."""
+    """What each candidate predicts for the rows that inner folds hold out."""
     names = sorted(labels.unique())
     truth: list[str] = []
     parts: dict[str, list[np.ndarray]] = {c.name: [] for c in rivals}

@@ -1,4 +1,4 @@
-"""Labels permuted: the control that shows a leak."""
+"""Permuted labels: the control that reveals a leak."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Permuted = Mapping[Hashable, str]
 def permute_labels(table: pd.DataFrame, seed: int) -> Permuted:
     """A permutation of labels over the compounds of a table, keeping how many compounds each label has.
 
-    Of 200 draws a typical one is taken: that whose association with the true labels (Pearson's chi-square over
-    compounds) is nearest to what is expected of permutations. A model that follows the phenotype, without any leak,
-    would have much more right than by guessing where labels merely swapped their names (of two labels the draw in
-    which fewest compounds keep theirs does just that), and next to nothing where compounds that look alike never share
-    a permuted label: a leak could hide below chance.
+    Of 200 draws a typical one is used: the one whose association with the true labels (Pearson's chi-square over
+    compounds) is nearest to its expectation over permutations. A model that follows the phenotype, without any leak,
+    would do much better than guessing where labels merely swapped their names (with two labels, the draw in which
+    fewest compounds keep theirs does just that), and get almost nothing correct where compounds that look alike never
+    share a permuted label: a leak could hide below chance.
 
     Returns
     -------
@@ -32,7 +32,7 @@ def permute_labels(table: pd.DataFrame, seed: int) -> Permuted:
     pairs = table.drop_duplicates(COMPOUND).sort_values(COMPOUND)
     compounds, labels = pairs[COMPOUND].tolist(), pairs[LABEL].to_numpy()
     if len(set(labels)) < 2:
-        raise MorphobenchError("labels cannot be permuted: there is one only")
+        raise MorphobenchError("labels cannot be permuted: there is only one")
     rng = np.random.default_rng(seed)
     expected = (len(set(labels)) - 1) ** 2 * len(labels) / (len(labels) - 1)
     draws = [rng.permutation(labels) for _ in range(DRAWS)]
@@ -45,10 +45,10 @@ def permute_wells(table: pd.DataFrame, seed: int) -> Permuted:
 
     Wells are permuted within each compound and cell line, so that every fold trains and tests on as many of each
     label as before. Test wells are permuted like the others, and are scored against their permuted labels: those
-    have nothing to do with the phenotype, so a model that follows it, either way round, has no more right than by
-    guessing, and one that saw test wells has. (Were test wells scored on their true labels, the same model would
-    have nearly all right or nearly all wrong by luck, and a leak could not be told from it.) Of 200 draws for each
-    compound the one whose labels are the least associated with the true ones is taken (Pearson's chi-square over
+    are unrelated to the phenotype, so a model that follows it, either way round, does no better than guessing, and one
+    that saw test wells does. (If test wells were scored on their true labels, the same model would be nearly always
+    correct or nearly always wrong by luck, and a leak could not be distinguished from it.) Of 200 draws for each
+    compound the one whose labels are least associated with the true ones is used (Pearson's chi-square over
     the table of both).
 
     Parameters
@@ -62,7 +62,7 @@ def permute_wells(table: pd.DataFrame, seed: int) -> Permuted:
     """
     wells = table.drop_duplicates(WELL_KEY).sort_values(WELL_KEY)
     if wells[LABEL].nunique() < 2:
-        raise MorphobenchError("labels cannot be permuted: there is one only")
+        raise MorphobenchError("labels cannot be permuted: there is only one")
     blocks = [rows for _, rows in wells.groupby([COMPOUND, CELL_LINE])]
     if any(rows[LABEL].nunique() < 2 for rows in blocks):
         blocks = [wells]
@@ -86,7 +86,7 @@ def _association(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def label_frequencies(train: pd.DataFrame, labels: Sequence[str], rows: int) -> np.ndarray:
-    """What is predicted of units without features or crops: how often training compounds have each label.
+    """Prediction for units without features or crops: how often training compounds have each label.
 
     A compound counts once; where controls are scored it has several labels, and each of them counts once.
 
@@ -105,5 +105,5 @@ def with_labels(table: pd.DataFrame, labels: Permuted | None) -> pd.DataFrame:
     if isinstance(next(iter(labels)), tuple):
         wells = table[WELL_KEY].itertuples(index=False, name=None)
         return table.assign(**{LABEL: [labels.get(w, own) for w, own in zip(wells, table[LABEL], strict=True)]})
-    # Negative controls stand in tables of profiles too, and have no part in a permutation.
+    # Tables of profiles also contain negative controls, which take no part in a permutation.
     return table.assign(**{LABEL: [labels.get(c, own) for c, own in zip(table[COMPOUND], table[LABEL], strict=True)]})

@@ -1,4 +1,4 @@
-"""The classifiers that may compete, each with its own small grid of settings."""
+"""The candidate classifiers, each with its own small grid of settings."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from benchmark.base.errors import MorphobenchError
 from benchmark.methods.classifiers.calibration import FLOOR
 from benchmark.methods.classifiers.settings import ClassifierName, ClassifierSettings
 
-#: ``plain``: prepared features. ``rotated``: turned to their principal axes, all that the training rows span, which
-#: no model with an L2 penalty notices and which is as cheap as there are rows; of distances to other rows what lies off
-#: the span is lost, the same for every training row. ``leading``: the first `AXES` of these.
+#: ``plain``: prepared features. ``rotated``: rotated to their principal axes, all that the training rows span, which
+#: does not affect a model with an L2 penalty and costs only as much as there are rows; distances to other rows lose the
+#: part outside the span, which is the same for every training row. ``leading``: the first `AXES` of these.
 Space = Literal["plain", "rotated", "leading"]
 AXES = 50
 
@@ -35,7 +35,7 @@ class Candidate(NamedTuple):
 
     @property
     def decides(self) -> bool:
-        """Whether it gives decision values and no probabilities; a temperature must make these from them."""
+        """Whether it gives decision values rather than probabilities, which a temperature then makes from them."""
         return not hasattr(self.model, "predict_proba")
 
 
@@ -47,9 +47,9 @@ class MedianGammaSVC(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     C : float
-        Cost of an error, for classes weighted to balance.
+        Cost of an error; classes are weighted to balance.
     factor : float
-        On the reciprocal of the median squared distance.
+        Factor of the reciprocal of the median squared distance.
     """
 
     def __init__(self, C: float = 1.0, factor: float = 1.0) -> None:
@@ -96,7 +96,7 @@ class BalancedLDA(LinearDiscriminantAnalysis):
         Raises
         ------
         MorphobenchError
-            There are no more rows than classes, so that no spread within classes can be told.
+            There are no more rows than classes, so that no spread within classes can be estimated.
         """
         classes = len(np.unique(y))
         if len(X) <= classes:
@@ -110,8 +110,8 @@ class BalancedLDA(LinearDiscriminantAnalysis):
 def candidates(settings: ClassifierSettings, seed: int) -> Iterator[Candidate]:
     """Classifiers to choose from, the simplest setting of each first (a tie goes to the earlier one).
 
-    All weight classes to balance, but for neighbours, which cannot. Trees split along single features, so they take
-    plain ones; boosting takes 50 principal axes, since it looks at every feature in every tree.
+    All weight classes to balance, except neighbours, which cannot. Trees split along single features, so they use
+    plain ones; boosting uses 50 principal axes, since it looks at every feature in every tree.
     """
     for family in dict.fromkeys(settings.candidates):
         yield from _GRIDS[family](seed)
@@ -171,7 +171,7 @@ _GRIDS = {
 
 
 def log_scores(model: Any, X: np.ndarray, labels: list[str]) -> np.ndarray:
-    """Log-probabilities or decision values of a fitted model, one column a label.
+    """Log-probabilities or decision values of a fitted model, one column per label.
 
     Returns
     -------
@@ -182,7 +182,7 @@ def log_scores(model: Any, X: np.ndarray, labels: list[str]) -> np.ndarray:
         own = np.log(np.clip(model.predict_proba(X), FLOOR, None))
     else:
         own = np.asarray(model.decision_function(X), np.float64)
-        if own.ndim == 1:  # two classes: positive values speak for the second
+        if own.ndim == 1:  # two classes: positive values are for the second
             own = np.column_stack([-own / 2, own / 2])
     return _columns(model, own, labels, -np.inf)
 

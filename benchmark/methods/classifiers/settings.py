@@ -1,4 +1,4 @@
-"""Which classifiers compete inside the training wells."""
+"""Which classifiers are compared on the training wells."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ ClassifierName = Literal["logistic_regression", "linear_svm", "rbf_svm", "lda", 
 
 
 class ClassifierSettings(Settings):
-    """Which classifiers compete inside the training wells.
+    """Which classifiers are compared on the training wells.
 
     Parameters
     ----------
     candidates : list of str
         Each with its own small grid of settings; see `benchmark.methods.classifiers.classifier`.
     inner_folds : int
-        Folds of the choice, grouped by compound.
+        Folds of the inner cross-validation, grouped by compound.
     calibrate : str
         ``temperature``: probabilities are calibrated by one temperature, fitted on the out-of-fold predictions of
         the inner folds (Guo et al. 2017). ``none``: as the classifier gives them.

@@ -1,4 +1,4 @@
-"""How much each part of a fusion is believed: one number a part, the same for every label."""
+"""The weight of each part of a fusion: one number per part, the same for every label."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from scipy.special import log_softmax, softmax
 
 from benchmark.base.errors import MorphobenchError
 
-#: Largest weight of a part: on rows that are all right weights would grow without end.
+#: Largest weight of a part: on rows that are all correct, weights would grow without bound.
 MOST = 20.0
-#: Pull towards equal weights, in nats a squared unit: it decides where rows say nothing.
+#: Penalty on the distance from equal weights, in nats per squared unit: it decides where rows are uninformative.
 RIDGE = 0.01
 
 
@@ -27,18 +27,19 @@ def stacking_columns(part: str, labels: Sequence[str]) -> list[str]:
 class Pool:
     """A logarithmic opinion pool: a label's probability is the product of the parts', each to the power of its weight.
 
-    It is the logistic regression whose coefficients are one for each part and no more (conditional logit; McFadden
-    1974), stacked as Wolpert 1992 (Neural Netw 5:241), weights not negative as in Breiman 1996 (Mach Learn 24:49). A
-    classifier with coefficients for each label would have to be shown every label by parts that could tell it: where a
-    label has two compounds and a fold holds out one, no inner fold can show the other rightly, and such a classifier
-    learns never to give that label. (On `bbbc021-fields` with one field a well that cost 17 of 55 treatments.)
+    It is a logistic regression with a single coefficient for each part (conditional logit; McFadden
+    1974), stacked as Wolpert 1992 (Neural Netw 5:241), weights non-negative as in Breiman 1996 (Mach Learn 24:49). A
+    classifier with coefficients for each label would need examples of every label from parts that could recognise it:
+    where a label has two compounds and a fold holds out one, no inner fold can show the other correctly, and such a
+    classifier learns never to predict that label. (On `bbbc021-fields` with one field per well that cost 17 of 55
+    treatments.)
 
     Attributes
     ----------
     weights : dict of str to float
         Part to weight, 0 to `MOST`.
     scores : dict
-        ``log_loss``: of the rows that it was fitted on, classes balanced; empty where there were none.
+        ``log_loss``: on the rows that it was fitted on, classes balanced; empty where there were none.
     """
 
     weights: Mapping[str, float]
@@ -52,14 +53,15 @@ class Pool:
 
 
 def fit_pool(X: pd.DataFrame, truth: Sequence[str], parts: Sequence[str], labels: list[str]) -> Pool:
-    """The weights of the smallest log loss, classes weighted to balance; convex, so that one minimum is found.
+    """The weights of the smallest log loss, classes weighted to balance; convex, so that there is one minimum.
 
     Parameters
     ----------
     X : DataFrame
-        `stacking_columns` of each part, of rows that no part was fitted on.
+        `stacking_columns` of each part, for rows that no part was fitted on.
     truth : sequence of str
-        Label of each row. Rows must have labels that the parts could have told; see `benchmark.methods.workers.fusion`.
+        Label of each row. Rows must have labels that the parts could have predicted; see
+        `benchmark.methods.workers.fusion`.
 
     Returns
     -------
@@ -81,11 +83,11 @@ def fit_pool(X: pd.DataFrame, truth: Sequence[str], parts: Sequence[str], labels
         value = -(balance * log_p[rows, number]).sum() + RIDGE * ((weights - equal) ** 2).sum()
         return float(value), 2 * RIDGE * (weights - equal) - (balance[:, None] * excess).sum(axis=0)
 
-    found = minimize(loss, equal, jac=True, method="L-BFGS-B", bounds=[(0.0, MOST)] * len(parts))
-    if not np.isfinite(found.x).all():
+    optimum = minimize(loss, equal, jac=True, method="L-BFGS-B", bounds=[(0.0, MOST)] * len(parts))
+    if not np.isfinite(optimum.x).all():
         raise MorphobenchError("the weights of the parts are not finite", "fusion")
-    weights = [round(float(w), 6) for w in found.x]
-    return Pool(dict(zip(parts, weights, strict=True)), {"log_loss": float(found.fun)})
+    weights = [round(float(w), 6) for w in optimum.x]
+    return Pool(dict(zip(parts, weights, strict=True)), {"log_loss": float(optimum.fun)})
 
 
 def _cube(X: pd.DataFrame, parts: Sequence[str], labels: list[str]) -> np.ndarray:

@@ -1,11 +1,10 @@
 """Tables of embeddings: what a network makes of crops, averaged to fields, wells and treatments.
 
 A field is the mean over its crops, a well the mean over its fields (so each field counts alike, however many cells it
-has, as in the frozen arm), a treatment the median over its wells (as
-`benchmark.methods.classifiers.nearest.treatment_profiles`
-has it for NSC). All wells with crops are there: training and test wells, dose series, and negative controls, which
-corrections are fitted on. Labels are those of the assay, whatever a network learnt. Embeddings are of the plain
-network: one view of each crop, without dropout, and of several snapshots of the last.
+has, as in the frozen arm), a treatment the median over its wells (as for NSC). All wells with crops are there: training
+and test wells, dose series, and negative controls, which corrections are fitted on. Labels are those of the assay,
+whatever a network learnt. Embeddings are of the plain network: one view of each crop, without dropout, and of several
+snapshots of the last.
 """
 
 from __future__ import annotations
@@ -17,9 +16,10 @@ import numpy as np
 import pandas as pd
 
 from benchmark.base.files import write_parquet
-from benchmark.base.tables import CONTROL, FIELD_KEY, LABEL, TREATMENT_KEY, WELL_COLUMNS, WELL_KEY
+from benchmark.base.tables import CONTROL, FIELD_KEY
 from benchmark.methods.base import EmbeddingUnit
 from benchmark.methods.workers.runs import RunFolder
+from benchmark.profiles.averages import treatment_medians, well_means
 from benchmark.profiles.wells import feature_columns
 
 
@@ -33,20 +33,6 @@ def frozen_beside(run: RunFolder) -> Path:
     return run.path / "all-folds.parquet"
 
 
-def well_means(fields: pd.DataFrame) -> pd.DataFrame:
-    """Mean of each feature over the fields of each well: one row a well, sorted, features float32."""
-    features = feature_columns(fields)
-    values = fields[features].astype(np.float64).groupby([fields[k] for k in WELL_KEY], sort=True).mean()
-    metadata = fields[WELL_COLUMNS].drop_duplicates(WELL_KEY).set_index(WELL_KEY).loc[values.index].reset_index()
-    return pd.concat([metadata[WELL_COLUMNS], values.astype(np.float32).reset_index(drop=True)], axis=1)
-
-
-def treatment_medians(wells: pd.DataFrame) -> pd.DataFrame:
-    """Median of each feature over the wells of each treatment, with label and kind of control; features float32."""
-    groups = wells.groupby([*TREATMENT_KEY, LABEL, CONTROL], sort=True, dropna=False)[feature_columns(wells)]
-    return groups.median().astype(np.float32).reset_index()
-
-
 def write_units(beside: Path, fields: pd.DataFrame, units: Sequence[EmbeddingUnit]) -> None:
     """Write embeddings of fields, wells and treatments, those that are asked for.
 
@@ -58,7 +44,7 @@ def write_units(beside: Path, fields: pd.DataFrame, units: Sequence[EmbeddingUni
         As `benchmark.networks.embed.field_embeddings` makes it.
     """
     wells = well_means(fields)
-    tables = {"field": lambda: fields, "well": lambda: wells, "treatment": lambda: treatment_medians(wells)}
+    tables = {"field": lambda: fields, "well": lambda: wells, "treatment": lambda: treatment_medians(wells, [CONTROL])}
     for unit in units:
         if unit in tables:
             write_parquet(embedding_path(beside, unit), tables[unit]())

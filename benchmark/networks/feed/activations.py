@@ -1,6 +1,6 @@
 """Activations at the freezing point of a network, computed once for each crop and view and shared by all folds.
 
-What lies below that point is the same in every fold. Nothing is fitted here: no label is seen, and a crop's
+Everything below that point is the same in every fold. Nothing is fitted here: no label is seen, and a crop's
 activations depend on that crop alone.
 """
 

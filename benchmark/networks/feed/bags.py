@@ -13,7 +13,7 @@ from benchmark.networks.feed.source import CropSource
 
 @dataclass(frozen=True, eq=False)
 class Bags:
-    """Crops by bag. A bag's number stands where that of a crop does otherwise.
+    """Crops by bag. A bag's number takes the place of a crop's.
 
     Attributes
     ----------

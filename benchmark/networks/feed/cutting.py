@@ -41,7 +41,7 @@ class _Reached(Exception):
 def cut(backbone: Backbone, learn: str, shape: tuple[int, int, int]) -> Cut | None:
     """Cut a network where `benchmark.networks.training.learn.learnt` says that learning begins.
 
-    Modules that have run when the first learnt one starts are replaced by the identity in what lies above. That is
+    Modules that have run when the first learnt one starts are replaced by the identity in the part above. That is
     right for networks that are a sequence of modules; whether it is right for this one is tried.
 
     Parameters
@@ -116,14 +116,14 @@ def _above(model: nn.Module, point: str, done: list[str]) -> nn.Module:
     above = copy.deepcopy(model, shared)
     for name in done:
         if point.startswith(f"{name}.") or any(name.startswith(f"{other}.") for other in done):
-            continue  # an ancestor; or within one that goes as a whole
+            continue  # an ancestor; or within one that is removed as a whole
         parent, _, own = name.rpartition(".")
         setattr(above.get_submodule(parent), own, nn.Identity())
     return above
 
 
 def _below(model: nn.Module, point: str) -> Callable[[Tensor], Tensor]:
-    """What goes into the module at the freezing point; nothing behind it is computed."""
+    """The input of the module at the freezing point; nothing behind it is computed."""
 
     def below(x: Tensor) -> Tensor:
         caught: list[Tensor] = []

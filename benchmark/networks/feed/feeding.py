@@ -23,7 +23,7 @@ Source = CropSource | Activations | Bags
 
 
 class Feed(Protocol):
-    """Batches of what a network, or what is learnt of it, is given.
+    """Batches for a network, or for the learnt part of it.
 
     Attributes
     ----------
@@ -159,7 +159,7 @@ class ActivationFeed(_ByCrop):
 
 
 def feed_of(source: Source, backbone: Backbone, learn: str, device: torch.device) -> Feed:
-    """What feeds a network that lies on ``device`` from a source; from activations what is learnt of it alone."""
+    """Feeds a network on ``device`` from a source; from activations, only the learnt part of the network."""
     if isinstance(source, Activations):
         return ActivationFeed(source, above_of(backbone, learn, source.crops), device)
     if isinstance(source, Bags):
@@ -175,7 +175,7 @@ def crop_shape(source: Source) -> tuple[int, int, int]:
 
 
 def place(source: Source) -> str:
-    """Where what is read from a source lies, in words."""
+    """Where the data of a source are held, in words."""
     if isinstance(source, Activations):
         return f"activations in {place(source.rows) if source.held is not None else 'a file'}"
     if isinstance(source, Bags):

@@ -40,8 +40,8 @@ def draw_mix(settings: TrainingSettings, n: int, size: int, generator: Generator
     """Draw for ``n`` crops of ``size`` pixels on the CPU; None where nothing is mixed.
 
     mixup (Zhang et al. 2018, ICLR) and CutMix (Yun et al. 2019, ICCV), with a share for each crop of its own rather
-    than one for the batch. A box has the shape of the crop, its centre is uniform, and what lies outside is cut off;
-    the share is then what is really left.
+    than one for the batch. A box has the shape of the crop, its centre is uniform, and the part outside is cut off;
+    the share is then that of the remaining box.
     """
     if settings.mix == "none":
         return None

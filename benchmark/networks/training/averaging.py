@@ -38,7 +38,7 @@ Averages = tuple[Tensor, ...] | list[Tensor]
 def _moving(averaged: AveragedModel, most: float) -> Callable[[Averages, Averages, Tensor | int], None]:
     @torch.no_grad()
     def update(averages: Averages, values: Averages, _: Tensor | int) -> None:
-        t = int(averaged.n_averaged)  # what is passed lies on the GPU
+        t = int(averaged.n_averaged)  # the argument is on the GPU
         torch._foreach_lerp_(averages, values, 1 - min(most, (1 + t) / (10 + t)))
 
     return update

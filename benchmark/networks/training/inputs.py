@@ -1,4 +1,4 @@
-"""What a training is given: what it is trained on, how, and where it runs."""
+"""Inputs of a training: what it is trained on, how, and where it runs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Examples:
     Attributes
     ----------
     source : CropSource, Activations or Bags
-        Where crops are read from. Given activations, only the layers above them are run. Given bags, whatever
-        is said of crops here holds for bags.
+        Where crops are read from. Given activations, only the layers above them are run. Given bags, everything
+        here that refers to crops applies to bags.
     rows : ndarray
         (N,) numbers of the training crops in ``source``.
     targets : ndarray

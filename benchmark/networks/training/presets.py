@@ -84,8 +84,8 @@ def _check(s: TrainingSettings) -> None:
 def _check_shared(s: TrainingSettings) -> None:
     """Refuse settings that folds which share a training cannot have."""
     if s.partial:
-        raise ValueError(f"folds: shared is for trainings of all layers; of learn: {s.learn} what lies below is shared "
-                         "already, exactly")
+        raise ValueError(f"folds: shared is for trainings of all layers; of learn: {s.learn} the frozen "
+                         "layers are shared already, exactly")
     if s.schedule != "cosine" or s.snapshots > 1 or s.average == "swa":
         raise ValueError("folds: shared needs schedule: cosine, snapshots: 1 and average: none or ema, since the fall "
                          "of the rate is each fold's own")

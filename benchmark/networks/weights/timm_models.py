@@ -95,5 +95,5 @@ def names_of(value: str | list[str] | tuple[str, ...] | None) -> tuple[str, ...]
 
 
 def is_of_classifier(model: nn.Module, key: str) -> bool:
-    """Whether a tensor's name lies in the model's classifier, which is trained from scratch."""
+    """Whether a tensor's name is one of the model's classifier, which is trained from scratch."""
     return key.startswith(tuple(f"{name}." for name in names_of(config(model).get("classifier"))))

@@ -109,7 +109,7 @@ def _timm_network(short: str, weights: str, channels: int, classes: int, dropout
 
 
 def _with_timm_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The embedded weights under timm's names: theirs differ, but stand in creation order with equal shapes."""
+    """The embedded weights under timm's names: names differ, but order of creation and shapes are the same."""
     names = list(create(EMBEDDED, 3).state_dict())  # of a whole model, since ours may lack the classifier
     return dict(zip(names, state.values(), strict=True))
 

@@ -1,7 +1,7 @@
-"""Batch corrections of profile tables: the base of all, and the one place that makes them by name.
+"""Batch corrections of profile tables: their base class.
 
-A correction can hurt: it takes what differs between batches or among controls for noise, and where compounds were
-each imaged in one batch, biology differs between batches too. So each is reported beside `NoCorrection`.
+A correction can hurt: it treats what differs between batches or among controls as noise, and where compounds were
+each imaged in one batch, biology differs between batches too. So each is reported next to `NoCorrection`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ FitOn = Literal["controls", "training and controls", "all"]
 
 
 class Correction(TransformerMixin, BaseEstimator):
-    """A correction: learnt from some rows of a profile table, applied to all.
+    """A correction: fitted on some rows of a profile table, applied to all.
 
     Values missing in a row become the median of the rows it was fitted on, so that no result has missing values.
-    Subclasses say in `_rows` which rows they learn from, in `_usable` which features, and do the rest in `_learn`,
-    `_apply` and `_facts`.
+    Subclasses define in `_rows` which rows they are fitted on, in `_usable` which features, and do the rest in
+    `_learn`, `_apply` and `_facts`.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Correction(TransformerMixin, BaseEstimator):
     fit_on: ClassVar[FitOn] = "controls"
 
     def fit(self, X: pd.DataFrame, y: object = None) -> Correction:
-        """Learn from the rows of a profile table that this correction may look at.
+        """Fit on the rows of a profile table that this correction may use.
 
         Raises
         ------
@@ -74,7 +74,7 @@ class Correction(TransformerMixin, BaseEstimator):
 
     @property
     def facts_(self) -> dict[str, Any]:
-        """What was fitted on what, for a run's record: JSON types, with a sentence under ``note``."""
+        """What was fitted on which rows, for a run's record: JSON types, with a sentence under ``note``."""
         check_is_fitted(self)
         own = self._facts()
         facts = {"correction": type(self).__name__.lower(), "fit_on": self.fit_on, "features": len(self.columns_),

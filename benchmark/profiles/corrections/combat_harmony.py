@@ -19,7 +19,7 @@ from benchmark.profiles.corrections.base import Correction, FitOn, batches_of
 COMPONENTS = 20
 #: Korsunsky et al. 2019: diversity penalty, ridge penalty, width of clusters. Later releases estimate the second.
 PUBLISHED = {"theta": 2.0, "lamb": 1.0, "sigma": 0.1}
-#: ComBat's iteration ends where nothing changes by more than this share.
+#: ComBat's iteration ends when nothing changes by more than this share.
 CONVERGED = 1e-8
 ITERATIONS = 1000
 
@@ -36,8 +36,8 @@ class ComBat(Correction):
     """ComBat with parametric priors (Johnson, Li & Rabinovic 2007, Biostatistics 8:118, section 3.1).
 
     Fitted on training wells and the controls of their batches, without covariates: labels would leak. Where batches
-    were given different compounds, what these do counts as batch effect. Rows of a batch that was not fitted stay as
-    they are, and the batch is named in the facts. A batch of one row is shifted but not scaled. As in sva, a feature
+    have different compounds, these compounds' effects count as batch effect. Rows of a batch that was not fitted stay
+    as they are, and the batch is named in the facts. A batch of one row is shifted but not scaled. As in sva, a feature
     without spread within a fitted batch of several rows is not corrected in any.
     """
 
@@ -85,14 +85,14 @@ class ComBat(Correction):
                 f"{self.counts_.max()} each), {p} features, {adjusted} of them corrected"
                 if self.effects_ else f"nothing corrected: {len(self.batches_)} batch, {adjusted} features with spread")
         single = sorted(np.array(self.batches_)[self.counts_ == 1].tolist())
-        note += f"; shifted but not scaled, for one row: {', '.join(single)}" if single else ""
-        note += f"; not corrected, for they were not fitted: {', '.join(sorted(self.unseen_))}" if self.unseen_ else ""
+        note += f"; shifted but not scaled, having one row: {', '.join(single)}" if single else ""
+        note += f"; not corrected, since not fitted: {', '.join(sorted(self.unseen_))}" if self.unseen_ else ""
         return {"rows": int(self.counts_.sum()), "corrected": adjusted if self.effects_ else 0,
                 "batches": self.batches_, "batches_unseen": sorted(self.unseen_), "note": note}
 
 
 def _posterior(Z: np.ndarray) -> BatchEffect:
-    """Shift and variance of each feature, drawn towards what all features of the batch show.
+    """Shift and variance of each feature, shrunk towards what all features of the batch have in common.
 
     Parameters
     ----------
@@ -125,8 +125,8 @@ class Harmony(Correction):
     """Harmony (Korsunsky et al. 2019, Nat Methods 16:1289) on the principal components of the scaled features.
 
     Soft clusters that each hold all batches, and within each a shift by batch; the paper's settings, one thread.
-    Where batches were given different compounds, clusters of all batches are wrong: it corrects biology away.
-    It learns from all rows, without labels, and has no rule for new ones: `transform` looks up the rows that were
+    Where batches have different compounds, clusters of all batches are wrong: it removes biology.
+    It is fitted on all rows, without labels, and has no rule for new ones: `transform` looks up the rows that were
     fitted. The result has components, not features.
     """
 
@@ -139,7 +139,7 @@ class Harmony(Correction):
         if len(X) < 3:
             raise MorphobenchError(f"there are {len(X)} rows, and it needs three or more", "correction Harmony",
                                    "Set correction to none.")
-        # in the order of their keys, so that the result does not hang on the order of rows
+        # in the order of their keys, so that the result does not depend on the order of rows
         return X.iloc[_keys(X).argsort()]
 
     def _learn(self, values: np.ndarray, rows: pd.DataFrame) -> None:
@@ -155,18 +155,18 @@ class Harmony(Correction):
         self.share_ = float(pca.explained_variance_ratio_.sum())
         batches = batches_of(rows)
         self.batches_ = sorted(set(batches.tolist()))
-        # harmonypy's own number, but never none or one: one cluster would be a plain shift by batch
+        # harmonypy's own number, but at least two: one cluster would be a plain shift by batch
         self.clusters_ = max(2, min(round(len(values) / 30), 100))
         self.corrected_ = components
         if len(self.batches_) > 1:
-            found = harmonypy.run_harmony(components, pd.DataFrame({BATCH: batches}), [BATCH], verbose=False,
-                                          nclust=self.clusters_, random_state=self.seed, ncores=1, **PUBLISHED)
-            self.corrected_ = np.asarray(found.Z_corr, dtype=np.float64)
+            fit = harmonypy.run_harmony(components, pd.DataFrame({BATCH: batches}), [BATCH], verbose=False,
+                                        nclust=self.clusters_, random_state=self.seed, ncores=1, **PUBLISHED)
+            self.corrected_ = np.asarray(fit.Z_corr, dtype=np.float64)
         if self.corrected_.shape != components.shape:  # harmonypy before 2.0 gives the transpose
             raise MorphobenchError(f"gave {self.corrected_.shape} numbers for {components.shape}",
                                    "correction Harmony", "Install harmonypy 2.0 or later.")
         if not np.isfinite(self.corrected_).all():
-            raise MorphobenchError("gave components that are no numbers", "correction Harmony",
+            raise MorphobenchError("gave components that are not finite numbers", "correction Harmony",
                                    "Set correction to none.")
 
     def _apply(self, values: np.ndarray, table: pd.DataFrame) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Sphering on negative controls, and TVN: sphering, then CORAL across batches.
 
-What varies among wells that were all treated alike is noise. Sphering gives every direction of it the same variance.
+Variation among wells that were all treated alike is noise. Sphering gives every direction of it the same variance.
 There are often fewer controls than features: then their covariance has no inverse, and it is shrunk by an amount
-that is estimated and reported.
+that is estimated and reported. The code is ours because pycytominer's ``Spherize`` refuses
+controls of a rank below the smaller of their number less one and the features, and its ridge is a fixed constant.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmark.profiles.corrections.base import Correction, batches_of
 
-#: Below this, Ledoit and Wolf's shrinkage is taken for none: it is exactly nothing for two controls.
+#: Below this, Ledoit and Wolf's shrinkage counts as none: it is exactly zero for two controls.
 NO_SHRINKAGE = 1e-6
 #: Sun et al. 2016 add the identity to each covariance of whitened features.
 CORAL_RIDGE = 1.0
@@ -25,7 +26,7 @@ CORAL_RIDGE = 1.0
 
 @dataclass(frozen=True)
 class CovariancePower:
-    """A power of ``weight x covariance + ridge x identity``, held by the axes that the rows span.
+    """A power of ``weight x covariance + ridge x identity``, represented by the axes that the rows span.
 
     Off those axes the matrix is a multiple of the identity, so no (features x features) matrix is made.
 
@@ -74,9 +75,9 @@ class CovariancePower:
 def shrinkage_of(rows: np.ndarray) -> tuple[str, float]:
     """Name and amount of the shrinkage of a covariance towards a multiple of the identity.
 
-    Ledoit and Wolf 2004 (J Multivar Anal 88:365) by scikit-learn. Where the covariance lacks full rank and they
-    find nothing to shrink, as always for two rows, Chen et al. 2010 (oracle approximating, IEEE Trans Signal
-    Process 58:5016), which is never nothing there.
+    Ledoit and Wolf 2004 (J Multivar Anal 88:365) by scikit-learn. Where the covariance lacks full rank and their
+    shrinkage is zero, as always for two rows, Chen et al. 2010 (oracle approximating, IEEE Trans Signal
+    Process 58:5016), which is never zero there.
 
     Parameters
     ----------
@@ -94,8 +95,8 @@ class Sphering(Correction):
 
     Features are standardised on the controls; the controls' correlation matrix R is shrunk towards the identity,
     (1 - a) R + a I, with a after `shrinkage_of`; features are multiplied by the inverse square root. Of all
-    whitenings it keeps features closest to what they were. Directions in which controls do not vary get the gain
-    1 / √a: the less is shrunk, the more they are blown up.
+    whitenings it keeps features closest to the original ones. Directions in which controls do not vary get the gain
+    1 / √a: the smaller the shrinkage, the more they are amplified.
     """
 
     def _learn(self, values: np.ndarray, rows: pd.DataFrame) -> None:
@@ -124,9 +125,9 @@ class Sphering(Correction):
 class TVN(Sphering):
     """Typical variation normalisation (Ando, McLean & Berndl 2017, bioRxiv 161422).
 
-    First whitening by principal axes of the negative controls: `Sphering`, which is the same but for a rotation,
+    First whitening by principal axes of the negative controls: `Sphering`, which is the same up to a rotation,
     and rotations change neither distances nor angles nor what follows. Then CORAL (Sun, Feng & Saenko 2016, AAAI):
-    each batch is centred on its controls (CORAL supposes centred domains), and their covariance C_b is aligned to
+    each batch is centred on its controls (CORAL assumes centred domains), and their covariance C_b is aligned to
     that of all controls, C: rows of the batch times (C_b + I)^-½ (C + I)^½, the identity (`CORAL_RIDGE`) being
     CORAL's own regularisation. A batch with fewer than two controls is whitened only.
     """

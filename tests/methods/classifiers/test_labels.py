@@ -57,7 +57,7 @@ def test_wells_that_are_not_named_keep_their_own_label():
 
 
 def test_one_label_cannot_be_permuted():
-    with pytest.raises(MorphobenchError, match="one only"):
+    with pytest.raises(MorphobenchError, match="there is only one"):
         permute_wells(wells(3, 0), 1)
 
 

@@ -18,11 +18,11 @@ from benchmark.methods.context import FinishedRun
 from benchmark.methods.kinds.finetuned import FinetunedMethod
 from benchmark.methods.kinds.frozen import FrozenMethod
 from benchmark.methods.workers import finetuning, fusing
-from benchmark.methods.workers.embeddings import embeddings_of, treatment_medians, well_means
 from benchmark.methods.workers.finetuned import checkpoint_of, predict_wells, train_fold
 from benchmark.methods.workers.runs import open_run
 from benchmark.networks.embed import headless
 from benchmark.networks.predict import run_model
+from benchmark.profiles.averages import treatment_medians, well_means
 from benchmark.profiles.wells import feature_columns
 from benchmark.workflow.context import StudyContext
 
