@@ -208,7 +208,7 @@ def test_settings_are_checked(changes, message):
         TableAssaySettings(**{**SETTINGS, **changes})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.dictionaries(st.sampled_from(["Plate", "Position", "Drug", "Dose", "MoA", "Name"]), st.text(max_size=8)))
 def test_any_cell_gives_an_assay_or_faults(tmp_path_factory, cells):
     """Whatever stands in a row, the answer is an assay inside the root or a list of faults, never a crash."""

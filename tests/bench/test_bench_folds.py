@@ -12,11 +12,14 @@ from rich.console import Console
 from benchmark.bench import folds as bench_folds
 from benchmark.bench.folds import fold_costs, print_costs
 from benchmark.networks.feed.source import ArrayCrops
+from benchmark.networks.settings import NetworkSettings
 
 
 def test_costs_count_every_training_and_crop(tmp_path, monkeypatch):
     torch.set_num_threads(1)
     monkeypatch.setattr(bench_folds, "CROPS", 4)
+    monkeypatch.setattr(bench_folds, "NETWORK", NetworkSettings(backbone="test_efficientnet", weights="none"))
+    monkeypatch.setattr(bench_folds, "STAGE", "from:blocks.3")
     pixels = np.random.default_rng(0).integers(0, 256, (24, 3, 32, 32), np.uint8)
     costs = fold_costs(ArrayCrops(pixels), 24, tmp_path, torch.device("cpu"), epochs=2, compounds=(4, 6))
     assert [c.compounds for c in costs] == [4, 6]

@@ -130,6 +130,7 @@ def test_merged_runs_read_as_one(tmp_path):
     assert nothing.objects["Cells"].empty and nothing.images["Count_Cells"].tolist() == [0, 0]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_run_again_the_tables_are_the_same(tmp_path):
     """The whole process group by SIGKILL, in staging, runs, retries or landing, and once more, until all is there."""
     assay = small_assay(tmp_path / "assay", wells=5, sites=2)
@@ -139,7 +140,7 @@ def test_killed_at_any_moment_and_run_again_the_tables_are_the_same(tmp_path):
     tifffile.imwrite(path, pixels, photometric="minisblack")
     (tmp_path / "p.cppipe").write_text(fake_cellprofiler.PIPELINE)
     study = CellProfilerSettings(pipeline=str(tmp_path / "p.cppipe"), shard_fields=3)
-    fake = CellProfiler((sys.executable, fake_cellprofiler.__file__), "4.2.8.1", "fake")
+    fake = CellProfiler((sys.executable, "-I", "-S", fake_cellprofiler.__file__), "4.2.8.1", "fake")
     environment = {"FAKE_CALLS": str(tmp_path / "calls"), "FAKE_SECONDS": "0.05"}
     chance = random.Random(3)
     with Measurer(tmp_path / "task", assay, study, fake, environment) as measurer:

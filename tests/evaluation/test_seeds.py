@@ -58,7 +58,7 @@ probabilities = st.lists(
 ).map(lambda rows: np.array(rows) / np.sum(rows, axis=1, keepdims=True))  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(p=probabilities, count=st.integers(2, 5), mixed=st.randoms())
 def test_the_ensemble_of_equal_tables_is_the_table(p, count, mixed):
     parts = [table(p, seed) for seed in range(1, count + 1)]
@@ -67,7 +67,7 @@ def test_the_ensemble_of_equal_tables_is_the_table(p, count, mixed):
     pd.testing.assert_frame_equal(found, table(p), check_exact=False, rtol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(members=st.lists(probabilities, min_size=2, max_size=4), mixed=st.randoms())
 def test_the_order_of_seeds_and_rows_does_not_matter_and_probabilities_stay_such(members, mixed):
     whole = pd.concat([table(p, seed) for seed, p in enumerate(members, 1)], ignore_index=True)
@@ -83,7 +83,7 @@ def test_the_order_of_seeds_and_rows_does_not_matter_and_probabilities_stay_such
     assert found["seed"].unique().tolist() == [1] and found["method"].unique().tolist() == ["e"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(chosen=st.lists(st.sets(st.integers(0, 5)), min_size=1, max_size=5))
 def test_spread_is_that_of_the_counts_and_one_seed_has_none(chosen):
     found = spread_table({"m": reduced(seeds_of(*map(tuple, chosen)))})
@@ -102,7 +102,7 @@ def test_spread_is_that_of_the_counts_and_one_seed_has_none(chosen):
 several = st.lists(st.sets(st.integers(0, 5)), min_size=2, max_size=4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(a=several, b=several)
 def test_differences_are_paired_by_seed_and_turn_with_their_methods(a, b):
     both = {name: reduced(seeds_of(*map(tuple, chosen)))["well"] for name, chosen in (("a", a), ("b", b))}

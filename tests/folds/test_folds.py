@@ -31,7 +31,7 @@ def paper_assay(tmp_path, **kinds) -> Assay:
     return make_assay("paper", tmp_path, table, CHANNELS)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(labels=st.integers(2, 4), compounds=st.integers(2, 4), plates=st.integers(1, 3), sites=st.integers(1, 2),
        controls=st.integers(0, 2), concentrations=st.integers(1, 2))
 def test_every_fold_is_disjoint_and_every_well_tested_once(tmp_path_factory, **kinds):
@@ -239,7 +239,7 @@ WELLS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3)), min_size=1, ma
 LABELS = st.lists(st.lists(WELLS, min_size=2, max_size=3), min_size=1, max_size=3)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(labels=LABELS)
 def test_compound_and_batches_are_apart_and_unscored_are_those_that_cannot_be_learnt(tmp_path_factory, labels):
     compounds = [(label, wells) for label, of in enumerate(labels) for wells in of]

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import platformdirs
 
-import benchmark
 from benchmark.assays.columns import read_text_table
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError, sheet_row
 
@@ -116,7 +115,7 @@ def refuse_package(folder: Path) -> None:
     MorphobenchError
         The folder is the package's, or is below it.
     """
-    package = Path(benchmark.__file__).resolve().parent
+    package = Path(__file__).resolve().parents[2]
     if folder.expanduser().resolve().is_relative_to(package):
         raise MorphobenchError("is inside the morphobench package, which is no place for data", str(folder),
                                f"Choose another folder with `--to` or {DATA_VARIABLE}.")

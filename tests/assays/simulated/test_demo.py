@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -183,6 +184,12 @@ def _tubulin_contrast(field):
     return fine[cells].std() / seen[cells].mean()
 
 
+@cache
+def _drawn(effect, seed):
+    """Fields without any effect serve every name."""
+    return draw_field(256, 30, effect, Optics(), np.random.default_rng(seed))
+
+
 @pytest.mark.parametrize(("name", "measure", "sign"), [
     ("damage", _nuclear_area, 1), ("arrest", _bright_dna, 1), ("disrupt", _actin_area, -1),
     ("destabilise", _tubulin_contrast, -1),
@@ -191,7 +198,7 @@ def test_strength_is_graded(name, measure, sign):
     means = []
     for strength in (0.0, 0.45, 0.9):
         effect = Effect(**{name: strength}, penetrance=0.9)
-        fields = [draw_field(256, 30, effect, Optics(), np.random.default_rng(i)) for i in range(3)]
+        fields = [_drawn(effect, seed) for seed in range(3)]
         means.append(sign * np.mean([measure(f) for f in fields]))
     assert means[0] < means[1] < means[2]
 
