@@ -1,30 +1,20 @@
 """A kind of method is one class that registers itself: this file is all that the toy kind needs."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from pathlib import Path
+from collections import namedtuple
 from typing import ClassVar, Literal
 
-import pandas as pd
 from drawn_study import COLUMNS, drawn_profiles
 from yaml import safe_dump
 
 from benchmark import run
 from benchmark.base.tables import probability_columns
-from benchmark.folds.fold import Fold, rows_of
+from benchmark.folds.fold import rows_of
 from benchmark.methods.base import Arm, Method, Role, keyed
 from benchmark.methods.context import Plan
 from benchmark.methods.registry import METHODS
 from benchmark.methods.workers.runs import measured, write_fold
 
-
-@dataclass(frozen=True)
-class ToyFold:
-    wells: pd.DataFrame
-    fold: Fold
-    seed: int
-    out: Path
+ToyFold = namedtuple("ToyFold", "wells fold seed out")
 
 
 @METHODS.register
@@ -46,8 +36,7 @@ class ToyMethod(Method):
 
 
 def run_toy_fold(task: ToyFold) -> str:
-    facts = {"device": "cpu"}
-    with measured(facts):
+    with measured(facts := {"device": "cpu"}):
         shares = task.wells[rows_of(task.wells, task.fold.train)]["Metadata_Label"].value_counts(normalize=True)
         test = task.wells[rows_of(task.wells, task.fold.test)]
         p = {column: shares[column.removeprefix("p_")] for column in probability_columns(list(shares.index))}

@@ -129,7 +129,7 @@ def test_a_fold_reads_nothing_of_another_fold_s_network(ran, monkeypatch):
     opened, runs = ran
     before = {n: predictions(runs[n], opened) for n in ("sphered", "joined")}
     fold, other = opened.split.folds
-    path = embeddings_of(runs["cnn"].folder, runs["cnn"].method, other, 1, "well")
+    path = runs["cnn"].method.embedding_path(runs["cnn"].folder, other, 1, "well")
     table, kept = pd.read_parquet(path), path.read_bytes()
     table.assign(**{c: -3 * table[c] + i for i, c in enumerate(feature_columns(table))}).to_parquet(path)
     monkeypatch.chdir(opened.study.base)
@@ -183,7 +183,7 @@ def test_networks_that_are_learnt_in_part_are_embedded_from_pixels(tmp_path, mon
     fold = opened.split.folds[0]
     task = run.method.plan(opened, ()).task(run.folder, fold, 1)
     found = train_fold(task, checkpoint_of(task))
-    crops = pd.read_parquet(embeddings_of(run.folder, run.method, fold, 1, "crop"))
+    crops = pd.read_parquet(run.method.embedding_path(run.folder, fold, 1, "crop"))
     assert (crops[CONTROL] == "negative").sum() == 8
     held = crops[rows_of(crops, fold.test)]
     last = found.trained.backbone.model.get_classifier()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from drawn_study import image_study
 from stripes import CPU, stripes
 from torch import nn
 
-from benchmark.methods.kinds.finetuned import FinetunedMethod
+from benchmark import run
 from benchmark.networks.architectures.registry import Architecture, own_features, register
 from benchmark.networks.feed.source import ArrayCrops
 from benchmark.networks.predict import probabilities
@@ -49,6 +50,9 @@ def test_it_learns():
     assert (p.argmax(axis=1) == truth).mean() > 0.9
 
 
-def test_a_study_can_name_it():
-    method = FinetunedMethod.model_validate({"kind": "cnn_finetuned", "name": "m", "network": {"backbone": "toy"}})
-    assert method.network.scratch and method.training.learning_rate == 0.02
+def test_it_runs_on_worker_processes_and_stands_on_the_page(tmp_path, monkeypatch):
+    method = {"kind": "cnn_finetuned", "name": "toy", "title": "A toy", "network": {"backbone": "toy"},
+              "crops": {"size": 48, "intensity": "bit_depth"}, "training": {"epochs": 1, "batch": 4}}
+    image_study(tmp_path, monkeypatch, method)
+    result = run("study.yaml", jobs=2, device="cpu")
+    assert "A toy" in result.report.page.read_text()
