@@ -26,10 +26,10 @@ help:  ## List the targets
 
 # Said before anything long starts; once installed there is nothing left to check.
 preflight:
-	@test -f $(SUITE) || "$(PYTHON)" benchmark/preflight.py suite
+	@test -f $(SUITE) || "$(PYTHON)" benchmark/base/preflight.py suite
 
 preflight-cellprofiler:
-	@test -n "$(CP)" -a -f "$(CP)" || "$(PYTHON)" benchmark/preflight.py cellprofiler
+	@test -n "$(CP)" -a -f "$(CP)" || "$(PYTHON)" benchmark/base/preflight.py cellprofiler
 
 $(SUITE): pyproject.toml | preflight
 	@echo "Installing the suite into .venv (about 6 GB, a few minutes)"

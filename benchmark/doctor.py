@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmark import preflight
+from benchmark.base import preflight
 from benchmark.base.cluster import available_cores
 from benchmark.base.errors import MorphobenchError
 from benchmark.methods.workers.runs import versions

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError
 from benchmark.base.files import read_json
+from benchmark.base.preflight import find_java_home, problems
 from benchmark.cellprofiler.find import STAMP, version_of, write_stamp
-from benchmark.preflight import find_java_home, problems
 
 #: What CellProfiler's source packages and `pkg_resources` imports need.
 TOOLS = ("pip==24.3.1", "setuptools==69.5.1", "wheel==0.43.0")
@@ -52,7 +52,7 @@ def preflight(requirements: Path, environ: Mapping[str, str] = os.environ) -> Pa
     Raises
     ------
     FaultsError
-        Wrong Python, no C compiler, no JDK or too little disk space (`benchmark.preflight`).
+        Wrong Python, no C compiler, no JDK or too little disk space (`benchmark.base.preflight`).
     MorphobenchError
         No requirements file.
     """

@@ -7,7 +7,7 @@ below), registered by ``@METHODS.register``, with a field ``kind`` that names it
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -18,7 +18,6 @@ from benchmark.methods.classifiers.settings import ClassifierSettings
 
 if TYPE_CHECKING:
     from benchmark.crops.settings import CropSettings
-    from benchmark.explain.settings import ExplainSettings
     from benchmark.folds.fold import Fold
     from benchmark.methods.classifiers.labels import Permuted
     from benchmark.methods.context import Context, Features, FinishedRun, Pipeline, Plan
@@ -157,8 +156,8 @@ class Method(Settings):
         """The file with its embeddings that a fold uses; of kinds that have ``embeds``."""
         raise TypeError(f"methods like {self.name} have no embeddings")
 
-    def refuse_explanation(self, settings: ExplainSettings) -> None:
-        """ValueError where what the settings ask for would say nothing about it."""
+    def refuse_explanation(self, ways: Collection[str]) -> None:
+        """ValueError where maps made in these ways would say nothing about it; of kinds that are ``explainable``."""
 
     # What the workflow asks of all kinds alike.
 

@@ -156,7 +156,7 @@ def _refuse_unexplainable(explain: StudyExplainSettings, methods: Sequence[Metho
         raise ValueError("explain: right and wrong are both 0, so that there is no crop to explain")
     if method.labels == "permuted":
         raise ValueError(f"explain.method: {method.name} has permuted labels, so that there is nothing to explain")
-    method.refuse_explanation(explain)
+    method.refuse_explanation(explain.ways)
 
 
 def shipped_studies() -> list[str]:

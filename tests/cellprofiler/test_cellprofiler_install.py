@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import preflight
+from benchmark.base import preflight
 from benchmark.base.errors import MorphobenchError
 from benchmark.cellprofiler import install as installer
 from benchmark.cellprofiler.find import STAMP, write_stamp

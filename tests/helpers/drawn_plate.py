@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import tifffile
 import yaml
-
 from benchmark.workflow.opened import Opened, open_study
 
 COUNT = {"name": "cell_count", "kind": "cell_count", "classifier": {"candidates": ["logistic_regression"]}}

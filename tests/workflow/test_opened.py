@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import tifffile
 import yaml
+from benchmark.workflow.opened import LOST, after_measuring, open_study
 from drawn_plate import draw_plate, opened_plate
 from fake_bbbc import write_bbbc021, write_plate
 from PIL import Image
@@ -20,7 +21,6 @@ from benchmark.assays.fetching.lock import LOCK_NAME, lock_hash
 from benchmark.base.errors import FaultsError, LeakError, MorphobenchError
 from benchmark.base.tables import COMPOUND, FIELD_KEY
 from benchmark.cli import app
-from benchmark.workflow.opened import LOST, after_measuring, open_study
 from benchmark.workflow.pictures import draw_flagged, flagged_heading, worst_flagged
 
 COUNT = {"name": "cell_count", "kind": "cell_count"}

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from benchmark.workflow.opened import Opened, open_study
 from pydantic import TypeAdapter
 
 from benchmark.base.files import read_json, write_json
@@ -17,7 +18,6 @@ from benchmark.cellprofiler.settings import CellProfilerSettings
 from benchmark.images.settings import IlluminationSettings
 from benchmark.methods.base import MethodSettings
 from benchmark.quality.settings import QualitySettings
-from benchmark.workflow.opened import Opened, open_study
 from benchmark.workflow.reporting import make_report
 from benchmark.workflow.run import _corrected, _description, run_baseline
 

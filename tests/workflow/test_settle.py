@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from benchmark.workflow.opened import LOST, Opened, after_measuring
+from benchmark.workflow.settle import lost_fields, pipelines, settled, settled_for_networks
 from drawn_plate import COUNT, draw_plate, opened_plate
 from typer.testing import CliRunner
 
@@ -21,9 +23,7 @@ from benchmark.cellprofiler import measure as measuring
 from benchmark.cli import app
 from benchmark.workflow import settle
 from benchmark.workflow.measured import counts_if_any, field_counts
-from benchmark.workflow.opened import LOST, Opened, after_measuring
 from benchmark.workflow.run import _description, run_baseline
-from benchmark.workflow.settle import lost_fields, pipelines, settled, settled_for_networks
 
 PROFILE = {"name": "p", "kind": "profile", "profile": {"normalise": "training"},
            "classifier": {"candidates": ["logistic_regression"]}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import ValidationInfo, field_validator, model_validator
@@ -14,7 +14,6 @@ from benchmark.networks.settings import TrainingSettings
 from benchmark.networks.training.presets import resolved
 
 if TYPE_CHECKING:
-    from benchmark.explain.settings import ExplainSettings
     from benchmark.folds.fold import Fold
     from benchmark.methods.context import Context, FinishedRun, Plan
     from benchmark.methods.workers.fusion import FeatureBlock
@@ -102,14 +101,14 @@ class FinetunedMethod(NetworkMethod):
         return lambda fold, seed: FeatureBlock(
             self.name, ProfileSource(self.embedding_path(run.folder, fold, seed, "well"), PLAIN, embedded=True), False)
 
-    def refuse_explanation(self, settings: ExplainSettings) -> None:
+    def refuse_explanation(self, ways: Collection[str]) -> None:
         if self.training.snapshots > 1:
             raise ValueError(f"explain.method: {self.name} averages the predictions of several networks "
                              f"(training.snapshots: {self.training.snapshots}), and maps would explain one of them")
         if self.network.bagged:
             raise ValueError(f"explain.method: {self.name} decides on bags of crops (network.bag: {self.network.bag}), "
                              "and maps explain single crops")
-        if set(settings.ways) <= set(self.network.architecture.unsuited):
+        if set(ways) <= set(self.network.architecture.unsuited):
             raise ValueError("explain.ways: grad_cam and guided_backpropagation need not suit "
                              f"{self.network.backbone}; take integrated_gradients or occlusion as well")
 

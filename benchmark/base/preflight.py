@@ -1,6 +1,6 @@
 """Is this machine fit for set-up? Runs before anything is installed, on any Python's standard library.
 
-`make` calls it as ``python benchmark/preflight.py suite|cellprofiler``. It prints one sentence with the remedy for
+`make` calls it as ``python benchmark/base/preflight.py suite|cellprofiler``. It prints one sentence with the remedy for
 each thing that is missing and exits 1. Nothing newer than Python 3.8 is used: its own version check has to run.
 """
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import preflight
+from benchmark.base import preflight
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def run(target: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "benchmark" / "preflight.py"), target]
+    command = [sys.executable, str(ROOT / "benchmark" / "base" / "preflight.py"), target]
     return subprocess.run(command, capture_output=True, text=True, check=False,
                           env={**os.environ, "CELLPROFILER": "", **environment})
 
