@@ -163,9 +163,9 @@ def replaced(model: nn.Module, kinds: dict[type[nn.Module], Callable[[], nn.Modu
 def guided_backpropagation(model: nn.Module, inputs: Tensor, target: Tensor, settings: SaliencySettings) -> Attribution:
     """Guided backpropagation (Springenberg et al. 2015): gradients, of which each rectifier passes the positive part.
 
-    It is defined for ReLU, and captum supports no other. ReLU6 is treated as a ReLU with a cap, on a copy of the network.
-    A network with any other rectifier (SiLU, Hardswish, GELU, …), or with a ReLU that is no module of its own, is
-    refused: captum would quietly give plain gradients there. Gates (sigmoids of squeeze-and-excitation) pass their
+    It is defined for ReLU, and captum supports no other. ReLU6 is treated as a ReLU with a cap, on a copy of the
+    network. A network with any other rectifier (SiLU, Hardswish, GELU, …), or with a ReLU that is no module of its own,
+    is refused: captum would quietly give plain gradients there. Gates (sigmoids of squeeze-and-excitation) pass their
     gradient unchanged.
 
     Parameters and ``inputs`` as in `grad_cam`.

@@ -116,8 +116,9 @@ def sanity_check(model: nn.Module, inputs: Tensor, target: Tensor, trained: dict
     Returns
     -------
     DataFrame
-        One row per way of attribution and depth: ``method, depth, spearman, ssim`` (means over the crops that have both maps) and
-        ``crops`` (how many these are), of magnitudes, and ``spearman_signed``, of the maps with their sign.
+        One row per way of attribution and depth: ``method, depth, spearman, ssim`` (means over the
+        crops that have both maps) and ``crops`` (how many these are), of magnitudes, and ``spearman_signed``, of the
+        maps with their sign.
     """
     rows = []
     settings = settings.model_copy(update={"most_steps": settings.steps})  # near enough for ranks of pixels
@@ -160,6 +161,6 @@ def verdicts(table: pd.DataFrame) -> dict[str, str]:
                                 "own structure more than what was learnt, so they are no evidence of what a label "
                                 "rests on.")
             if last["spearman_signed"] < ALIKE:
-                out[str(method)] += (" Only their sign, for or against, depends on the weights (with it, the correlation "
-                                     f"is {last['spearman_signed']:.2f}).")
+                out[str(method)] += (" Only their sign, for or against, depends on the weights (with it, the "
+                                     f"correlation is {last['spearman_signed']:.2f}).")
     return out

@@ -169,8 +169,8 @@ class TrainingSettings(Settings):
     recalibrate : bool
         After training, the statistics that batch normalisation uses for prediction are recomputed over training
         crops without augmentation. Otherwise they are a moving average over augmented ones, which after few steps
-        still contains ImageNet's. With 660 fields of BBBC021, by held-out compounds, two splits and two seeds, 6 epochs: accuracy
-        0.80 rather than 0.75 (better in all four); with 3 epochs no clear difference.
+        still contains ImageNet's. With 660 fields of BBBC021, by held-out compounds, two splits and two seeds, 6
+        epochs: accuracy 0.80 rather than 0.75 (better in all four); with 3 epochs no clear difference.
     early_stopping : int
         Epochs without a smaller loss on held-out training compounds after which training ends, and the best epoch is
         kept; 0 is off. These compounds are then not trained on.

@@ -68,7 +68,7 @@ class Stepper:
     weights : Tensor
         (classes,) of the loss, on the device.
     pieces : int
-        Number of pieces that a batch is cut into, whose gradients are summed. Doubled for good whenever memory is short: the
+        Pieces that a batch is cut into, whose gradients are summed. Doubled for good whenever memory is short: the
         update is that of the whole batch, but batch normalisation sees the smaller pieces.
     """
 
