@@ -36,12 +36,11 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "workflow": ("quality", "cellprofiler", "methods", "report"),
     "bench": ("workflow",),
 }
-# Modules at the top of the package, which stand outside the rooms. preflight runs before anything is installed.
+# Modules at the top of the package, which stand outside the rooms.
 LOOSE: dict[str, tuple[str, ...]] = {
     "__init__": ("workflow",),
-    "cli": ("bench", "doctor", "preflight"),
-    "doctor": ("workflow", "preflight"),
-    "preflight": (),
+    "cli": ("bench", "doctor"),
+    "doctor": ("workflow",),
 }
 DATA_FOLDERS = {"studies"}
 

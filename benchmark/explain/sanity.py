@@ -116,8 +116,9 @@ def sanity_check(model: nn.Module, inputs: Tensor, target: Tensor, trained: dict
     Returns
     -------
     DataFrame
-        One row per way of attribution and depth: ``method, depth, spearman, ssim`` (means over the crops that have
-        both maps) and ``crops`` (how many these are), of magnitudes, and ``spearman_signed``, of the signed maps.
+        One row per way of attribution and depth: ``method, depth, spearman, ssim`` (means over the
+        crops that have both maps) and ``crops`` (how many these are), of magnitudes, and ``spearman_signed``, of the
+        maps with their sign.
     """
     rows = []
     settings = settings.model_copy(update={"most_steps": settings.steps})  # near enough for ranks of pixels

@@ -85,7 +85,7 @@ def test_a_method_that_stays_alike_at_any_depth_fails_and_words_say_where():
     assert said["guided"].startswith("Fails: with the upper half of the layers randomised") and "0.83" in said["guided"]
     assert "all layers" in said["integrated"] and "Only their sign" in said["integrated"]
     assert "Only their sign" not in said["guided"]
-    assert said["cam"] == "Passes: with random weights its maps are others (rank correlation at most 0.15)."
+    assert said["cam"] == "Passes: with random weights its maps differ (rank correlation at most 0.15)."
     assert said["some"].startswith("Passes")
 
 

@@ -19,7 +19,7 @@ from torch.nn.functional import avg_pool2d, pad
 from benchmark.networks.device import moved
 from benchmark.networks.settings import TrainingSettings
 
-#: What each channel of each crop is multiplied by in Kensert et al. 2019, with equal probability; half keep theirs.
+#: Factors of the channels of each crop in Kensert et al. 2019, equally probable: half of the channels keep theirs.
 KENSERT_FACTORS = (1.0, 1.0, 0.75, 1.25)
 #: Variance of that paper's Gaussian noise on the scale 0…255.
 KENSERT_VARIANCE = 50.0

@@ -68,8 +68,8 @@ class Stepper:
     weights : Tensor
         (classes,) of the loss, on the device.
     pieces : int
-        Number of pieces that a batch is cut into, whose gradients are summed. Doubled for good whenever memory is
-        short: the update is that of the whole batch, but batch normalisation sees the smaller pieces.
+        Pieces that a batch is cut into, whose gradients are summed. Doubled for good whenever memory is short: the
+        update is that of the whole batch, but batch normalisation sees the smaller pieces.
     """
 
     backbone: Backbone
@@ -135,7 +135,7 @@ class Stepper:
                         f"memory of {self.weights.device}", f"Use {less}smaller crops or a smaller network."
                     ) from None
                 self.pieces *= 2
-            # Only now: while the error was handled, its frames referred to memory that is to be freed.
+            # Only now: while the error was handled, its frames held on to what is to be freed.
             self.optimizer.zero_grad(set_to_none=True)
             give_back_memory(self.weights.device)
         self.optimizer.step()
@@ -181,7 +181,7 @@ def in_halves(function: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
     except torch.OutOfMemoryError:
         if len(pixels) == 1:
             raise
-    give_back_memory(pixels.device)  # not before the error is handled: its frames refer to memory that is to be freed
+    give_back_memory(pixels.device)  # not before the error is done with: its frames hold what is to be freed
     return torch.cat([in_halves(function, half) for half in pixels.tensor_split(2)])
 
 

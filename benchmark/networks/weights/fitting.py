@@ -1,8 +1,9 @@
 """Loading the tensors of a file into a model: every tensor of the backbone, or an error that lists what does not fit.
 
-timm can load a file too (``pretrained_cfg_overlay``). Ours stays, because timm before 1.0.31 may unpickle it, shares
-colours among 4, 5, 7 or 8 channels by another rule, and refuses a file in PyTorch's words; a test holds both to the
-same tensors where timm's loading applies."""
+timm can load a file too (``pretrained_cfg_overlay``). Ours stays, because timm 1.0.15, the oldest that is
+accepted here, reads it by pickle, and because timm shares colours among 4, 5, 7 or 8 channels by another rule and drops
+a classifier of another size without a check of the rest. Where timm's loading applies, a test holds both to the same
+tensors."""
 
 from __future__ import annotations
 

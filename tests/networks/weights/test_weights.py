@@ -57,6 +57,19 @@ def test_a_file_and_its_folder_load_the_same_tensors(tmp_path, suffix):
     assert path.name in by_file.source
 
 
+@pytest.mark.parametrize(("name", "channels"), [(SMALL, 3), ("test_vit", 3), ("test_resnet", 6)])
+def test_a_file_gives_the_tensors_that_timm_loads_from_it(tmp_path, name, channels):
+    """By timm's own way of loading a local file, for numbers of channels among which both share colours alike."""
+    torch.manual_seed(0)
+    path = tmp_path / f"{name}.safetensors"
+    save_file({k: v.contiguous() for k, v in grown(timm.create_model(name)).state_dict().items()}, path)
+    ours = load_backbone(NetworkSettings(backbone=name, weights=str(path)), channels, 0).model.state_dict()
+    theirs = timm.create_model(name, pretrained=True, in_chans=channels, num_classes=0,
+                               pretrained_cfg_overlay={"file": str(path)}).state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.allclose(ours[k], theirs[k], rtol=1e-6, atol=1e-7) for k in ours)
+
+
 def refusal(tmp_path: Path, state: dict[str, torch.Tensor], backbone: str = SMALL) -> str:
     """What is said of a file with these tensors."""
     path = tmp_path / "file.safetensors"

@@ -2,8 +2,8 @@
 
 Whole fields are processed at seven scales at once, full size to 1/64, by parallel paths of convolutions, whose outputs
 are pooled to the coarsest scale's grid, concatenated, mixed by a 1 × 1 convolution and classified by two fully
-connected layers. The paper's own specification is its Supplementary Software 1, without public code to compare with;
-the layers, numbers of kernels and maximum pooling here are those of the reimplementation of Hofmarcher et al. 2019
+connected layers. The paper's own specification is its Supplementary Software 1, which is not public code; the
+layers, numbers of kernels and maximum pooling here are those of the reimplementation of Hofmarcher et al. 2019
 (J. Chem. Inf. Model. 59:1163, `github.com/ml-jku/hti-cnn`, ``models.MCNN``).
 
 Chosen here, since a crop may have any size from 64 pixels on:
