@@ -70,8 +70,7 @@ def _compiler() -> Finding:
 
 def _weights() -> Finding:
     from benchmark.networks.settings import NetworkSettings
-    from benchmark.networks.weights.location import EMBEDDED
-    from benchmark.networks.weights.weights import weights_identity
+    from benchmark.networks.weights.location import EMBEDDED, weights_identity
 
     try:
         sha = weights_identity(NetworkSettings())

@@ -29,7 +29,7 @@ from benchmark.networks.predict import outputs
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
 from benchmark.networks.training.learn import freeze, train_mode
 from benchmark.networks.training.step import Stepper, make_optimizer, on_device
-from benchmark.networks.weights.timm_models import SHORT_NAMES
+from benchmark.networks.weights.location import SHORT_NAMES
 from benchmark.networks.weights.weights import EMBEDDED, Backbone, load_backbone
 
 BACKBONES = (*SHORT_NAMES, EMBEDDED)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
 
 from benchmark.base.errors import LeakError
 from benchmark.base.tables import CELL_LINE, COMPOUND, PLATE, WELL
@@ -45,6 +44,8 @@ def inner_folds(
     LeakError
         A compound is on both sides (asserted, not assumed).
     """
+    from sklearn.model_selection import StratifiedGroupKFold
+
     groups = np.asarray(compounds)
     most_rows = max(Counter(labels).values())  # no more folds than the most common label has rows
     n = min(folds, len(set(compounds)), most_rows)

@@ -227,6 +227,6 @@ class TabularMethod(Method):
         return NEAREST_WORDS if self.decides == "nearest" else classifier_words(self.classifier, wells_permuted)
 
     def plan(self, context: Context, parts: Sequence[FinishedRun]) -> Plan:
-        from benchmark.methods.workers.tabular import tabular_plan
+        from benchmark.methods.plans.tabular import tabular_plan
 
         return tabular_plan(self, context, self.features(context))

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from benchmark.crops.settings import CropSettings
     from benchmark.folds.fold import Fold, Split
     from benchmark.methods.base import Method
-    from benchmark.methods.workers.foldtable import ProfileSource
     from benchmark.methods.workers.runs import FoldFacts, RunFolder
+    from benchmark.methods.workers.source import ProfileSource
     from benchmark.profiles.settings import ProfileSettings
 
 #: Pipelines of CellProfiler that a study has; each is a block of its settings.
@@ -154,8 +154,9 @@ class Plan:
     inputs : dict
         Hashes of what the method starts from; they enter the run's key.
     worker : callable
-        Runs one fold in a worker process, writes its prediction file (`benchmark.methods.workers.runs.write_fold`) and
-        returns the fold's name. A function at the top level of its module.
+        Gives what runs one fold in a worker process, writes its prediction file
+        (`benchmark.methods.workers.runs.write_fold`) and returns the fold's name: a function at the top level of its
+        module, imported when it is needed.
     task : callable
         What the worker is given for a fold and seed: a frozen dataclass whose field ``out`` is its prediction file.
     facts : dict
@@ -169,7 +170,7 @@ class Plan:
     """
 
     inputs: dict[str, Any]
-    worker: Callable[[Any], str]
+    worker: Callable[[], Callable[[Any], str]]
     task: Callable[[RunFolder, Fold, int], Any]
     facts: dict[str, Any] = field(default_factory=dict)
     before: Callable[[RunFolder, Sequence[tuple[Fold, int]]], None] = nothing

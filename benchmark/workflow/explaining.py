@@ -36,7 +36,7 @@ from benchmark.methods.context import FinishedRun
 from benchmark.methods.workers.finetuned import FinetunedFold, TrainedFold, checkpoint_of, predict_wells, train_fold
 from benchmark.methods.workers.units import units_of_wells
 from benchmark.networks.device import resolve_device
-from benchmark.networks.training.learn import start_of
+from benchmark.networks.training.start import start_of
 from benchmark.networks.weights.weights import Backbone, load_backbone
 from benchmark.workflow.context import StudyContext
 from benchmark.workflow.measured import object_roles_of
@@ -101,7 +101,7 @@ def explain(context: StudyContext, finished: Sequence[FinishedRun]) -> Explained
     context.note("explanation", key)
     if not (folder / RECORD).exists():
 
-        from benchmark.methods.workers.finetuning import remove_trunks
+        from benchmark.methods.plans.finetuning import remove_trunks
 
         task = replace(run.method.plan(context, ()).task(run.folder, fold, seed), out=folder)
         with context.stage("explanation", key) as facts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -14,8 +14,6 @@ from benchmark.base.errors import LeakError
 from benchmark.base.files import digest, read_json, sha256_file, whole, write_json
 from benchmark.base.tables import COMPOUND, FIELD_KEY, LABEL, PLATE, SITE, TREATMENT_KEY, WELL, WELL_KEY
 from benchmark.cellprofiler.find import OWN
-from benchmark.evaluation.comparison import Run, compare
-from benchmark.evaluation.ensembles import with_ensembles
 from benchmark.evaluation.units import counted_unit
 from benchmark.explain.record import ARRAYS, RECORD
 from benchmark.folds.audit import audit
@@ -23,17 +21,13 @@ from benchmark.folds.fold import HELD_OUT, rows_of
 from benchmark.folds.trunks import make_trunks, trunks_hash
 from benchmark.methods.context import FinishedRun
 from benchmark.methods.workers.runs import read_response, read_run
-from benchmark.report.grid import grid_section, grid_text
-from benchmark.report.page import render
-from benchmark.report.saliency import explanation_section
-from benchmark.report.sharing import sharing_notes
-from benchmark.report.text import accuracy_text
 from benchmark.workflow.context import StudyContext
 from benchmark.workflow.costs import costs
-from benchmark.workflow.explaining import Explained
-from benchmark.workflow.grid import Grid
-from benchmark.workflow.pictures import render_samples
 from benchmark.workflow.session import REPORTS
+
+if TYPE_CHECKING:
+    from benchmark.workflow.explaining import Explained
+    from benchmark.workflow.grid import Grid
 
 #: Raised when the page changes, so that pages made by older code are drawn again.
 PAGE = 7
@@ -78,6 +72,16 @@ def make_report(context: StudyContext, finished: list[FinishedRun], grid: Grid |
     page = folder / "index.html"
     if page.exists() and stamp.exists() and (made := read_json(stamp)).get("key") == key:
         return Report(page, made["text"], False)
+    # Loaded where there is something to draw: a second call with nothing to do should cost little.
+    from benchmark.evaluation.comparison import Run, compare
+    from benchmark.evaluation.ensembles import with_ensembles
+    from benchmark.report.grid import grid_section, grid_text
+    from benchmark.report.page import render
+    from benchmark.report.saliency import explanation_section
+    from benchmark.report.sharing import sharing_notes
+    from benchmark.report.text import accuracy_text
+    from benchmark.workflow.pictures import render_samples
+
     stamp.unlink(missing_ok=True)  # until the page is whole, none is
     runs = [
         Run(f.method.name, f.title, f.record, read_run(f.folder, context.split, context.seeds),

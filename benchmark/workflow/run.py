@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 from benchmark.base.files import read_json, write_json
@@ -42,12 +43,12 @@ def run_method(context: StudyContext, method: Method, parts: Sequence[FinishedRu
     missing = run.missing(context.split, context.seeds)
     stage = f"method {method.name}"
     context.note(stage, run.path.name)
-    with plan.around():
+    with plan.around() if missing else nullcontext():
         plan.before(run, missing)
         if missing:
             with context.stage(stage, run.path.name) as timed:
                 tasks = [plan.task(run, fold, seed) for fold, seed in missing]
-                for _ in context.runner(method)(plan.worker, tasks, f"{method.name}, by fold"):
+                for _ in context.runner(method)(plan.worker(), tasks, f"{method.name}, by fold"):
                     pass
                 timed["detail"] = f"{len(missing)} folds"
         plan.after(run, missing)

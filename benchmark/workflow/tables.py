@@ -20,8 +20,7 @@ from benchmark.folds.fold import rows_of
 from benchmark.methods.context import Features, Pipeline
 from benchmark.methods.kinds.cell_count import CellCountMethod
 from benchmark.methods.versions import PROFILES
-from benchmark.methods.workers.foldtable import PLAIN, ProfileSource, normalised
-from benchmark.profiles.aggregate import make_well_profiles
+from benchmark.methods.workers.source import PLAIN, ProfileSource
 from benchmark.profiles.settings import REFERRING, ProfileSettings
 from benchmark.profiles.wells import COUNT, cell_counts, feature_columns, without_cells
 from benchmark.workflow.context import StudyContext
@@ -44,13 +43,14 @@ def profile_features(context: StudyContext, profile: ProfileSettings, where: str
     key = digest([PROFILES, inputs, context.assay_hash, settings])
     columns = FIELD_COLUMNS if profile.unit == "field" else WELL_COLUMNS
     wells = context.assay.fields[columns].drop_duplicates(FIELD_KEY if profile.unit == "field" else WELL_KEY)
-    single = cells()
-
     def build() -> pd.DataFrame:
+        from benchmark.methods.workers.foldtable import normalised
+        from benchmark.profiles.aggregate import make_well_profiles
+
         if profile.fold_wise:  # a fold makes its own: here only which wells have cells
-            return _with_cells(wells, single)
+            return _with_cells(wells, cells())
         reference = wells[wells[CONTROL] == "negative"]
-        return normalised(make_well_profiles(single, wells, profile, reference, context.seeds[0]), profile)
+        return normalised(make_well_profiles(cells(), wells, profile, reference, context.seeds[0]), profile)
 
     table, absent = feature_files(context, f"profiles-{key}", profile.unit, build, controls=True)
     left_out = context.fields.dropped
@@ -100,7 +100,9 @@ def _with_cells(wells: pd.DataFrame, cells: SingleCells) -> pd.DataFrame:
 def _cells_on_disk(context: StudyContext, inputs: dict[str, Any]) -> Path:
     """Where workers find the cells: the folder of what was measured, or a file of a profile table's rows."""
     if context.assay.features is None:
-        return measured_of(context, "cellprofiler").cells_folder
+        measured = measured_of(context, "cellprofiler")
+        measured.single_cells()  # brought together by plate, if they are not yet
+        return measured.cells_folder
     path = context.folder / "cells" / f"{digest(inputs)}.parquet"
     if not path.exists():
         write_parquet(path, context.assay.features)

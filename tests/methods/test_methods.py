@@ -18,8 +18,8 @@ from benchmark.methods.classifiers.classifier import choose_and_fit
 from benchmark.methods.classifiers.labels import permute_labels
 from benchmark.methods.classifiers.settings import ClassifierSettings
 from benchmark.methods.kinds.cell_count import CellCountMethod
-from benchmark.methods.workers.foldtable import PLAIN, ProfileSource
 from benchmark.methods.workers.runs import open_run, read_run, write_fold
+from benchmark.methods.workers.source import PLAIN, ProfileSource
 from benchmark.methods.workers.tabular import TabularFold, run_tabular_fold
 
 LOGISTIC = ClassifierSettings(candidates=("logistic_regression",))

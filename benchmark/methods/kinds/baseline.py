@@ -53,7 +53,7 @@ class BaselineMethod(TabularMethod):
 
     def features(self, context: Context) -> Features:
         from benchmark.methods.context import Features
-        from benchmark.methods.workers.foldtable import PLAIN, ProfileSource
+        from benchmark.methods.workers.source import PLAIN, ProfileSource
 
         key = digest([self.revision, context.assay_hash, self.feature])
         table, absent = context.features(f"{self.feature}-{key}", "well", lambda: self._build(context))

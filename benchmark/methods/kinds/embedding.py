@@ -101,6 +101,6 @@ class EmbeddingMethod(Method):
         return ""
 
     def plan(self, context: Context, parts: Sequence[FinishedRun]) -> Plan:
-        from benchmark.methods.workers.embedded import embedding_plan
+        from benchmark.methods.plans.embedded import embedding_plan
 
         return embedding_plan(self, context, parts[0])

@@ -80,7 +80,7 @@ class FinetunedMethod(NetworkMethod):
         return training_words(self) + self.scaling_words()
 
     def plan(self, context: Context, parts: Sequence[FinishedRun]) -> Plan:
-        from benchmark.methods.workers.finetuning import finetuned_plan
+        from benchmark.methods.plans.finetuning import finetuned_plan
 
         return finetuned_plan(self, context)
 
@@ -95,8 +95,8 @@ class FinetunedMethod(NetworkMethod):
         return self.model_copy(update={"embeddings": (), "training": training})
 
     def feature_blocks(self, context: Context, run: FinishedRun) -> Callable[[Fold, int], FeatureBlock]:
-        from benchmark.methods.workers.foldtable import PLAIN, ProfileSource
         from benchmark.methods.workers.fusion import FeatureBlock
+        from benchmark.methods.workers.source import PLAIN, ProfileSource
 
         return lambda fold, seed: FeatureBlock(
             self.name, ProfileSource(self.embedding_path(run.folder, fold, seed, "well"), PLAIN, embedded=True), False)

@@ -62,8 +62,8 @@ class FrozenMethod(NetworkMethod, TabularMethod):
 
     def features(self, context: Context) -> Features:
         from benchmark.methods.context import Features
-        from benchmark.methods.workers.foldtable import PLAIN, ProfileSource
-        from benchmark.networks.weights.weights import weights_identity
+        from benchmark.methods.workers.source import PLAIN, ProfileSource
+        from benchmark.networks.weights.location import weights_identity
 
         cache, crops = context.crops(self.crops, f"the method {self.name}")
         inputs = {"crops": crops, "weights": weights_identity(self.network)}
@@ -89,7 +89,7 @@ class FrozenMethod(NetworkMethod, TabularMethod):
             return plan
 
         def after(run: RunFolder, missing: Sequence[tuple[Fold, int]]) -> None:
-            from benchmark.methods.workers.embedded import write_frozen_embeddings
+            from benchmark.methods.plans.embedded import write_frozen_embeddings
 
             write_frozen_embeddings(self, context, run, self.features(context).source.table)
 

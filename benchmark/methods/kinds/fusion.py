@@ -87,6 +87,6 @@ class FusionMethod(Method):
         return part.why_not_fused(self.how)
 
     def plan(self, context: Context, parts: Sequence[FinishedRun]) -> Plan:
-        from benchmark.methods.workers.fusing import fusion_plan
+        from benchmark.methods.plans.fusing import fusion_plan
 
         return fusion_plan(self, context, parts)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,39 +12,13 @@ from benchmark.base.tables import BATCH, CONTROL, FIELD_COLUMNS, WELL_COLUMNS
 from benchmark.cells.table import SingleCells
 from benchmark.folds.fold import Fold, rows_of
 from benchmark.methods.workers.embeddings import read_wells
+from benchmark.methods.workers.source import ProfileSource
 from benchmark.profiles.aggregate import make_well_profiles
 from benchmark.profiles.corrections.make import make_correction
 from benchmark.profiles.normalise import PlateNormaliser
 from benchmark.profiles.select import ProfileSelector
 from benchmark.profiles.settings import Correction, ProfileSettings
 from benchmark.profiles.wells import feature_columns
-
-#: Settings of a table that goes through no selection and no correction.
-PLAIN = ProfileSettings(normalise="training")
-
-
-@dataclass(frozen=True)
-class ProfileSource:
-    """Where a fold's profiles come from.
-
-    Attributes
-    ----------
-    table : Path
-        Parquet: profiles of all wells (controls among them), normalised per plate. Where profiles hang on the fold's
-        training wells: the wells' metadata alone.
-    cells : Path or None
-        Folder of single cells (or a file of a profile table's rows), where profiles hang on the fold's training wells.
-    left_out : DataFrame or None
-        Fields whose cells are not used.
-    embedded : bool
-        ``table`` has a network's embeddings of wells (or features of fields, whose means they are), not yet normalised.
-    """
-
-    table: Path
-    profile: ProfileSettings
-    cells: Path | None = None
-    left_out: pd.DataFrame | None = field(default=None, compare=False)
-    embedded: bool = False
 
 
 def fold_profiles(source: ProfileSource, fold: Fold, seed: int) -> pd.DataFrame:

@@ -21,8 +21,9 @@ from benchmark.methods.classifiers.classifier import Chosen, choose_and_fit
 from benchmark.methods.classifiers.labels import Permuted, with_labels
 from benchmark.methods.classifiers.settings import ClassifierSettings
 from benchmark.methods.classifiers.stacking import Pool, fit_pool, stacking_columns
-from benchmark.methods.workers.foldtable import ProfileSource, corrected, fold_profiles
+from benchmark.methods.workers.foldtable import corrected, fold_profiles
 from benchmark.methods.workers.runs import check_wells, measured, response_path, write_fold
+from benchmark.methods.workers.source import ProfileSource
 from benchmark.methods.workers.tabular import Prepared, classified_rows
 from benchmark.profiles.wells import feature_columns
 

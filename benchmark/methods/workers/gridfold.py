@@ -23,8 +23,9 @@ from benchmark.folds.inner import inner_groups
 from benchmark.methods.classifiers.classifier import choose_each
 from benchmark.methods.classifiers.settings import ClassifierName, ClassifierSettings
 from benchmark.methods.grid import Decision
-from benchmark.methods.workers.foldtable import ProfileSource, corrected, fold_profiles
+from benchmark.methods.workers.foldtable import corrected, fold_profiles
 from benchmark.methods.workers.runs import check_treatments, check_wells, measured
+from benchmark.methods.workers.source import ProfileSource
 from benchmark.methods.workers.tabular import Prepared, classified_rows, nearest_predictions, nearest_wells
 from benchmark.profiles.settings import Correction
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -11,24 +10,21 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from benchmark.base.errors import MorphobenchError
 from benchmark.base.tables import CONCENTRATION, LABEL, TREATMENT_KEY, probability_columns
 from benchmark.folds.fold import Fold, WellKey, rows_of
 from benchmark.folds.inner import inner_groups
-from benchmark.methods.base import keyed
-from benchmark.methods.classifiers.classifier import choose_and_fit, summarise_choices
+from benchmark.methods.classifiers.classifier import choose_and_fit
 from benchmark.methods.classifiers.labels import Permuted, label_frequencies, with_labels
 from benchmark.methods.classifiers.nearest import nearest_treatment
 from benchmark.methods.classifiers.settings import ClassifierSettings
-from benchmark.methods.context import Plan
-from benchmark.methods.workers.foldtable import ProfileSource, corrected, fold_profiles, selector
-from benchmark.methods.workers.runs import FoldFacts, RunFolder, measured, write_fold
+from benchmark.methods.workers.foldtable import corrected, fold_profiles, selector
+from benchmark.methods.workers.runs import measured, write_fold
+from benchmark.methods.workers.source import ProfileSource
 from benchmark.profiles.settings import ProfileSettings
 from benchmark.profiles.wells import feature_columns
 
 if TYPE_CHECKING:
-    from benchmark.methods.base import Method, TabularMethod
-    from benchmark.methods.context import Context, Features
+    pass
 
 
 @dataclass(frozen=True)
@@ -193,40 +189,7 @@ def nearest_wells(ready: Prepared, fold: Fold, labels: list[str]) -> pd.DataFram
 _METADATA = ("Metadata_Plate", "Metadata_Well", *TREATMENT_KEY, LABEL)
 
 
-def tabular_plan(method: TabularMethod, context: Context, features: Features) -> Plan:
-    """How the folds of a tabular method run on its features.
-
-    Raises
-    ------
-    MorphobenchError
-        The nearest treatment is to decide, and wells are what is scored.
-    """
-    if method.decides == "nearest":
-        refuse_nearest_wells(context, method)
-
-    def task(run: RunFolder, fold: Fold, seed: int) -> TabularFold:
-        return TabularFold(features.source, features.absent, features.unit, method.name, fold, seed,
-                           method.classifier, method.decides, method.permuted(context, seed),
-                           tuple(context.assay.labels), features.selected, run.fold_path(fold, seed))
-
-    return Plan(keyed(method, context, features.inputs), run_tabular_fold, task, features.facts,
-                summarise=tabular_facts)
 
 
-def refuse_nearest_wells(context: Context, method: Method) -> None:
-    """MorphobenchError where controls are scored: well by well, while the nearest treatment decides on treatments."""
-    if context.assay.scoring == "controls":
-        raise MorphobenchError("controls are scored here, well by well, and the nearest treatment decides on "
-                               "treatments", f"method {method.name}, decision: nearest",
-                               "Set decision to classifier.")
 
 
-def tabular_facts(run: RunFolder, folds: Sequence[FoldFacts]) -> dict[str, Any]:
-    """What the record of a tabular method says of its folds."""
-    first = folds[0].more
-    correction = {"correction": first["correction"]} if first.get("correction") else {}
-    return correction | {
-        "choices": summarise_choices([f.more["chosen"] for f in folds]),
-        "features": first["features"],
-        "without_features": sum(f.more["without_features"] for f in folds),
-    }

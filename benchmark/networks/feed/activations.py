@@ -26,6 +26,7 @@ from benchmark.networks.feed.cutting import Cut, cut
 from benchmark.networks.feed.held import Held, in_order
 from benchmark.networks.feed.source import CropSource, sizes_of
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
+from benchmark.networks.training.start import views_of
 from benchmark.networks.training.step import in_halves, normalised, on_device
 from benchmark.networks.weights.weights import Backbone, load_backbone
 
@@ -93,19 +94,8 @@ class Activations:
         return out
 
 
-def sharable(network: NetworkSettings, settings: TrainingSettings) -> bool:
-    """Whether folds see each crop in its plain views alone, and learn only a part of a network that is the same in all.
-
-    Layers that start from random numbers are those of each seed.
-    """
-    if network.scratch or network.bagged:
-        return False
-    return settings.partial and settings.augmentation in ("views", "none") and settings.mix == "none"
 
 
-def views_of(settings: TrainingSettings) -> int:
-    """How many views of each crop training or prediction looks at."""
-    return 8 if settings.augmentation == "views" or settings.tta else 1
 
 
 def store_activations(

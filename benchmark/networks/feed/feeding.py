@@ -144,7 +144,7 @@ class ActivationFeed(_ByCrop):
 
     def training(self, drawn: np.ndarray, sizes: Sequence[int], draws: Draws, mix: Mix | None,
                  noise: torch.Generator) -> Generator[Tensor, None, None]:
-        assert mix is None and draws.factors is None  # see `benchmark.networks.feed.activations.sharable`
+        assert mix is None and draws.factors is None  # see `benchmark.networks.training.start.sharable`
         view = 0 if draws.views is None else draws.views.cpu().numpy()
         with closing(in_order(self.source.rows, drawn * self.source.views + view, sizes, self.device)) as read:
             yield from read

@@ -10,12 +10,7 @@ from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
 from benchmark.base.errors import MorphobenchError
-from benchmark.networks.settings import NetworkSettings, TrainingSettings
-
-
-def start_of(network: NetworkSettings, training: TrainingSettings) -> NetworkSettings:
-    """The network as training starts from it: with ``learn: scratch`` its weights are random, on purpose."""
-    return network.model_copy(update={"weights": "none"}) if training.learn == "scratch" else network
+from benchmark.networks.settings import TrainingSettings
 
 
 def stages(model: nn.Module) -> dict[str, tuple[str, ...]]:

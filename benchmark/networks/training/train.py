@@ -27,9 +27,10 @@ from benchmark.networks.predict import scores_of
 from benchmark.networks.training.averaging import RECALIBRATION_CROPS, averaged_model, recalibrate
 from benchmark.networks.training.checkpoint import array_hashes, on_cpu
 from benchmark.networks.training.inputs import Examples, Recipe, Session
-from benchmark.networks.training.learn import freeze, start_of, train_mode
+from benchmark.networks.training.learn import freeze, train_mode
 from benchmark.networks.training.schedule import averaged_from, rate_factor
 from benchmark.networks.training.shared import loss_weights, seen
+from benchmark.networks.training.start import start_of
 from benchmark.networks.training.step import Stepper, faster_in_bfloat16, forward, make_optimizer, on_device
 from benchmark.networks.weights.weights import Backbone, load_backbone
 

@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from benchmark.base.errors import MorphobenchError
+from benchmark.base.files import sha256_file
 from benchmark.networks.settings import NetworkSettings
 
 EMBEDDED = "tf_efficientnet_lite0"
@@ -50,7 +51,7 @@ def find_file(weights: str, name: str) -> Path:
 
 
 def _in_folder(folder: Path, name: str) -> Path:
-    from benchmark.networks.weights.timm_models import full_name
+
 
     named = [folder / f"{n}{s}" for n in sorted({name, full_name(name)}) for s in SUFFIXES]
     files = [path for path in named if path.is_file()]
@@ -72,3 +73,33 @@ def refuse_missing_weights(settings: NetworkSettings) -> None:
     """
     if settings.timm_name is not None and settings.weights not in ("auto", "none"):
         find_file(settings.weights, settings.timm_name)
+
+
+#: Names of Kensert et al. 2019, and the timm weights they mean.
+SHORT_NAMES = {
+    "resnet50": "resnet50.tv_in1k",
+    "inception_v3": "inception_v3.tf_in1k",
+    "inception_resnet_v2": "inception_resnet_v2.tf_in1k",
+}
+
+
+def full_name(name: str) -> str:
+    """timm's name with its tag, for a short name; any other name as it is."""
+    return SHORT_NAMES.get(name, name)
+
+
+#: Sources of networks that were not pretrained.
+RANDOM, SCRATCH = "random", "from scratch"
+
+
+def weights_identity(settings: NetworkSettings) -> str:
+    """What the weights are, without building the network: a file's SHA-256, or the name that is downloaded."""
+    short = settings.timm_name
+    if short is None:
+        return SCRATCH
+    if settings.weights == "none":
+        return RANDOM
+    name = full_name(short)
+    if settings.weights == "auto":
+        return sha256_file(embedded_file()) if name == EMBEDDED else f"timm {name}"
+    return sha256_file(find_file(settings.weights, short))

@@ -10,18 +10,6 @@ from torch import Tensor, nn
 
 from benchmark.base.errors import MorphobenchError
 
-#: Names of Kensert et al. 2019, and the timm weights they mean.
-SHORT_NAMES = {
-    "resnet50": "resnet50.tv_in1k",
-    "inception_v3": "inception_v3.tf_in1k",
-    "inception_resnet_v2": "inception_resnet_v2.tf_in1k",
-}
-
-
-def full_name(name: str) -> str:
-    """timm's name with its tag, for a short name; any other name as it is."""
-    return SHORT_NAMES.get(name, name)
-
 
 def create(name: str, channels: int, classes: int | None = None, pretrained: bool = False,
            dropout: float = 0.0) -> nn.Module:

@@ -15,14 +15,12 @@ from benchmark.networks.settings import NetworkSettings
 from benchmark.networks.weights.channels import adapt_colours
 from benchmark.networks.weights.fitting import load
 from benchmark.networks.weights.hub import downloaded_state
-from benchmark.networks.weights.location import EMBEDDED, embedded_file, find_file
+from benchmark.networks.weights.location import EMBEDDED, RANDOM, SCRATCH, embedded_file, find_file, full_name
 from benchmark.networks.weights.statefile import read_state
-from benchmark.networks.weights.timm_models import config, create, full_name, is_of_classifier
+from benchmark.networks.weights.timm_models import config, create, is_of_classifier
 
 #: The embedded weights were trained on (x - 127) / 128, which timm's own copy rounds to 0.5.
 EMBEDDED_MEAN, EMBEDDED_STD = 127 / 255, 128 / 255
-#: Sources of networks that were not pretrained.
-RANDOM, SCRATCH = "random", "from scratch"
 
 
 @dataclass(frozen=True)
@@ -133,14 +131,3 @@ def _state_hash(model: nn.Module) -> str:
     return sha.hexdigest()
 
 
-def weights_identity(settings: NetworkSettings) -> str:
-    """What the weights are, without building the network: a file's SHA-256, or the name that is downloaded."""
-    short = settings.timm_name
-    if short is None:
-        return SCRATCH
-    if settings.weights == "none":
-        return RANDOM
-    name = full_name(short)
-    if settings.weights == "auto":
-        return sha256_file(embedded_file()) if name == EMBEDDED else f"timm {name}"
-    return sha256_file(find_file(settings.weights, short))

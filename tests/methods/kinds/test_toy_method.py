@@ -31,7 +31,7 @@ class ToyMethod(Method):
         return "label frequencies of the training wells"
 
     def plan(self, context, parts) -> Plan:
-        return Plan(keyed(self, context, {}), run_toy_fold, lambda run, fold, seed: ToyFold(
+        return Plan(keyed(self, context, {}), lambda: run_toy_fold, lambda run, fold, seed: ToyFold(
             context.assay.wells, fold, seed, run.fold_path(fold, seed)))
 
 

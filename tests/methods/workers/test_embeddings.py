@@ -17,7 +17,8 @@ from benchmark.methods.classifiers.nearest import nearest_treatment
 from benchmark.methods.context import FinishedRun
 from benchmark.methods.kinds.finetuned import FinetunedMethod
 from benchmark.methods.kinds.frozen import FrozenMethod
-from benchmark.methods.workers import finetuning, fusing
+from benchmark.methods.plans import fusing
+from benchmark.methods.workers import finetuned
 from benchmark.methods.workers.finetuned import checkpoint_of, predict_wells, train_fold
 from benchmark.methods.workers.runs import open_run
 from benchmark.networks.embed import headless
@@ -200,7 +201,7 @@ def test_inner_folds_share_no_training_with_the_study_s_folds(tmp_path, monkeypa
     method, fusion = opened.study.methods[0], opened.study.methods[-1]
     run = FinishedRun(method, open_run(opened.folder, method, opened.split, {}), {})
     tasks = []
-    monkeypatch.setattr(finetuning, "run_finetuned_fold", lambda task: tasks.append(task))
+    monkeypatch.setattr(finetuned, "run_finetuned_fold", lambda task: tasks.append(task))
     assert fusing._fit_inside(opened, fusion, run, [(opened.split.folds[0], 1)]) == len(tasks) == 2
     for task in tasks:
         assert task.trunk is None and task.method.training.folds == "exact" and not task.method.embeddings

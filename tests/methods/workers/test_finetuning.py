@@ -18,10 +18,13 @@ from benchmark.folds.fold import Fold
 from benchmark.folds.make import make_split
 from benchmark.images.settings import IlluminationSettings
 from benchmark.methods.kinds.finetuned import FinetunedMethod
-from benchmark.methods.workers import finetuning
+from benchmark.methods.plans import finetuning
+from benchmark.methods.workers import finetuned
 from benchmark.methods.workers.finetuned import FinetunedFold, run_finetuned_fold, run_trunk
 from benchmark.methods.workers.runs import RunFolder
+from benchmark.networks.feed import activations as activations_module
 from benchmark.networks.settings import NetworkSettings
+from benchmark.networks.training import step
 from benchmark.quality.fields import Sound
 from benchmark.quality.settings import QualitySettings
 from benchmark.workflow.context import StudyContext
@@ -69,7 +72,7 @@ def test_folds_that_share_trainings_run_once_and_say_what_they_cost(opened, monk
     assert done.record["method"]["training"]["folds"] == "shared" and "share" in done.record["summary"]
     assert not list(done.folder.path.glob("*.trunk")) and not list(done.folder.path.glob("*.checkpoint"))
     for name in ("run_finetuned_fold", "run_trunk"):
-        monkeypatch.setattr(finetuning, name, None)
+        monkeypatch.setattr(finetuned, name, None)
     assert run_method(opened, method(folds="shared")).record == done.record
 
 
@@ -145,13 +148,13 @@ def activations(context: StudyContext, how: FinetunedMethod) -> tuple[Path, str]
 
 
 def test_what_cannot_be_cut_is_trained_fold_by_fold(opened, monkeypatch):
-    monkeypatch.setattr(finetuning, "store_activations", lambda *args: "cannot be cut")
+    monkeypatch.setattr(activations_module, "store_activations", lambda *args: "cannot be cut")
     assert activations(opened, method(learn="head")) is None
 
 
 def test_what_is_faster_is_asked_once_and_holds_for_all_folds(opened, monkeypatch):
     asked = []
-    monkeypatch.setattr(finetuning, "faster_in_bfloat16", lambda *a: asked.append(a) or True)
+    monkeypatch.setattr(step, "faster_in_bfloat16", lambda *a: asked.append(a) or True)
     auto = method(bfloat16="auto")
     done = run_method(opened, auto)
     assert len(asked) == 1 and done.record["method"]["training"]["bfloat16"] == "auto"
@@ -169,7 +172,7 @@ def test_random_layers_are_not_shared_since_each_seed_has_its_own(opened):
 
 def test_bags_share_no_activations_and_are_tried_as_they_are(opened, monkeypatch):
     asked = []
-    monkeypatch.setattr(finetuning, "faster_in_bfloat16", lambda net, shape, batch: bool(asked.append((batch, *shape))))
+    monkeypatch.setattr(step, "faster_in_bfloat16", lambda net, shape, batch: bool(asked.append((batch, *shape))))
     tiny = {"backbone": "mil", "instances": "test_efficientnet", "weights": "none"}
     how = method(learn="frozen", bfloat16="auto").model_copy(update={"network": NetworkSettings(
         **tiny, bag="well", bag_size=2)})

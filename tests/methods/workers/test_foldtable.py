@@ -16,8 +16,9 @@ from benchmark.folds.inner import inner_groups
 from benchmark.methods.classifiers.classifier import choose_and_fit
 from benchmark.methods.classifiers.labels import permute_labels
 from benchmark.methods.classifiers.settings import ClassifierSettings
-from benchmark.methods.workers.foldtable import ProfileSource, corrected, fold_profiles, selector
+from benchmark.methods.workers.foldtable import corrected, fold_profiles, selector
 from benchmark.methods.workers.runs import write_fold
+from benchmark.methods.workers.source import ProfileSource
 from benchmark.methods.workers.tabular import TabularFold, run_tabular_fold
 from benchmark.profiles.settings import ProfileSettings
 

@@ -31,10 +31,10 @@ from benchmark.methods.classifiers.calibration import FLOOR
 from benchmark.methods.classifiers.settings import ClassifierSettings
 from benchmark.methods.context import FinishedRun
 from benchmark.methods.workers import fusion, tabular
-from benchmark.methods.workers.foldtable import PLAIN, ProfileSource
 from benchmark.methods.workers.fusion import FeatureBlock, FusionFold, Predictions, run_fusion_fold, stacking_rows
 from benchmark.methods.workers.innerfolds import inner_path, inside
 from benchmark.methods.workers.runs import read_run
+from benchmark.methods.workers.source import PLAIN, ProfileSource
 from benchmark.workflow.context import StudyContext, predictions_by_well
 from benchmark.workflow.reporting import make_report
 from benchmark.workflow.study import load_study

@@ -17,8 +17,8 @@ from benchmark.folds.make import make_split
 from benchmark.methods.classifiers.labels import permute_wells
 from benchmark.methods.classifiers.settings import ClassifierSettings
 from benchmark.methods.kinds.cell_count import CellCountMethod
-from benchmark.methods.workers.foldtable import ProfileSource
 from benchmark.methods.workers.runs import RunFolder, open_run, read_response, read_run, response_path, write_fold
+from benchmark.methods.workers.source import ProfileSource
 from benchmark.methods.workers.tabular import TabularFold, run_tabular_fold
 from benchmark.profiles.settings import ProfileSettings
 

@@ -17,8 +17,9 @@ from benchmark.networks.predict import probabilities, run_model
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
 from benchmark.networks.training.inputs import Examples, Recipe, Session
 from benchmark.networks.training.train import fine_tune
+from benchmark.networks.weights.location import weights_identity
 from benchmark.networks.weights.timm_models import create
-from benchmark.networks.weights.weights import load_backbone, weights_identity
+from benchmark.networks.weights.weights import load_backbone
 
 CPU = torch.device("cpu")
 

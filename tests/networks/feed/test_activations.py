@@ -12,7 +12,7 @@ from stripes import CPU, stripes
 
 from benchmark.base.errors import MorphobenchError
 from benchmark.networks.feed import activations
-from benchmark.networks.feed.activations import open_activations, sharable, store_activations
+from benchmark.networks.feed.activations import open_activations, store_activations
 from benchmark.networks.feed.cutting import cut
 from benchmark.networks.feed.feeding import place
 from benchmark.networks.feed.held import hold
@@ -21,6 +21,7 @@ from benchmark.networks.predict import predict
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
 from benchmark.networks.training.inputs import Examples, Recipe, Session
 from benchmark.networks.training.presets import resolved
+from benchmark.networks.training.start import sharable
 from benchmark.networks.training.train import fine_tune
 from benchmark.networks.weights.weights import load_backbone
 

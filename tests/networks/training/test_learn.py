@@ -11,7 +11,8 @@ from benchmark.base.errors import MorphobenchError
 from benchmark.networks.feed.source import ArrayCrops
 from benchmark.networks.settings import NetworkSettings, TrainingSettings
 from benchmark.networks.training.inputs import Examples, Recipe, Session
-from benchmark.networks.training.learn import freeze, learnt, parameter_groups, stages, start_of, train_mode
+from benchmark.networks.training.learn import freeze, learnt, parameter_groups, stages, train_mode
+from benchmark.networks.training.start import start_of
 from benchmark.networks.training.train import fine_tune
 from benchmark.networks.weights.weights import load_backbone
 

@@ -27,7 +27,8 @@ from benchmark.networks.feed.source import ArrayCrops
 from benchmark.networks.predict import run_model
 from benchmark.networks.settings import NetworkSettings
 from benchmark.networks.weights.hub import unloaded
-from benchmark.networks.weights.weights import load_backbone, weights_identity
+from benchmark.networks.weights.location import weights_identity
+from benchmark.networks.weights.weights import load_backbone
 
 SMALL = "test_efficientnet"  # timm's own tiny network, for tests
 

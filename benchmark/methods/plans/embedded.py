@@ -13,17 +13,17 @@ from benchmark.base.tables import FIELD_KEY, WELL_KEY
 from benchmark.folds.fold import Fold, rows_of
 from benchmark.methods.base import keyed
 from benchmark.methods.context import Plan
+from benchmark.methods.plans.tabular import refuse_nearest_wells, tabular_facts, tabular_worker
 from benchmark.methods.versions import PROFILES
-from benchmark.methods.workers.embeddings import embedding_path, frozen_beside, write_units
-from benchmark.methods.workers.foldtable import ProfileSource
 from benchmark.methods.workers.runs import RunFolder
-from benchmark.methods.workers.tabular import TabularFold, refuse_nearest_wells, run_tabular_fold, tabular_facts
+from benchmark.methods.workers.source import ProfileSource
 from benchmark.profiles.wells import without_cells
 
 if TYPE_CHECKING:
     from benchmark.methods.context import Context, FinishedRun
     from benchmark.methods.kinds.embedding import EmbeddingMethod
     from benchmark.methods.kinds.frozen import FrozenMethod
+    from benchmark.methods.workers.tabular import TabularFold
 
 
 def write_frozen_embeddings(method: FrozenMethod, context: Context, run: RunFolder, features: Path) -> None:
@@ -34,6 +34,8 @@ def write_frozen_embeddings(method: FrozenMethod, context: Context, run: RunFold
     features : Path
         The network's features of the predicted fields; those of negative controls (and of crops) are computed here.
     """
+    from benchmark.methods.workers.embeddings import embedding_path, frozen_beside, write_units
+
     beside = frozen_beside(run)
     paths = {unit: embedding_path(beside, unit) for unit in method.embeddings}
     if all(path.exists() for path in paths.values()):
@@ -70,13 +72,15 @@ def embedding_plan(method: EmbeddingMethod, context: Context, part: FinishedRun)
             write_parquet(absent, _without_crops(context, part))
 
     def task(run: RunFolder, fold: Fold, seed: int) -> TabularFold:
+        from benchmark.methods.workers.tabular import TabularFold
+
         source = ProfileSource(part.method.embedding_path(part.folder, fold, seed, "well"), method.profile.whole,
                                embedded=True)
         return TabularFold(source, run.path / "absent.parquet", "well", method.name, fold, seed, method.classifier,
                            method.decision, method.permuted(context, seed), tuple(context.assay.labels), True,
                            run.fold_path(fold, seed))
 
-    return Plan(keyed(method, context, inputs), run_tabular_fold, task, before=before, summarise=tabular_facts)
+    return Plan(keyed(method, context, inputs), tabular_worker, task, before=before, summarise=tabular_facts)
 
 
 def _without_crops(context: Context, part: FinishedRun) -> pd.DataFrame:

@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.folds.fold import Fold
 from benchmark.methods.base import keyed
-from benchmark.methods.classifiers.labels import with_labels
 from benchmark.methods.context import Plan
+from benchmark.methods.plans.tabular import tabular_facts
 from benchmark.methods.versions import PROFILES
-from benchmark.methods.workers.fusion import FeatureBlock, FusionFold, Predictions, run_fusion_fold
-from benchmark.methods.workers.innerfolds import inner_path, inside
 from benchmark.methods.workers.runs import FoldFacts, RunFolder
-from benchmark.methods.workers.tabular import tabular_facts
 
 if TYPE_CHECKING:
     from benchmark.methods.context import Context, FinishedRun
     from benchmark.methods.kinds.fusion import FusionMethod
+    from benchmark.methods.workers.fusion import FeatureBlock, FusionFold, Predictions
 
 
 def fusion_plan(method: FusionMethod, context: Context, parts: Sequence[FinishedRun]) -> Plan:
@@ -39,6 +37,8 @@ def fusion_plan(method: FusionMethod, context: Context, parts: Sequence[Finished
             facts["detail"] = f"{sum(counts)} fits inside the training wells of {len(missing)} folds"
 
     def task(run: RunFolder, fold: Fold, seed: int) -> FusionFold:
+        from benchmark.methods.workers.fusion import FusionFold
+
         fused: Any = (tuple(_predictions(context, method, part, fold, seed) for part in parts) if stacked
                       else tuple(block(fold, seed) for block in blocks))
         inner = tuple(f for f, _ in _inner(context, method, parts[0], fold, seed)) if stacked else ()
@@ -46,7 +46,14 @@ def fusion_plan(method: FusionMethod, context: Context, parts: Sequence[Finished
                           method.permuted(context, seed), tuple(context.assay.labels), run.fold_path(fold, seed),
                           context.by_well, inner)
 
-    return Plan(keyed(method, context, inputs), run_fusion_fold, task, before=before, summarise=fusion_facts)
+    return Plan(keyed(method, context, inputs), fusion_worker, task, before=before, summarise=fusion_facts)
+
+
+def fusion_worker() -> Callable[[FusionFold], str]:
+    """What runs a fold; scikit-learn is loaded with it."""
+    from benchmark.methods.workers.fusion import run_fusion_fold
+
+    return run_fusion_fold
 
 
 def fusion_facts(run: RunFolder, folds: Sequence[FoldFacts]) -> Mapping[str, Any]:
@@ -63,12 +70,17 @@ def fusion_facts(run: RunFolder, folds: Sequence[FoldFacts]) -> Mapping[str, Any
 def _inner(context: Context, method: FusionMethod, part: FinishedRun, fold: Fold, seed: int
            ) -> list[tuple[Fold, Path]]:
     """The inner folds of a fold, and where the part keeps its predictions of each."""
+    from benchmark.methods.classifiers.labels import with_labels
+    from benchmark.methods.workers.innerfolds import inner_path, inside
+
     wells = with_labels(context.assay.wells, method.permuted(context, seed))
     return [(inner, inner_path(part.folder, method.inner_folds, fold, seed, i))
             for i, inner in enumerate(inside(wells, fold, method.inner_folds, seed))]
 
 
 def _predictions(context: Context, method: FusionMethod, part: FinishedRun, fold: Fold, seed: int) -> Predictions:
+    from benchmark.methods.workers.fusion import Predictions
+
     return Predictions(part.method.name, part.folder.fold_path(fold, seed),
                        tuple(path for _, path in _inner(context, method, part, fold, seed)))
 
@@ -86,7 +98,7 @@ def _fit_inside(context: Context, method: FusionMethod, part: FinishedRun, missi
     plan = inside_wells.plan(context, ())
     tasks = [replace(plan.task(part.folder, inner, seed), out=path) for inner, path, seed in wanted]
     with plan.around():
-        for _ in context.runner(inside_wells)(plan.worker, tasks,
+        for _ in context.runner(inside_wells)(plan.worker(), tasks,
                                               f"{method.name}: {part.method.name} inside the training wells"):
             pass
     return len(wanted)

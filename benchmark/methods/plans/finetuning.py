@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from benchmark.base.files import digest, read_json, write_json
 from benchmark.base.tasks import RunTasks, progress_bar
-from benchmark.crops.reader import open_crops
 from benchmark.folds.fold import Fold
 from benchmark.folds.trunks import make_trunks, trunk_of, trunks_hash
 from benchmark.methods.base import keyed
 from benchmark.methods.context import Plan
-from benchmark.methods.workers.finetuned import FinetunedFold, SharedTrunk, run_finetuned_fold, run_trunk
 from benchmark.methods.workers.runs import FoldFacts, RunFolder
-from benchmark.networks.device import resolve_device
-from benchmark.networks.feed.activations import BATCH, sharable, store_activations, views_of
-from benchmark.networks.feed.held import held_crops
-from benchmark.networks.training.checkpoint import Checkpoint
-from benchmark.networks.training.learn import freeze, start_of
-from benchmark.networks.training.step import faster_in_bfloat16
-from benchmark.networks.weights.weights import load_backbone, weights_identity
+from benchmark.networks.training.start import sharable, start_of, views_of
+from benchmark.networks.weights.location import weights_identity
 
 if TYPE_CHECKING:
     from benchmark.methods.context import Context
     from benchmark.methods.kinds.finetuned import FinetunedMethod
+    from benchmark.methods.workers.finetuned import FinetunedFold
 
 
 def finetuned_plan(method: FinetunedMethod, context: Context) -> Plan:
@@ -54,6 +47,8 @@ def finetuned_plan(method: FinetunedMethod, context: Context) -> Plan:
         controls = context.crops(method.crops, where, controls=True)
 
     def task(run: RunFolder, fold: Fold, seed: int) -> FinetunedFold:
+        from benchmark.methods.workers.finetuned import FinetunedFold, SharedTrunk
+
         trunk = None
         if trunks:
             own = trunk_of(trunks, fold.name)
@@ -62,16 +57,32 @@ def finetuned_plan(method: FinetunedMethod, context: Context) -> Plan:
                              context.threads, run.fold_path(fold, seed), activations, trunk, controls)
 
     def before(run: RunFolder, missing: Sequence[tuple[Fold, int]]) -> None:
-        train_trunks([task(run, *one) for one in missing], context.runner(method))
+        if trunks and missing:
+            train_trunks([task(run, *one) for one in missing], context.runner(method))
 
     def after(run: RunFolder, missing: Sequence[tuple[Fold, int]]) -> None:
-        remove_trunks([task(run, *one) for one in missing])
+        if trunks and missing:
+            remove_trunks([task(run, *one) for one in missing])
 
     def summarise(run: RunFolder, folds: Sequence[FoldFacts]) -> Mapping[str, Any]:
         return finetuned_facts(run, folds, method.training.epochs)
 
-    return Plan(keyed(method, context, inputs), run_finetuned_fold, task, before=before, after=after,
-                summarise=summarise, around=held_crops)
+    return Plan(keyed(method, context, inputs), finetuned_worker, task, before=before, after=after,
+                summarise=summarise, around=owner_of_crops)
+
+
+def finetuned_worker() -> Callable[[FinetunedFold], str]:
+    """What runs a fold; PyTorch is loaded with it."""
+    from benchmark.methods.workers.finetuned import run_finetuned_fold
+
+    return run_finetuned_fold
+
+
+def owner_of_crops() -> AbstractContextManager[None]:
+    """What keeps the crops that folds of this process share in memory; PyTorch is loaded with it."""
+    from benchmark.networks.feed.held import held_crops
+
+    return held_crops()
 
 
 def finetuned_facts(run: RunFolder, folds: Sequence[FoldFacts], epochs: int) -> dict[str, Any]:
@@ -90,14 +101,24 @@ def with_precision(context: Context, method: FinetunedMethod, crops: tuple[Path,
 
     Folds that each tried for themselves might come to different answers, and a study would mix precisions.
     """
-    training, device = method.training, resolve_device(context.device)
+    training = method.training
     if training.bfloat16 != "auto":
         return method
+    from benchmark.networks.device import resolve_device
+
+    device = resolve_device(context.device)
     faster = device.type == "cpu" and _faster(context, method, crops)
     return method.model_copy(update={"training": training.model_copy(update={"bfloat16": faster})})
 
 
 def _faster(context: Context, method: FinetunedMethod, crops: tuple[Path, str]) -> bool:
+    import torch
+
+    from benchmark.crops.reader import open_crops
+    from benchmark.networks.training.learn import freeze
+    from benchmark.networks.training.step import faster_in_bfloat16
+    from benchmark.networks.weights.weights import load_backbone
+
     training, network = method.training, method.network
     shape: tuple[int, ...] = open_crops(*crops).shape
     channels = shape[0]
@@ -127,6 +148,10 @@ def activations_of(context: Context, method: FinetunedMethod, crops: tuple[Path,
     training, network = method.training, method.network
     if not sharable(network, training):
         return None
+    from benchmark.crops.reader import open_crops
+    from benchmark.networks.device import resolve_device
+    from benchmark.networks.feed.activations import BATCH, store_activations
+
     device = resolve_device(context.device)
     key = digest(["activations 1", crops[1], weights_identity(network), network.model_dump(mode="json"),
                   training.learn, views_of(training), training.bfloat16 is True, device.type])
@@ -144,6 +169,8 @@ def activations_of(context: Context, method: FinetunedMethod, crops: tuple[Path,
 
 def train_trunks(tasks: Sequence[FinetunedFold], runner: RunTasks) -> None:
     """Train what the folds of ``tasks`` share and is not there yet, one task a trunk and seed."""
+    from benchmark.methods.workers.finetuned import run_trunk
+
     first: dict[Path, FinetunedFold] = {}
     for task in tasks:
         if task.trunk is not None and not task.trunk.path.exists():
@@ -155,6 +182,8 @@ def train_trunks(tasks: Sequence[FinetunedFold], runner: RunTasks) -> None:
 
 def remove_trunks(tasks: Sequence[FinetunedFold]) -> None:
     """Remove where shared trainings ended, once all folds are done; what they cost stays noted."""
+    from benchmark.networks.training.checkpoint import Checkpoint
+
     for path in {t.trunk.path for t in tasks if t.trunk is not None}:
         for file in (path, path.with_suffix(".checkpoint")):
             Checkpoint(file, "").remove()
