@@ -126,13 +126,13 @@ def grid_sentences(table: pd.DataFrame) -> list[str]:
         best = rows.iloc[int(rows["accuracy"].to_numpy().argmax())]
         names = ", ".join(dict.fromkeys([*(str(best[c]) for c in ROW), decision_name(best["decision"], str(scheme))]))
         sentences.append(
-            f"Under {scheme} the highest of {len(rows)} cells is {best['correct']} of {best['n']} "
+            f"Under {scheme} the highest of {len(rows)} combinations is {best['correct']} of {best['n']} "
             f"({percent(best['accuracy'])}, 95 % interval {interval(best['low'], best['high'])} %): {names}. The "
             f"median cell has {percent(rows['accuracy'].median())}."
         )
     sentences += _without_batches(table)
     sentences.append(
-        f"The best of {len(table)} cells is chosen after the fact and flatters itself: nothing here was chosen by "
+        f"The best of {len(table)} combinations is chosen after the fact and flatters itself: nothing here was chosen by "
         "these figures, and no cell should be quoted as a method's accuracy because it came out on top. Settings of "
         "each classifier were chosen inside the training wells; the combination was not."
     )

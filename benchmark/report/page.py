@@ -192,7 +192,7 @@ def _run_rows(runs: Sequence[Run], comparison: Comparison) -> list[dict[str, Any
 def program_of(record: Mapping[str, Any]) -> str:
     """Name and version of the program that measured what a run uses; empty where nothing was measured."""
     measured = record.get("cellprofiler")
-    if not measured:
+    if not isinstance(measured, Mapping):
         return ""
     name = "cp_measure" if measured.get("origin") == "cp_measure" else "CellProfiler"
     return f"{name} {measured.get('version', '')}".strip()
@@ -206,18 +206,12 @@ def _programs(study: Mapping[str, Any], runs: Sequence[Run]) -> set[str]:
 
 def cost_rows(costs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """The rows of the cost table; see `benchmark.workflow.costs.costs`."""
-    rows = []
-    for row in costs:
-        own = list(row["used_by"]) == [row["what"]]
-        total = row["seconds"] + sum(other["seconds"] for other in costs
-                                     if other is not row and own and row["what"] in other["used_by"])
-        rows.append({
-            "what": row["what"], "used_by": "" if own else ", ".join(row["used_by"]) or "the whole study",
-            "time": duration(row["seconds"]), "total": duration(total) if own else "",
-            "device": str(row.get("device", "")),
-            "memory": f"{row['peak_mib']:.0f} MiB" if "peak_mib" in row else "", "detail": str(row.get("detail", "")),
-        })
-    return rows
+    return [{
+        "what": row["what"], "used_by": "" if "total" in row else ", ".join(row["used_by"]) or "the whole study",
+        "time": duration(row["seconds"]), "total": duration(row["total"]) if "total" in row else "",
+        "device": str(row.get("device", "")),
+        "memory": f"{row['peak_mib']:.0f} MiB" if "peak_mib" in row else "", "detail": str(row.get("detail", "")),
+    } for row in costs]
 
 
 def render(

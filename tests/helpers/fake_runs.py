@@ -101,7 +101,7 @@ def study(**changes):
         "assay_hash": "0123456789abcdef", "split_hash": "fedcba9876543210", "morphobench": "0.1.0",
         "costs": [{"what": "CellProfiler", "used_by": ["CellProfiler profiles"], "seconds": 812.3,
                    "detail": "2 processes, 220 fields"},
-                  {"what": "CellProfiler profiles", "used_by": ["CellProfiler profiles"], "seconds": 1900.0,
+                  {"what": "CellProfiler profiles", "used_by": [], "seconds": 1900.0, "total": 2712.3,
                    "detail": "18 folds", "device": "cpu", "peak_mib": 512.0}],
     } | changes  # fmt: skip
 

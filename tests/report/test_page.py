@@ -68,7 +68,7 @@ def hostile(tmp_path_factory):
     layout["Metadata_Compound"] += EVIL
     runs = [
         run(layout, f"evil{EVIL}", (1,), EVIL, choices={EVIL: 2}, transductive=[EVIL], settings={EVIL: EVIL}),
-        run(layout, "cellprofiler", (), "", versions={EVIL: EVIL}, cellprofiler=EVIL),
+        run(layout, "cellprofiler", (), "", versions={EVIL: EVIL}, cellprofiler={"version": EVIL, "origin": EVIL}),
     ]
     details = study(title=EVIL, description=EVIL, source=EVIL, left_out=[EVIL], labels={EVIL: 1}, scheme=EVIL, costs=[
         {"what": EVIL, "used_by": [EVIL], "seconds": 1, "detail": EVIL}])  # fmt: skip
@@ -90,7 +90,7 @@ def test_every_number_of_the_accuracy_table_is_the_comparisons(simulated):
     rows = [r for r in Reader(html).rows if len(r) == 6]
     assert len(rows) == len(comparison.accuracy) == 18
     for cells, expected in zip(rows, comparison.accuracy.itertuples(), strict=True):
-        assert cells[0].startswith(expected.title) and ("control" in cells[0]) == expected.control
+        assert cells[0].startswith(expected.title) and ("permuted labels" in cells[0]) == expected.control
         assert cells[1] == f"{expected.correct}/{expected.n}"
         numbers = [float(x) for cell in cells[2:] for x in re.findall(r"[\d.]+", cell)]
         wanted = [expected.accuracy, expected.low, expected.high, expected.cluster_low, expected.cluster_high,
@@ -119,11 +119,25 @@ def test_real_images_are_not_called_simulated(hostile):
 def test_page_tells_what_ran_and_what_was_left_out(simulated):
     text = " ".join(Reader(simulated[2]).text.split())
     for part in (
-        "there is no evidence of a difference", "0123456789abcdef", "fedcba9876543210", "torch 2.14.0", "version 4.2.8",
-        "own environment", "normalised per plate", "random_forest (7 folds)", "PP-2", "leave one compound out",
-        "13 min 32 s", "actin-b", "Wilson", "Kensert",
+        "there is no evidence of a difference", "0123456789abcdef", "fedcba9876543210", "torch 2.14.0",
+        "CellProfiler 4.2.8", "45 min 12 s", "512 MiB", "normalised per plate", "random_forest (7 folds)", "PP-2",
+        "leave one compound out", "13 min 32 s", "actin-b", "Wilson", "Kensert",
     ):  # fmt: skip
         assert part in text, part
+
+
+def test_what_measured_is_named_and_cited(tmp_path):
+    layout = wells()
+    record = {"cellprofiler": {"version": "0.3.0", "origin": "cp_measure"}, "role": "classical"}
+    html = {}
+    for origin in ("cp_measure", "records"):
+        record["cellprofiler"]["origin"] = origin
+        runs = [run(layout, "profiles", (1,), "Profiles", **record), run(layout, "net", (2,), "Net", role="finetuned")]
+        path = render(study(costs=[], description=""), runs, compare(runs), {}, tmp_path / origin)
+        html[origin] = " ".join(Reader(path.read_text(encoding="utf-8")).text.split())
+    assert "cp_measure (Profiles)" in html["cp_measure"] and "API-first feature extraction" in html["cp_measure"]
+    assert "Stirling" not in html["cp_measure"] and "CellProfiler (Profiles)" in html["records"]
+    assert "Stirling" in html["records"] and "cp_measure" not in html["records"]
 
 
 def test_the_spread_over_seeds_is_on_the_page(tmp_path):

@@ -102,9 +102,9 @@ def test_cell_count_that_does_as_well_warns():
 def test_missing_arms_are_said():
     runs = study_runs()
     assert "no fine-tuned CNN has run" in answer(compare(runs[:2])).text
-    assert "No label-permuted control" in answer(compare(runs[:2])).text
+    assert "No permuted-label run" in answer(compare(runs[:2])).text
     assert "no CellProfiler method has run" in answer(compare([runs[4]])).text
-    assert "Only label-permuted controls" in answer(compare(runs[5:])).text
+    assert "Only permuted-label runs" in answer(compare(runs[5:])).text
 
 
 def test_ties_and_chance():
@@ -171,7 +171,7 @@ def test_printed_table_has_every_count():
     text = accuracy_text(comparison)
     lines = {line.split("  ")[0]: line for line in text.splitlines()}
     for row in comparison.accuracy.itertuples():
-        name = row.method + (" (control)" if row.control else "")
+        name = row.method + (" (permuted labels)" if row.control else "")
         bounds = f"[{100 * row.low:.1f}–{100 * row.high:.1f}]"
         assert f"{row.correct}/{row.n} {100 * row.accuracy:.1f} % {bounds}" in lines[name]
     assert lines["cell_count"].rstrip().endswith("–")  # no fields
