@@ -132,8 +132,9 @@ def grid_sentences(table: pd.DataFrame) -> list[str]:
         )
     sentences += _without_batches(table)
     sentences.append(
-        f"The best of {len(table)} combinations is chosen after the fact and flatters itself: nothing here was chosen by "
-        "these figures, and no cell should be quoted as a method's accuracy because it came out on top. Settings of "
+        f"The best of {len(table)} combinations is chosen after the fact and flatters itself: nothing here was chosen "
+        "by these figures, and no combination should be quoted as a method's accuracy because it came out on top. "
+        "Settings of "
         "each classifier were chosen inside the training wells; the combination was not."
     )
     return sentences

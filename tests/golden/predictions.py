@@ -43,7 +43,8 @@ def table_of(study: Path) -> pd.DataFrame:
             kept = table[[c for c in KEYS if c in table]].astype(str)
             tables.append(kept.assign(decision=p.idxmax(axis=1).str.removeprefix("p_"),
                                       probability=p.max(axis=1).map("{:.6f}".format)))
-    rows = pd.concat(tables, ignore_index=True).reindex(columns=[*KEYS, "decision", "probability"]).fillna("")
+    rows = pd.concat(tables, ignore_index=True).reindex(columns=[*KEYS, "decision", "probability"])
+    rows = rows.astype(object).where(rows.notna(), "").astype(str)
     return rows.sort_values(KEYS, kind="stable").reset_index(drop=True)
 
 
