@@ -1,4 +1,4 @@
-"""A study opens only where its images are those that were fetched, and no method can see test labels."""
+"""Both arms see the same fields: images must be those that were fetched, and no method can see test labels."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import tifffile
 import yaml
-from benchmark.workflow.opened import LOST, after_measuring, open_study
-from drawn_plate import draw_plate, opened_plate
+from drawn_plate import context_of, draw_plate, measured_as, opened_plate, plate_session
+from drawn_study import prepared
 from fake_bbbc import write_bbbc021, write_plate
 from PIL import Image
 from typer.testing import CliRunner
@@ -21,15 +21,18 @@ from benchmark.assays.fetching.lock import LOCK_NAME, lock_hash
 from benchmark.base.errors import FaultsError, LeakError, MorphobenchError
 from benchmark.base.tables import COMPOUND, FIELD_KEY
 from benchmark.cli import app
+from benchmark.workflow.context import StudyContext
 from benchmark.workflow.pictures import draw_flagged, flagged_heading, worst_flagged
+from benchmark.workflow.record import description
 
 COUNT = {"name": "cell_count", "kind": "cell_count"}
-NONE_LOST = pd.DataFrame(columns=LOST)
+#: Needs no CellProfiler.
+POSITION = {"name": "position", "kind": "baseline", "feature": "position"}
 
 
 def study(folder: Path, assay: dict[str, object], *methods: dict[str, object]) -> str:
     path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump({"name": "s", "assay": assay, "methods": list(methods or [COUNT])}))
+    path.write_text(yaml.safe_dump({"name": "s", "assay": assay, "methods": list(methods or [POSITION])}))
     return str(path)
 
 
@@ -50,7 +53,7 @@ def bbbc013(tmp_path, monkeypatch, data_folder) -> Path:
 ])
 def test_scaling_by_controls_is_refused_where_controls_are_scored(bbbc013, tmp_path, method):
     with pytest.raises(LeakError, match=f"method {method['name']}.*would use the labels of test wells"):
-        open_study(study(tmp_path, {"kind": "bbbc013", "root": str(bbbc013)}, method))
+        prepared(study(tmp_path, {"kind": "bbbc013", "root": str(bbbc013)}, method))
 
 
 def test_leaving_out_flagged_fields_is_refused_where_controls_are_scored(bbbc013, tmp_path):
@@ -61,17 +64,17 @@ def test_leaving_out_flagged_fields_is_refused_where_controls_are_scored(bbbc013
         Path(name).write_text(yaml.safe_dump(raw | {"quality": {"flagged": flagged}}))
         if flagged == "leave_out":
             with pytest.raises(LeakError, match="the treatment is the label"):
-                open_study(name)
+                prepared(name)
         else:
-            assert len(open_study(name).assay.fields) == 96
+            assert len(prepared(name).assay.fields) == 96
 
 
 def test_the_plate_opens_with_its_dose_series_outside_the_scored_wells(bbbc013, tmp_path):
-    opened = open_study(study(tmp_path, {"kind": "bbbc013", "root": str(bbbc013)}))
+    opened = prepared(study(tmp_path, {"kind": "bbbc013", "root": str(bbbc013)}))
     assert [(f.name, len(f.test), len(f.train), len(f.response)) for f in opened.split.folds] == [
         ("LY294002", 12, 12, 36), ("Wortmannin", 12, 12, 36)]
-    assert opened.lock_hash == "" and len(opened.assay.predicted) == 96
-    again = open_study(str(tmp_path / "study.yaml"))
+    assert opened.assay.lock is None and len(opened.assay.predicted) == 96
+    again = prepared(str(tmp_path / "study.yaml"))
     assert again.split == opened.split and again.assay_hash == opened.assay_hash
 
 
@@ -87,14 +90,15 @@ def test_images_must_be_those_of_the_lock_file(tmp_path, monkeypatch):
     lock = fetch_assay("bbbc021", folder(), base_url="http://127.0.0.1:9/")
     assert lock == root / LOCK_NAME
     name = study(tmp_path, {"kind": "bbbc021", "single_compound_labels": "leave_out"})
-    opened = open_study(name)
-    assert opened.lock_hash == lock_hash(lock)
+    opened = prepared(name)
+    assert opened.assay.lock == lock
+    assert description(opened, opened.study.methods[0])["data_lock"] == lock_hash(lock)
     image = opened.assay.root / opened.assay.fields["Path_DNA"][0]
     raw = bytearray(image.read_bytes())
     raw[-1] ^= 1
     image.write_bytes(raw)
     with pytest.raises(FaultsError, match=image.name):
-        open_study(name)
+        prepared(name)
 
 
 def test_profiles_without_images_run_the_classical_arm_alone(tmp_path, monkeypatch):
@@ -144,8 +148,8 @@ def truncate(folder: Path, i: int) -> None:
 
 def test_a_bad_image_costs_its_field_alone(plate):
     sound = opened_plate(plate)
-    assert len(sound.assay.fields) == 32 and sound.assay.left_out == () and sound.dropped.empty
-    assert sound.whole is sound.assay and sound.whole_hash == sound.assay_hash
+    assert len(sound.assay.fields) == 32 and sound.assay.left_out == () and sound.fields.dropped.empty
+    assert sound.fields.used is sound.fields.whole
     truncate(plate, 5)
     (plate / "f9.tif").unlink()
     tifffile.imwrite(plate / "f22.tif", np.full((96, 96), 7, np.uint16))
@@ -157,7 +161,8 @@ def test_a_bad_image_costs_its_field_alone(plate):
                   "plate P0, well A02, site 2: left out: f9.tif does not exist",
                   "plate P1, well A01, site 3: left out: f22.tif is constant: every pixel is 7"):
         assert sum(s.startswith(words) for s in said) == 1, (words, said)
-    assert opened.assay_hash != sound.assay_hash and opened.whole is opened.assay and opened.dropped.empty
+    assert opened.assay_hash != sound.assay_hash
+    assert opened.fields.used is opened.fields.whole and opened.fields.dropped.empty
     again = opened_plate(plate)  # by the record of the check
     assert again.assay_hash == opened.assay_hash and again.split == opened.split
 
@@ -212,18 +217,19 @@ def test_wells_and_compounds_that_go_are_named_and_a_lone_label_is_not_scored(pl
 
 def test_flagged_fields_are_kept_left_out_or_not_looked_at(plate, tmp_path):
     sound = opened_plate(plate)
-    assert sound.quality.empty
+    assert sound.fields.flags.empty
     for i in (6, 25):
         spoil(plate, i)
     kept = opened_plate(plate)
     wanted = kept.assay.fields.loc[kept.assay.fields["Path_DNA"].isin(["f6.tif", "f25.tif"]), FIELD_KEY]
-    assert len(kept.assay.fields) == 32 and kept.dropped.empty and kept.assay.left_out == ()
-    assert kept.quality[FIELD_KEY].drop_duplicates().to_numpy().tolist() == wanted.to_numpy().tolist()
+    assert len(kept.assay.fields) == 32 and kept.fields.dropped.empty and kept.assay.left_out == ()
+    assert kept.fields.flags[FIELD_KEY].drop_duplicates().to_numpy().tolist() == wanted.to_numpy().tolist()
     off = opened_plate(plate, "off")
-    assert off.quality.empty and off.assay_hash == kept.assay_hash and off.split.hash == kept.split.hash
+    assert off.fields.flags.empty and off.assay_hash == kept.assay_hash and off.split.hash == kept.split.hash
     left = opened_plate(plate, "leave_out")
-    assert len(left.assay.fields) == 30 and left.dropped.to_numpy().tolist() == wanted.to_numpy().tolist()
-    assert left.assay_hash != kept.assay_hash == left.whole_hash and left.whole.fields.equals(kept.assay.fields)
+    assert len(left.assay.fields) == 30 and left.fields.dropped.to_numpy().tolist() == wanted.to_numpy().tolist()
+    assert left.assay_hash != kept.assay_hash == left.fields.whole.assay_hash
+    assert left.fields.whole.assay.fields.equals(kept.assay.fields)
     assert left.split.assay_hash == left.assay_hash
     said = [s for s in left.split.left_out if "left out by quality control: out of focus" in s]
     assert len(said) == 2 and said[0].startswith("plate P0, well A01, site 3:")
@@ -234,33 +240,38 @@ def test_flagged_fields_are_kept_left_out_or_not_looked_at(plate, tmp_path):
         assert sheet.width == 2 * 246 + 6 and sheet.height > 192
 
 
+def counted(folder: Path, counts: pd.DataFrame, flagged: str, **quality: object) -> StudyContext:
+    """The drawn plate after CellProfiler has counted its cells."""
+    return context_of(plate_session(folder, flagged, **quality), {"cellprofiler": measured_as(counts)})
+
+
 def test_cell_counts_come_in_after_measuring(plate):
     opened = opened_plate(plate, "leave_out")
-    counts = opened.whole.fields[FIELD_KEY].assign(cells=[60] * 32)
+    counts = opened.fields.whole.assay.fields[FIELD_KEY].assign(cells=[60] * 32)
     counts.loc[7, "cells"] = 3
-    after = after_measuring(opened, NONE_LOST, 0.2, counts)
-    assert after.dropped.to_numpy().tolist() == counts.loc[[7], FIELD_KEY].to_numpy().tolist()
-    assert after.assay_hash == after.split.assay_hash != opened.assay_hash and after.whole_hash == opened.assay_hash
+    after = counted(plate, counts, "leave_out")
+    assert after.fields.dropped.to_numpy().tolist() == counts.loc[[7], FIELD_KEY].to_numpy().tolist()
+    assert after.assay_hash == after.split.assay_hash != opened.assay_hash
+    assert after.fields.whole.assay_hash == opened.assay_hash
     assert "few cells: 3, plate 60" in str(after.assay.left_out[0])
-    kept = after_measuring(opened_plate(plate, "keep"), NONE_LOST, 0.2, counts)
-    assert kept.quality["measure"].tolist() == ["cells"] and kept.assay_hash == opened.assay_hash
-    same = opened_plate(plate, "leave_out", cell_count=False)
-    assert after_measuring(same, NONE_LOST, 0.2, counts) is same
-    off = opened_plate(plate, "off")
-    assert after_measuring(off, NONE_LOST, 0.2, counts).quality.empty
-    toxic = opened.whole.fields[COMPOUND] == "drug 2"
+    kept = counted(plate, counts, "keep")
+    assert kept.fields.flags["measure"].tolist() == ["cells"] and kept.assay_hash == opened.assay_hash
+    same = counted(plate, counts, "leave_out", cell_count=False)
+    assert same.fields.used is same.fields.whole and same.fields.flags.empty and same.split == opened.split
+    assert counted(plate, counts, "off").fields.flags.empty
+    toxic = opened.fields.whole.assay.fields[COMPOUND] == "drug 2"
     counts.loc[toxic, "cells"] = 2
     counts.loc[7, "cells"] = 55
-    assert after_measuring(opened, NONE_LOST, 0.2, counts).dropped.empty
+    assert counted(plate, counts, "leave_out").fields.dropped.empty
 
 
 def test_quality_control_never_leaves_out_a_large_part(plate):
     rng = np.random.default_rng(2)
     opened = opened_plate(plate, "leave_out")
-    counts = opened.whole.fields[FIELD_KEY].assign(cells=60)
+    counts = opened.fields.whole.assay.fields[FIELD_KEY].assign(cells=60)
     counts.loc[rng.choice(32, 8, replace=False), "cells"] = 0
     with pytest.raises(MorphobenchError, match="would leave out 8 of 32 fields"):
-        after_measuring(opened, NONE_LOST, 0.2, counts)
+        counted(plate, counts, "leave_out")
 
 
 def test_the_worst_flagged_fields_are_shown_with_all_their_reasons():
