@@ -7,8 +7,8 @@ unchanged in CellProfiler's own window. Run it with CellProfiler's interpreter:
 
 Sizes and thresholds suit full-resolution fields for analysis (about 1280×1024 pixels, nuclei 12–60 pixels
 wide) and BBBC013 for translocation (640×640 pixels, nuclei 10–35 pixels wide); studies of other
-magnifications change them by module and setting name. The whole-field pipelines find no objects and have no sizes but
-those of their filters.
+magnifications change them by module and setting name. The whole-field pipelines identify no objects and have no sizes
+other than those of their filters.
 """
 
 import logging
@@ -34,7 +34,7 @@ PERCENTILES = "1,5,10,25,50,75,90,95,99"
 
 
 class Builder:
-    """A pipeline that grows module by module."""
+    """A pipeline built module by module."""
 
     def __init__(self):
         self.pipeline = Pipeline()
@@ -95,7 +95,7 @@ def apply_illumination(b, channels):
         set_value(image.illum_correct_function_image_name, "Illum" + channel)
         set_value(image.divide_or_subtract, "Divide")
     for channel in channels:
-        # Texture counts 256 grey levels of the whole range: 12-bit pictures in 16-bit files would fill 16.
+        # Texture uses 256 grey levels of the whole range: 12-bit pictures in 16-bit files would use only 16 of them.
         module = b.add("ImageMath", "The same factor for all fields: 16 for a 12-bit camera's 16-bit files.",
                        operation="None", after_factor=1.0, output_image_name=channel)
         set_value(module.images[0].image_name, "Flat" + channel)
@@ -232,7 +232,7 @@ def load_reporter(b):
 
 
 def translocation(b):
-    """Nucleus against cytoplasm of a reporter: BBBC013, BBBC014 and their like."""
+    """Nucleus against cytoplasm of a reporter: BBBC013, BBBC014 and similar assays."""
     load_reporter(b)
     threshold = identify_nuclei(b, "10,35", 1.0, "0.06,1.0")
     # Haze over dense cells and dim nuclei in sparse places: one threshold for a whole field cuts into some.
@@ -253,7 +253,7 @@ def translocation(b):
 
 
 def analysis(b):
-    """Cell painting of DNA, tubulin and actin: BBBC021 and its like."""
+    """Staining of DNA, tubulin and actin: BBBC021 and similar assays."""
     for step in (load, correct_illumination, segment, measure, save):
         step(b)
 

@@ -1,4 +1,4 @@
-"""Reading what a CellProfiler run wrote, and trusting none of it before it adds up.
+"""Reading what a CellProfiler run wrote, and trusting none of it until it is consistent.
 
 CellProfiler ends with status 0 and "Complete" after dropping a module that it does not know, and after
 fields whose modules failed. So every field, every module and every object is accounted for here.
@@ -31,7 +31,7 @@ _CHATTER = re.compile(r"Image # \d+, module|Warning:|^\s*return _convert|skimage
 
 
 class PipelineFault(MorphobenchError):
-    """What no choice of fields can mend: the pipeline, or the form of what it writes, is at fault."""
+    """A fault that leaving out fields cannot cure: the pipeline, or the form of its output, is at fault."""
 
 
 #: Makes the error for one finding (what, what to do, its type): MorphobenchError where one field may be to blame.
@@ -79,10 +79,10 @@ def check_run(shard: Shard, folder: Path, pipeline: str, log: str = "") -> Outpu
     Raises
     ------
     PipelineFault
-        The pipeline dropped a module or did not run it, or what it writes is missing or has not the form it must have:
-        no field is to blame.
+        The pipeline dropped a module or did not run it, or its output is missing or not of the required form: no
+        field is to blame.
     MorphobenchError
-        Anything else is missing or does not add up. Both messages name the field and the module where they are known,
+        Anything else is missing or inconsistent. Both messages name the field and the module where they are known,
         the log file and its last telling lines.
     """
     lines = _log_lines(folder / LOG)
@@ -112,7 +112,7 @@ def _log_lines(path: Path) -> list[str]:
 
 
 def _last_place(lines: Sequence[str], shard: Shard) -> str:
-    """Where a run that broke off was: `` in module X, at field F``, as far as the log tells."""
+    """Where a run that broke off had got to: `` in module X, at field F``, as far as the log tells."""
     failed = [m[1] for line in lines if (m := _FAILED.search(line))]
     seen = [(int(m[1]), m[2]) for line in lines if (m := _IMAGE.search(line))]
     text = f", in module {failed[-1]}" if failed else ""
@@ -167,7 +167,7 @@ def _check_modules(images: pd.DataFrame, shard: Shard, pipeline: str, fail: Fail
 
 def _check_objects(images: pd.DataFrame, shard: Shard, out: Path, prefix: str, fail: Fail,
                    expected: bool) -> dict[str, pd.DataFrame]:
-    """A table for every counted object, with as many rows a field as were counted; none where none are expected."""
+    """A table for every counted object, with as many rows per field as were counted; none where none are expected."""
     counts = [str(c) for c in images.columns if str(c).startswith("Count_")]
     if expected and not counts:
         raise fail("Image.csv counts no objects, and the pipeline finds some",
@@ -197,7 +197,7 @@ def _check_objects(images: pd.DataFrame, shard: Shard, out: Path, prefix: str, f
 
 
 def _check_masks(shard: Shard, out: Path, pipeline: str, fail: Fail) -> dict[str, list[Path]]:
-    """One mask a field for every object whose masks the pipeline saves, and none for two."""
+    """One mask per field for every object whose masks the pipeline saves, no file shared by two objects."""
     masks: dict[str, list[Path]] = {}
     loaded = loaded_images(pipeline)
     for name, end in saved_masks(pipeline).items():

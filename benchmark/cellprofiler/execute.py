@@ -18,7 +18,7 @@ from benchmark.base.errors import MorphobenchError
 from benchmark.cellprofiler.find import CellProfiler
 
 PIPELINE, TABLE, LOG, DONE, OUT = "pipeline.cppipe", "load_data.csv", "log.txt", "done.txt", "out"
-#: One process a core: libraries that start threads of their own would fight over it.
+#: One process per core: libraries that start threads of their own would compete for it.
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
                                      "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS")}
 
@@ -40,7 +40,7 @@ class Execution:
 
 
 class OutOfTimeError(MorphobenchError):
-    """A run had not ended when its time was over: another of the same length would not end either."""
+    """A run had not ended within its time limit: another with the same limit would not end either."""
 
 
 def execute(cellprofiler: CellProfiler, folder: Path, timeout_seconds: float, log_name: str = "") -> Execution:
@@ -55,7 +55,7 @@ def execute(cellprofiler: CellProfiler, folder: Path, timeout_seconds: float, lo
     CannotRunError
         CellProfiler cannot be started.
     OutOfTimeError
-        It was still running when its time was over.
+        It was still running at its time limit.
     """
     out = folder / OUT
     out.mkdir(exist_ok=True)
@@ -95,7 +95,7 @@ def _die_with(parent: int) -> Callable[[], None]:
 
 def _end(child: subprocess.Popen[bytes]) -> None:
     """End the child's whole process group, whether or not the child itself still runs."""
-    with contextlib.suppress(ProcessLookupError):  # the usual case: it ended by itself and left nothing behind
+    with contextlib.suppress(ProcessLookupError):  # the usual case: it ended by itself and left no process behind
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmark.base.errors import MorphobenchError
 from benchmark.base.files import PROJECT, read_json, write_json
 
-#: Command and origin of what measures in CellProfiler's place (`benchmark.cellprofiler.cp_measure.cpshard`).
+#: Command and origin of what measures in place of CellProfiler (`benchmark.cellprofiler.cp_measure.cpshard`).
 OWN = "cp_measure"
 VENV = PROJECT / ".venv-cellprofiler"
 #: Last file of an installation; without it the installation is not whole.
@@ -40,7 +40,7 @@ class CellProfiler:
 
 
 def version_of(executable: Path, seconds: float = 120) -> str:
-    """The version a CellProfiler states; starting it takes seconds.
+    """The version that a CellProfiler reports; starting it takes seconds.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""One illumination for both arms: a study's functions in the place of those that a pipeline makes itself.
+"""One illumination for both arms: a study's functions in place of those that a pipeline makes itself.
 
 Crops are divided by the study's illumination functions. So that CellProfiler sees the same pixels, its
 CorrectIlluminationCalculate modules are switched off and the images that they made are loaded from the same
@@ -33,8 +33,8 @@ def function_channels(text: str, images: Mapping[str, str],
                       channels: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str]]:
     """What a pipeline without CorrectIlluminationCalculate must load: images, and illumination functions.
 
-    A function belongs to the channel of the image that CorrectIlluminationApply divides by it; its name says
-    nothing.
+    A function belongs to the channel of the image that CorrectIlluminationApply divides by it; its own name is not
+    used.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def function_channels(text: str, images: Mapping[str, str],
     for function, image in sorted(pairs):
         channel = loaded.get(image)
         if channel is None:
-            raise MorphobenchError(f"{APPLY} divides {image} by {function}, and {image} is no image that is loaded: "
+            raise MorphobenchError(f"{APPLY} divides {image} by {function}, and {image} is not a loaded image: "
                                    "whose illumination it is cannot be told", "cellprofiler.pipeline",
                                    f"Correct images as loaded, before anything else; or: {_OWN}.")
         if functions.setdefault(function, channel) != channel:
@@ -112,7 +112,7 @@ def function_planes(illumination: Illumination, functions: Mapping[str, str],
     Raises
     ------
     MorphobenchError
-        A file is missing or damaged, or is no function: two-dimensional float32, finite, above 0.
+        A file is missing or damaged, or is not a function: two-dimensional float32, finite, above 0.
     """
     return {plate: tuple(_plane(illumination, plate, channel, image) for image, channel in sorted(functions.items()))
             for plate in dict.fromkeys(plates)}
@@ -122,7 +122,7 @@ def _plane(illumination: Illumination, plate: str, channel: str, image: str) -> 
     values = illumination.function(plate, channel)  # checked against its hash
     path = illumination.path(plate, channel).resolve()
     if values.ndim != 2 or values.dtype != np.float32 or not (np.isfinite(values).all() and (values > 0).all()):
-        raise MorphobenchError(f"is no illumination function: {values.dtype} {values.shape} from {values.min():g} to "
-                               f"{values.max():g}, not two-dimensional float32 above 0",
+        raise MorphobenchError(f"is not an illumination function: {values.dtype} {values.shape} from "
+                               f"{values.min():g} to {values.max():g}, not two-dimensional float32 above 0",
                                f"{path} (plate {plate}, {channel})", f"Delete {path.parent} and run again.")
     return Plane(image, path, 0, illumination.sha256(plate, channel))

@@ -17,7 +17,7 @@ from benchmark.cellprofiler.shards import NUMBER, Shard
 from benchmark.cells.objects import BOOKKEEPING, base_object, join_objects
 
 OBJECT_NUMBER = "Metadata_ObjectNumber"
-#: Columns of Image.csv that are no measurement of the image.
+#: Columns of Image.csv that are not measurements of the image.
 _IMAGE_BOOKKEEPING = re.compile(
     r"ImageNumber|(Metadata|Count|Group|FileName|PathName|URL|MD5Digest|Height|Width|Scaling|Frame|Series|Channel"
     r"|ModuleError|ExecutionTime|ProcessingStatus)_.*"
@@ -50,7 +50,7 @@ def cell_table(output: Output, shard: Shard) -> tuple[pd.DataFrame, list[str]]:
         return _keys(shard).iloc[:0].assign(**{OBJECT_NUMBER: np.empty(0, np.int32)}), []
     cells = output.objects[base]
     partners, left_out = join_objects(output.objects, base, NUMBER)
-    # Position -1 is no row: missing values.
+    # Position -1 stands for no row: missing values.
     parts = [_features(cells, base)] + [
         _features(output.objects[name], name).reset_index(drop=True).reindex(rows).set_axis(cells.index)
         for name, rows in partners.items()]

@@ -1,8 +1,8 @@
-"""A user's own pipeline as it is: its input modules replaced by LoadData, and the names of its objects found.
+"""A user's own pipeline as it is: its input modules replaced by LoadData, and the roles of its objects recognised.
 
 Pipelines made in CellProfiler's window start with Images, Metadata, NamesAndTypes and Groups, which look for files on
-disk. Here the assay's table says which files there are, so the four give way to one LoadData module; what follows is
-the user's, untouched to the byte.
+disk. Here the assay's table says which files there are, so one LoadData module replaces the four; what follows is the
+user's, unchanged to the byte.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Its release pins NumPy and SciPy of its day, has no metadata that fits Python 3.11, and demands wxPython,
 which no headless run imports. So: exact versions, wheels without their dependencies, python-javabridge
-built here, four modules mended, and a stamp written last. Imports nothing but the core, so that it runs
+built here, four modules patched, and a stamp written last. Imports only the base room, so that it runs
 before anything else is set up.
 """
 
@@ -119,7 +119,7 @@ def split_requirements(requirements: Path) -> tuple[list[str], str, list[str]]:
     Raises
     ------
     MorphobenchError
-        A line is no ``name==version``, or one of the named packages is missing.
+        A line is not ``name==version``, or one of the named packages is missing.
     """
     pins: dict[str, str] = {}
     for number, raw in enumerate(requirements.read_text(encoding="utf-8").splitlines(), 1):
@@ -127,7 +127,7 @@ def split_requirements(requirements: Path) -> tuple[list[str], str, list[str]]:
         if line:
             match = re.fullmatch(r"([A-Za-z0-9._-]+)==[A-Za-z0-9.+!]+", line)
             if not match:
-                raise MorphobenchError(f"is no pinned package: {line!r}", f"{requirements}, line {number}",
+                raise MorphobenchError(f"is not a pinned package: {line!r}", f"{requirements}, line {number}",
                                        "Write name==version.")
             pins[match[1].lower().replace("_", "-")] = line
     missing = [name for name in (JAVABRIDGE, *SUITE) if name not in pins]
@@ -157,7 +157,7 @@ def mend(modules: Path) -> None:
         if old == 0 and new >= count:
             continue
         if old != count:
-            raise MorphobenchError(f"has {old} places to mend, not {count}: not the release this is written for",
+            raise MorphobenchError(f"has {old} places to patch, not {count}: not the release this is written for",
                                    str(path), "Check the versions in cellprofiler-requirements.txt.")
         path.write_text(re.sub(r"\bselem=", "footprint=", text), encoding="utf-8")
 
@@ -187,7 +187,7 @@ def _pip(python: Path, arguments: Sequence[str], environ: Mapping[str, str], wha
 
 
 def _run(command: Sequence[str], environ: Mapping[str, str], what: str) -> None:
-    """Run a step quietly; what it said is shown only when it fails."""
+    """Run a step quietly; its output is shown only when it fails."""
     try:
         done = subprocess.run(list(command), capture_output=True, text=True, env=dict(environ), check=False)
     except OSError as error:
@@ -195,7 +195,7 @@ def _run(command: Sequence[str], environ: Mapping[str, str], what: str) -> None:
     if done.returncode:
         said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip() and "is ignored" not in line]
         raise MorphobenchError(f"{what} failed", "CellProfiler's installation",
-                               "Mend the cause and run `make setup` again. What was said:\n" + "\n".join(said[-25:]))
+                               "Remove the cause and run `make setup` again. Its output:\n" + "\n".join(said[-25:]))
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""One shard in a worker process: run, ingested, and landed whole under its key."""
+"""One shard in a worker process: run, ingested, and moved whole to its place under its key."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from benchmark.cellprofiler.shards import Shard
 #: What a shard's folder holds, beside logs.
 CELLS, IMAGES, RECORD, MASKS = "cells.parquet", "images.parquet", "record.json", "masks"
 #: Keys that a record has only where fields failed: all that failed (plate, well, site, reason); how many of them could
-#: be read; those that were out of time (plate, well, site, seconds that the field alone had).
+#: be read; those that timed out (plate, well, site, the time limit in seconds of the field alone).
 FAILED, FAILED_ALONE, OUT_OF_TIME = "failed", "failed_alone", "out_of_time"
 #: Where, in a running shard's folder, the one that it replaces is put aside if the two cannot be swapped.
 ASIDE = "replaced"
@@ -48,8 +48,8 @@ class Task:
 
 
 def finished(place: Path, timeout_seconds: float) -> bool:
-    """Whether a shard is measured: it has landed, and none of its fields was out of time in less than it would have
-    now."""
+    """Whether a shard is measured: it has landed, and none of its fields timed out under a shorter limit than it would
+    have now."""
     if not (place / RECORD).exists():
         return False
     record = read_json(place / RECORD)
@@ -63,10 +63,10 @@ def mask_name(number: int, object_name: str) -> str:
 
 
 def run_shard(task: Task) -> tuple[Fault, ...]:
-    """Measure one shard in this process; what is wrong with more than single fields is returned.
+    """Measure one shard in this process; a fault that concerns more than single fields is returned.
 
-    The shard is made in a temporary folder beside its place and renamed whole. One that is there and not `finished`
-    stays until then. After a failure its log, pipeline and table of images stay in ``failed-<key>``.
+    The shard is made in a temporary folder beside its place and renamed when whole. An existing one that is not
+    `finished` stays until then. After a failure its log, pipeline and table of images are kept in ``failed-<key>``.
     """
     final, failed = task.folder / task.shard.key, task.folder / f"failed-{task.shard.key}"
     work = task.folder / f".running-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -87,7 +87,7 @@ def run_shard(task: Task) -> tuple[Fault, ...]:
         except OSError:
             if not (final / RECORD).exists():
                 raise
-            if not finished(final, task.timeout_seconds):  # else another run landed the same shard meanwhile
+            if not finished(final, task.timeout_seconds):  # else another run has landed the same shard meanwhile
                 (work / ASIDE).mkdir()
                 replace_folder(landing, final, work / ASIDE / final.name)
         return ()
@@ -189,7 +189,7 @@ def _land_masks(masks: Mapping[str, list[Path]], fields: Sequence[int], folder: 
         for number, path in zip(fields, paths, strict=True):
             labels = tifffile.imread(path)
             if labels.ndim != 2 or labels.dtype.kind not in "ui" or labels.max() > np.iinfo(np.uint16).max:
-                what = f"a mask of {name} is no label image of 16 bits ({labels.dtype}, {labels.shape})"
+                what = f"a mask of {name} is not a 16-bit label image ({labels.dtype}, {labels.shape})"
                 raise PipelineFault(what, path.name,
                                     "Save label masks as 16-bit TIFF (ConvertObjectsToImage uint16, SaveImages).")
             tifffile.imwrite(folder / mask_name(number, name), labels.astype(np.uint16), compression="zlib",

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from benchmark.cells.table import SingleCells
     from benchmark.images.illumination import Illumination
 
-#: So many fields that fail, and not one that is measured, are no matter of single fields, whatever the study lets fail.
+#: When so many fields fail and not one is measured, single fields are not to blame, whatever the study tolerates.
 _TELLING = 50
 _TEMPORARY = re.compile(r"\.running-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}")
 
@@ -92,10 +92,9 @@ class Measured:
     def failed(self) -> pd.DataFrame:
         """Fields that could not be measured: their keys (FIELD_KEY) and ``reason``, in the order of the shards.
 
-        They are rows of neither table, and stay out of both arms (`benchmark.workflow.settle`). A shard with such
-        fields is run
-        again where one of them was out of time and would have more now; else delete its folder to try once more. Logs
-        of those that CellProfiler failed on lie there.
+        They have rows in neither table, and are left out of both arms. A shard with such fields is run again where one
+        of them timed out and would have more time now; otherwise delete its folder to try again, which also holds the
+        logs of the fields that CellProfiler failed on.
         """
         rows = [row for shard in self.shards for row in read_json(shard / RECORD).get(FAILED, [])]
         return pd.DataFrame(rows, columns=[*FIELD_KEY, "reason"])
@@ -173,14 +172,14 @@ def make_plan(assay: Assay, hashes: Mapping[str, str], settings: CellProfilerSet
 
 
 def is_measured(plan: Plan, folder: Path) -> bool:
-    """Whether all shards of a plan are there; whether fields of theirs would be tried again is not asked."""
+    """Whether all shards of a plan exist, including those of which failed fields would be tried again."""
     return all((folder / s.key / RECORD).exists() for s in plan.shards)
 
 
 def measured_by(folder: Path) -> list[CellProfiler]:
-    """What measured the shards in a folder, by their records: each version once, that of the newest shard first.
+    """What measured the shards in a folder, from their records: each version once, that of the newest shard first.
 
-    To plan with (`make_plan`), not to run: the commands may be another machine's.
+    For planning (`make_plan`), not for running: the commands may be those of another machine.
     """
     found: dict[str, CellProfiler] = {}
     for path in sorted(folder.glob(f"[!.]*/{RECORD}"), key=lambda p: p.stat().st_mtime_ns, reverse=True):
@@ -258,7 +257,7 @@ def measure(assay: Assay, hashes: Mapping[str, str], settings: CellProfilerSetti
         "images": plan.images,
         "illumination": illumination.key if illumination and functions else "",
         "illumination_functions": functions,
-        # Without the failed fields it would be the same before and after a shard is deleted and measured once more.
+        # Without the failed fields it would be the same before and after a shard is deleted and measured again.
         "shards_digest": digest([s.key for s in shards] + [row[:3] for row in failed]),
         "fields": len(assay.fields),
         "cells": sum(r["cells"] for r in records),
@@ -273,7 +272,7 @@ def measure(assay: Assay, hashes: Mapping[str, str], settings: CellProfilerSetti
 
 
 def _tolerated(total: int, most: float) -> int:
-    """How many of so many fields may fail for the share ``most``: never all."""
+    """How many of ``total`` fields may fail for the share ``most``: never all."""
     return min(int(most * total + 1e-9), total - 1)  # 0.29 × 100 is 28.999…
 
 
@@ -318,8 +317,8 @@ def _few_failed(assay: Assay, folder: Path, shards: Sequence[Shard], most: float
 
 
 def _forget_empty(folder: Path, shards: Sequence[Shard]) -> None:
-    """Remove shards in which nothing was measured: once it is known that more than single fields is wrong, that may
-    have been wrong with them too, and they are tried again."""
+    """Remove shards in which nothing was measured, so that they are tried again: once more than single fields is known
+    to be at fault, the same fault may explain them too."""
     for place in (folder / s.key for s in shards):
         if (place / RECORD).exists():
             record = read_json(place / RECORD)
@@ -328,7 +327,7 @@ def _forget_empty(folder: Path, shards: Sequence[Shard]) -> None:
 
 
 def _remove_dead(folder: Path) -> None:
-    """Remove what killed runs on this machine left half made; a shard that one had put aside goes back."""
+    """Remove what killed runs on this machine left unfinished; a shard that one had put aside is put back."""
     for path in folder.glob(".running-*"):
         match = _TEMPORARY.fullmatch(path.name)
         if match and match["host"] == socket.gethostname() and not psutil.pid_exists(int(match["pid"])):

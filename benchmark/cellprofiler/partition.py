@@ -36,15 +36,15 @@ class _Plan:
 def partition(shards: Sequence[Path], fields: pd.DataFrame, folder: Path, block_rows: int = BLOCK_ROWS) -> SingleCells:
     """Bring the cells of shards together by plate, once.
 
-    The memory taken is that of one block (`benchmark.cells.folder.BLOCK_ROWS` rows) and a part of one shard, whatever
-    the number of cells. A run killed at any moment goes on with the plate that it was at; the files are the same, bit
-    for bit, as those of a run that never was.
+    The memory needed is that of one block (`benchmark.cells.folder.BLOCK_ROWS` rows) and a part of one shard, whatever
+    the number of cells. A run killed at any moment resumes with the plate it had reached; the files are the same, bit
+    for bit, as those of a run that was never killed.
 
     Parameters
     ----------
     shards : sequence of Path
         Folders with a ``cells.parquet``: `FIELD_KEY`, ``Metadata_ObjectNumber``, centres and features. Their names
-        are digests of all that the measurements hang on. Shards without any cell may lack columns; what one shard
+        are digests of all that the measurements depend on. Shards without cells may lack columns; what one shard
         lacks and another has is NaN.
     fields : DataFrame
         `FIELD_KEY` columns in the order in which cells are to lie: plates and wells each together.
@@ -63,7 +63,7 @@ def partition(shards: Sequence[Path], fields: pd.DataFrame, folder: Path, block_
         A shard is of a field that is not in the table, two shards hold the same field, a shard's table has changed,
         or the folder holds the cells of other shards or fields, or of shards that were measured again since.
     """
-    keys = fields[FIELD_KEY].astype(str)  # hashed as text, as folders made before hold it
+    keys = fields[FIELD_KEY].astype(str)  # hashed as text, as in folders made earlier
     # The size too: a shard with failed fields may be measured again under its name, with more cells then.
     held = [[s.name, (s / SHARD_CELLS).stat().st_size] for s in shards]
     source = {"shards": digest(held), "fields": digest(keys.to_numpy().tolist())}
@@ -111,7 +111,7 @@ def _rows(file: pq.ParquetFile, known: pd.MultiIndex, path: Path) -> np.ndarray:
     keys = _field_index(file.read(columns=FIELD_KEY).to_pandas())
     rows = known.get_indexer(keys)
     if (rows < 0).any():
-        raise MorphobenchError(f"holds the field {keys[int(np.argmin(rows))]}, which the assay has not", str(path))
+        raise MorphobenchError(f"holds the field {keys[int(np.argmin(rows))]}, which is not in the assay", str(path))
     return rows
 
 

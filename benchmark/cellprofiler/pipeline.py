@@ -85,7 +85,7 @@ class Module:
         try:
             return kind(value)
         except ValueError:
-            what = f"{value!r} is no {'whole ' if kind is int else ''}number"
+            what = f"{value!r} is not a {'whole ' if kind is int else ''}number"
             raise MorphobenchError(what, f"module {self.name}, setting {text!r}", _CORRECT) from None
 
 
@@ -108,7 +108,7 @@ def read_pipeline(path: Path) -> str:
     Raises
     ------
     MorphobenchError
-        The file is missing or is no text pipeline (a .cpproj or .json one, for example).
+        The file is missing or is not a text pipeline (a .cpproj or .json one, for example).
     """
     try:
         text = path.read_bytes().decode("utf-8")
@@ -312,9 +312,9 @@ def object_names(text: str) -> list[str]:
 
 
 def combining_modules(text: str) -> list[str]:
-    """Enabled modules whose result at one field hangs on the other fields of the run, in order.
+    """Enabled modules whose result for one field depends on the other fields of the run, in order.
 
-    A run holds some of a plate's fields only, so their results would hang on how the assay was cut.
+    A run holds only some of a plate's fields, so their results would depend on how the assay was cut into shards.
     """
     return [m.name for m in parse(text) if m.enabled and (
         m.name in ("MakeProjection", "TrackObjects")

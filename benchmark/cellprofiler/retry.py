@@ -1,11 +1,11 @@
-"""What becomes of a shard that CellProfiler fails on.
+"""What happens to a shard that CellProfiler fails on.
 
-One bad field makes CellProfiler drop all fields of its run (CELLPROFILER.md, "How it fails"), and which one it was
-cannot be told from its exit. So a shard is tried again, then halved, and its halves in turn, until the fields that
-fail alone are known; they are left out, and what the other runs wrote is put together as if one run had written it.
-A run that was out of time is not tried again, but halved at once. A field that cannot be staged is left out at once.
-What no choice of fields can mend (`check.PipelineFault`, `CannotRunError`) is never tried again, and a shard whose
-every field fails alone is no matter of single fields where they are more than the study lets fail.
+One bad field makes CellProfiler drop all fields of its run (`tests/cellprofiler/test_faults_real.py` shows how), and
+its exit status does not tell which. So a shard is tried again, then halved, and its halves in turn, until the fields
+that fail even alone are known; they are left out, and the output of the other runs is combined as if a single run had
+written it. A run that timed out is not tried again but halved at once. A field that cannot be staged is left out at
+once. Faults that leaving out fields cannot cure (`check.PipelineFault`, `CannotRunError`) are never tried again. Where
+every field of a shard fails alone, and they are more than the study tolerates, single fields are not to blame.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from benchmark.cellprofiler.find import CellProfiler
 from benchmark.cellprofiler.shards import NUMBER, Shard, stage
 
 T = TypeVar("T")
-#: Errors that another try, or fewer fields, cannot mend.
+#: Errors that neither another try nor fewer fields can cure.
 FINAL = (PipelineFault, CannotRunError)
 #: With less free space a failure says nothing about the fields: CellProfiler reports a full disk as any other failure.
 _LEAST_SPACE = 100 * 2**20
@@ -73,7 +73,7 @@ class Result:
     logs : dict
         Index of each field that CellProfiler failed on → log of the last run that it was alone in.
     out_of_time : dict
-        Index of each field whose last run was out of time → seconds that it had.
+        Index of each field whose last run timed out → its time limit in seconds.
     started : int
         How often CellProfiler was started.
     """
@@ -93,10 +93,10 @@ class Result:
 
 def halve(items: Sequence[int], attempt: Callable[[Sequence[int]], T],
           attempts: int) -> tuple[list[T], dict[int, Fault]]:
-    """Find the items with which an attempt fails when they are alone.
+    """Find the items that fail even when each is tried alone.
 
-    All together are tried ``attempts`` times, then halves, quarters and so on once each, and single items
-    ``attempts`` times; what is out of time (`OutOfTimeError`) is not tried again. One bad item among *n* takes about
+    All items together are tried ``attempts`` times, then halves, quarters and so on once each, and single items
+    ``attempts`` times; an attempt that times out (`OutOfTimeError`) is not repeated. One bad item among *n* takes about
     2 log₂ *n* attempts.
 
     Parameters
@@ -111,7 +111,7 @@ def halve(items: Sequence[int], attempt: Callable[[Sequence[int]], T],
     Returns
     -------
     results : list
-        Of the attempts that went well: together every other item once, in order.
+        Of the attempts that succeeded: together they cover every other item once, in order.
     failed : dict
         Item → fault of its last attempt.
 
@@ -142,10 +142,10 @@ def halve(items: Sequence[int], attempt: Callable[[Sequence[int]], T],
 
 
 def run_seconds(timeout_seconds: float, fields: int, of: int) -> float:
-    """Time that a run over some fields of a shard has.
+    """Time limit of a run over some fields of a shard.
 
-    A part has twice its share of the time, so that a pipeline that hangs is not waited for at full length as often as
-    there are fields; but time enough to start and to measure a field (`SHORTEST`), however small the share.
+    A part gets twice its share of the time, so that a pipeline that hangs is not waited for at full length once per
+    field; but always enough to start and to measure one field (`SHORTEST`), however small the share.
 
     Parameters
     ----------
@@ -246,7 +246,7 @@ def run_with_retries(shard: Shard, pipeline: str, cellprofiler: CellProfiler, wo
     PipelineFault, CannotRunError
         No field is to blame.
     FaultsError
-        CellProfiler failed on every field alone, and they are more than may fail (`none_measured`).
+        CellProfiler failed on every field alone, and more of them than may fail (`none_measured`).
     """
     attempt = _Attempts(shard, pipeline, cellprofiler, work, timeout_seconds, log)
     found, alone = halve(range(len(shard.fields)), attempt, attempts)
@@ -269,9 +269,9 @@ def run_with_retries(shard: Shard, pipeline: str, cellprofiler: CellProfiler, wo
 
 
 def none_measured(faults: Sequence[Fault], tolerated: int, backend: str) -> None:
-    """Whether a shard in which nothing was measured may land, as single fields that fail.
+    """Whether a shard in which nothing was measured may land, its fields counted as single failures.
 
-    A single field always may: it is the study that counts them.
+    A shard of one field always may: the study counts such fields.
 
     Parameters
     ----------
@@ -285,7 +285,7 @@ def none_measured(faults: Sequence[Fault], tolerated: int, backend: str) -> None
     Raises
     ------
     FaultsError
-        It may not: the pipeline or all of the data are at fault, and the study would stop anyhow.
+        It may not: the pipeline or all of the data are at fault, and the study would stop anyway.
     """
     if len(faults) > max(1, tolerated):
         raise FaultsError(faults, f"{backend} fails on each of {len(faults)} fields alone:")
@@ -299,7 +299,7 @@ def failed_log(number: int) -> str:
 def merged(outputs: Sequence[Output]) -> Output:
     """Outputs of several runs as that of one run over all their fields, in this order.
 
-    Numbers of fields and CellProfiler's image numbers go on from run to run.
+    Numbers of fields and CellProfiler's image numbers are continued from run to run.
     """
     if len(outputs) == 1:
         return outputs[0]

@@ -19,7 +19,7 @@ class CellProfilerSettings(Settings):
         NamesAndTypes, its input modules are replaced by LoadData with the same image names.
     images : dict
         Image name in the pipeline → channel of the assay. Without it, ``Orig<Channel>`` or ``<Channel>``
-        is taken to be the channel of that name.
+        is assumed to be the channel of that name.
     settings : dict
         Module → setting → value, changed in the pipeline before it runs. ``Module[2]`` is the second
         module of that name (without an index: all of them), ``setting[2]`` the second setting of that
@@ -27,18 +27,18 @@ class CellProfilerSettings(Settings):
     illumination : str
         ``study``: the study's illumination functions, by which crops are divided too, are loaded in the place of
         those that the pipeline's CorrectIlluminationCalculate modules make; where the study has none
-        (``illumination: {method: none}``) the pipeline runs as it is. ``pipeline``: it always does.
+        (``illumination: {method: none}``) the pipeline runs unchanged. ``pipeline``: it always runs unchanged.
     shard_fields : int
         Fields that one CellProfiler process measures; its memory grows with them.
     timeout_minutes : float
         A shard that runs longer is ended and halved; parts of it have twice their share of the time, but 10 minutes at
-        least. A field that is out of time alone fails, and is measured once more when it would have more time.
+        least. A field that times out alone fails, and is measured again when it would have more time.
     attempts : int
         How often a shard that CellProfiler fails on is tried; then it is halved, until the fields that fail alone are
         found. Those are left out of both arms, cells or not, and listed with their reason.
     failed_fields : float
-        Largest share of fields that may fail; beyond it the study stops, since then the pipeline is at fault. Of
-        several pipelines, the largest of their shares holds for the fields that any of them failed on.
+        Largest share of fields that may fail; beyond it the study stops, since the pipeline is then at fault. With
+        several pipelines, the largest of their shares applies to the fields that any of them failed on.
     backend : str
         ``cellprofiler``, or ``cp_measure``: masks by scikit-image, measured by cp_measure under CellProfiler's column
         names, where CellProfiler cannot be installed. The two differ (radial distribution above all).

@@ -1,7 +1,7 @@
 """Fields → shards: what one CellProfiler process measures, named by its content, and its staging.
 
-A shard's key is a hash of all that determines its result, so a finished shard is found again by any
-later run, and a quick look over fewer sites a well leaves shards that the full run uses.
+A shard's key is a hash of all that determines its result, so any later run reuses a finished shard, and a quick
+study of fewer sites per well leaves shards that the full run uses.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from benchmark.images.reading import read_plane
 #: Name of the column that joins CellProfiler's tables to fields; plain numbers survive any CSV.
 NUMBER = "Metadata_FieldNumber"
 #: Changed when the form of a shard's folder changes, so that older folders are not read as new ones.
-FORMAT = 2  # 2: averages of children's positions are no features
+FORMAT = 2  # 2: averages of children's positions are not features
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def image_channels(text: str, images: Mapping[str, str], channels: tuple[str, ..
     channels : tuple of str
         Channels of the assay.
     functions : collection of str
-        Images that the pipeline loads and that are no pictures: illumination functions.
+        Images that the pipeline loads and that are not pictures: illumination functions.
 
     Raises
     ------

@@ -67,7 +67,7 @@ TAMPERED = {
 }
 
 
-#: What no choice of fields can mend; with the others, one field may be to blame.
+#: Faults that leaving out fields cannot cure; with the others, one field may be to blame.
 PIPELINES_FAULT = {"unknown module", "no image table", "empty image table", "field twice", "module dropped",
                    "no object table", "object twice", "counts lost", "number lost", "masks lost"}
 

@@ -1,7 +1,7 @@
-"""Each row of CELLPROFILER.md, "How it fails", against the real program.
+"""How the real CellProfiler fails, fault by fault.
 
-First the bare program over a folder as we stage it, with one thing broken behind the back of our staging: it behaves
-as the table says, and `check_run` refuses it wherever its exit does not. Then whole measurements: a fault that our own
+First the bare program over a folder as we stage it, with one thing broken after staging: it behaves as the test's
+table says, and `check_run` refuses it wherever its exit does not. Then whole measurements: a fault that our own
 staging sees costs its field before CellProfiler starts, one that CellProfiler stumbles at costs its field alone, and
 a fault of the pipeline stops by name.
 """

@@ -93,7 +93,7 @@ def test_wrong_shards_are_refused(tmp_path):
     one, two = land(tmp_path, "one", cells), land(tmp_path, "two", cells.tail(1))
     with pytest.raises(MorphobenchError, match="and so does another shard"):
         partition([one, two], fields, tmp_path / "c")
-    with pytest.raises(MorphobenchError, match="which the assay has not"):
+    with pytest.raises(MorphobenchError, match="which is not in the assay"):
         partition([one], fields[fields[WELL] != "A00"], tmp_path / "c")
     partition([one], fields, tmp_path / "c")
     with pytest.raises(MorphobenchError, match="other shards or fields"):

@@ -56,7 +56,7 @@ class _Field:
             table[feature][numbers - 1] = np.asarray(found, float)
 
     def each(self, objects: str, images: str = "") -> Iterator[tuple[str, np.ndarray, np.ndarray, str, np.ndarray]]:
-        """(object, labels, numbers, image, pixels) of all pairs, of objects that are there at all."""
+        """(object, labels, numbers, image, pixels) of all pairs, for objects of which there are any."""
         for name in listed(objects):
             clean, numbers = self.labels(name)
             for image in listed(images) or [""]:
@@ -88,7 +88,7 @@ def measure_objects(modules: tuple[Module, ...], images: Mapping[str, np.ndarray
     Raises
     ------
     MorphobenchError
-        A module names an image or objects that are not there, or has a setting that is no number.
+        A module names an image or objects that do not exist, or has a setting that is not a number.
     FieldFault
         A module failed at these pixels or masks.
     """

@@ -50,7 +50,7 @@ class OwnShard:
     failed : dict
         Index of each other field → why.
     odd : tuple of int
-        Indices of those among them that could be read and were failed on.
+        Indices of those among them that could be read, but on which a module failed.
     objects_left_out : list of str
         Objects that do not pair off with the cells.
     modules_left_out : list of str
@@ -77,7 +77,7 @@ class _Field:
 
 
 def backend() -> CellProfiler:
-    """This backend in CellProfiler's place: its ``version`` enters the keys of shards.
+    """This backend in place of CellProfiler: its ``version`` enters the keys of shards.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def measure_shard(shard: Shard, pipeline: str,
     ------
     MorphobenchError
         cp_measure is not installed, or the pipeline needs what this backend cannot do. A field that cannot be read, or
-        at which a module fails with whatever a library raises, is no error: it is in ``failed``.
+        at which a module fails with whatever a library raises, is not an error: it is listed in ``failed``.
     """
     modules = parse(pipeline)
     left_out = sorted({m.name for m in modules if m.enabled and m.name not in _RUN})
@@ -151,7 +151,7 @@ def measure_shard(shard: Shard, pipeline: str,
 
 def _measured(modules: tuple[Module, ...], saved: Collection[str], loaded: Mapping[str, np.ndarray], levels: int,
               functions: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray] | None) -> _Field:
-    """Measure one field; FieldFault where it is to blame for a failure."""
+    """Measure one field; FieldFault where the field is to blame for a failure."""
     images = corrected(modules, loaded, functions)
     objects, thresholds = segment(modules, images, given)
     tables = measure_objects(modules, images, objects, levels)
@@ -233,7 +233,7 @@ def corrected(modules: tuple[Module, ...], loaded: Mapping[str, np.ndarray],
     Raises
     ------
     MorphobenchError
-        A function is subtracted, or a setting is no number.
+        A function is subtracted, or a setting is not a number.
     FieldFault
         A function's size is not that of the plane.
     """

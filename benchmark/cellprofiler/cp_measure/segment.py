@@ -4,7 +4,7 @@ For the backend ``cp_measure``. Nuclei: smoothing, minimum cross-entropy thresho
 1993; Li & Tam, Pattern Recognition Letters 19, 1998), watershed from the peaks of the distance transform or of the
 smoothed intensity. Cells: grown from the nuclei by propagation (Jones, Carpenter & Golland, CVBIA 2005; the function of
 centrosome, which cp_measure brings along) or by a distance. The masks are close to CellProfiler's, not equal: peaks
-are searched at full size, and options that are not named here are not looked at.
+are searched at full size, and options that are not named here are ignored.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SCALE_PER_SIGMA = 2 * 0.6744
 
 @dataclass(frozen=True)
 class Threshold:
-    """How foreground is told from background, on planes scaled to 0 … 1.
+    """How foreground is separated from background, on planes scaled to 0 … 1.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ class Objects:
 
 
 def threshold_settings(module: Module) -> Threshold:
-    """The threshold of an Identify module; what it does not say is the default."""
+    """The threshold of an Identify module; what it does not state has its default."""
     if module.get("Use advanced settings?", "Yes") == "No":
         return Threshold()
     adaptive = module.get("Threshold strategy") == "Adaptive"
@@ -164,7 +164,7 @@ def segment(modules: tuple[Module, ...], images: Mapping[str, np.ndarray],
         A module failed at these pixels.
     """
     found: dict[str, Objects] = {}
-    grown_from: dict[str, np.ndarray] = {}  # with the objects at the border: they keep their ground
+    grown_from: dict[str, np.ndarray] = {}  # with the objects at the border: they keep their area
     thresholds: dict[str, float] = {}
     known = {name: labels.astype(np.int32) for name, labels in (given or {}).items()}
     for module in (m for m in modules if m.enabled):
@@ -327,7 +327,7 @@ def _level(plane: np.ndarray, settings: Threshold) -> float:
 
 
 def _filled(labels: np.ndarray) -> np.ndarray:
-    """Holes that lie within one object become its own."""
+    """Holes enclosed by one object become part of it."""
     out = labels.copy()
     for number, box in enumerate(ndimage.find_objects(labels), 1):
         if box is not None:

@@ -1,6 +1,6 @@
-"""Steps of measuring a field in this process, and which of their errors one field alone is to blame for.
+"""Steps of measuring a field in this process, and which of their errors are the fault of a single field.
 
-scikit-image, cp_measure and NumPy raise whatever comes up at pixels that nobody thought of. That costs the field;
+scikit-image, cp_measure and NumPy raise all kinds of errors at unforeseen pixels. Such an error costs the field;
 errors of ours name the pipeline and stop the run, and so do those of the machine and of the installation.
 """
 
@@ -11,13 +11,13 @@ from contextlib import contextmanager
 
 from benchmark.base.errors import MorphobenchError
 
-#: What no field is to blame for: errors of ours, no memory, no file, a library that is not there; and warnings that
-#: were made errors.
+#: Errors for which no field is to blame: errors of ours, no memory, no file, a missing library; and warnings that
+#: were turned into errors.
 _NOT_THE_FIELDS = (MorphobenchError, MemoryError, OSError, ImportError, Warning)
 
 
 class FieldFault(MorphobenchError):
-    """What one field alone is to blame for."""
+    """An error for which one field alone is to blame."""
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def step(name: str) -> Iterator[None]:
         yield
     except _NOT_THE_FIELDS:
         raise
-    except Exception as error:  # whatever libraries raise at odd pixels: there is no list of it
+    except Exception as error:  # libraries raise anything at odd pixels: there is no list
         said = " ".join(str(error).split())[:300]
         raise FieldFault(f"{name} failed with {type(error).__name__}: {said}",
                          remedy="Look at the field's images; leave it out of the table if they are broken.") from error
