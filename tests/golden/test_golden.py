@@ -1,6 +1,6 @@
 """A tiny drawn study gives the predictions that it gave before: every decision, and probabilities to the fourth digit.
 
-`tiny.csv` was made by the code before the rooms of DESIGN.md; see `predictions.py` for how a table is made anew, openly,
+`tiny.csv` was made by the code before its modules moved into rooms; `predictions.py` makes a table anew, openly,
 where a change is meant to change predictions.
 """
 

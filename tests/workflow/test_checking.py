@@ -43,7 +43,8 @@ def test_faults_of_table_and_images_come_together(tmp_path):
 
 def check(folder, assay):
     """Exit status and output of `assay check` on a study with this assay."""
-    (folder / "mine.yaml").write_text(yaml.safe_dump({**STUDY, "assay": assay}))
+    methods = [{"name": "position", "kind": "baseline", "feature": "position"}]  # needs no pipeline that fits
+    (folder / "mine.yaml").write_text(yaml.safe_dump({**STUDY, "methods": methods, "assay": assay}))
     result = CliRunner().invoke(app, ["assay", "check", str(folder / "mine.yaml")], catch_exceptions=False)
     return result.exit_code, result.output
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -74,7 +75,7 @@ def test_a_fold_is_explained_once_and_shown(tmp_path, monkeypatch):
     assert 'id="sanity"' in page and "CellProfiler saved no masks" in page
 
     # a second call trains nothing and draws nothing
-    monkeypatch.setattr("benchmark.methods.explained.train_fold", None)
+    monkeypatch.setattr(explaining, "train_fold", None)
     again = explain(opened, run_arm(opened, "cnn"))
     assert again.folder == found.folder and not page_of(opened, finished, tmp_path, again)[1]
     # the page hangs on what is explained
@@ -115,7 +116,7 @@ def test_regions_come_from_masks_that_are_there(tmp_path, monkeypatch):
     tifffile.imwrite(tmp_path / "Nuclei.tif", nuclei)
     tifffile.imwrite(tmp_path / "Cells.tif", cells)
     measured = SimpleNamespace(mask_path=lambda key, name: tmp_path / f"{name}.tif", record={"shards_digest": "d"})
-    monkeypatch.setattr(explaining, "measured_already", lambda *_: measured)
+    opened = replace(opened, measured={"cellprofiler": measured})
     monkeypatch.setattr(explaining, "object_roles_of", lambda _: SimpleNamespace(nuclei="Nuclei", cells="Cells"))
     found = explain(opened, finished)
     assert found.folder != plain.folder and not plain.explanation.shares

@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from benchmark.base.errors import FaultsError
 from benchmark.crops.settings import CropSettings
 from benchmark.methods.kinds.finetuned import FinetunedMethod
-from benchmark.methods.registry import summary
 from benchmark.methods.workers.units import bags_of, field_of
 from benchmark.networks.feed.bags import Bags
 from benchmark.networks.settings import NetworkSettings
@@ -46,7 +45,8 @@ def test_settings_of_bags_are_kept_only_where_there_are_bags():
     field = NetworkSettings(backbone="mil", bag="field")
     assert field.model_dump()["bag_size"] == 8 and field.bagged
     assert NetworkSettings.model_validate(field.model_dump()) == field
-    text = summary(FinetunedMethod(kind="cnn_finetuned", name="m", network=field, crops=CropSettings(grid=(2, 2))))
+    made = FinetunedMethod(kind="cnn_finetuned", name="m", network=field, crops=CropSettings(grid=(2, 2)))
+    text = made.summary()
     assert "the crops of each field" in text and "32 bags of up to 8 crops" in text
 
 
