@@ -13,11 +13,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from benchmark.base.errors import MorphobenchError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: The project's folder: pipelines and the environments that make builds are here, wherever a command is started.
 PROJECT = Path(__file__).resolve().parents[2]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+#: The end of what took less than this many seconds is not worth a line.
+LONG = 2.0
 
 
 class RunTasks(Protocol):
@@ -29,14 +31,57 @@ def run_serially(function: Callable[[Any], Any], tasks: Sequence[Any], label: st
 
 @contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on a terminal; on anything else one line when it starts (logs stay readable)."""
+    """A progress bar on a terminal; elsewhere a line when it starts and one when it ends (logs stay readable)."""
     if not sys.stderr.isatty():
         if label and total:
-            print(f"{label}: {total} to do", file=sys.stderr, flush=True)
-        yield lambda: None
+            with timed_line(label, f"{label}: {total} to do"):
+                yield lambda: None
+        else:
+            yield lambda: None
         return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(label, total=total)
         yield lambda: bar.advance(task)
+
+
+@contextmanager
+def step(name: str, number: int, total: int) -> Iterator[None]:
+    """Say on standard error which step of a study begins, and how long it took."""
+    title = f"step {number} of {total}: {name}"
+    with timed_line(title, title):
+        yield
+
+
+@contextmanager
+def timed_line(name: str, start: str) -> Iterator[None]:
+    """Write ``start`` with the time of day to standard error, and at the end how long it took where it was long."""
+    began = time.perf_counter()
+    _write(start)
+    yield
+    seconds = time.perf_counter() - began
+    if seconds >= LONG:
+        _write(f"{name}, done in {duration(seconds)}")
+
+
+def duration(seconds: float) -> str:
+    """``28 s``, ``1 min 48 s``, ``2 h 5 min``."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _write(line: str) -> None:
+    print(f"{datetime.now():%H:%M:%S} {line}", file=sys.stderr, flush=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from benchmark.base.cluster import Cluster
+from benchmark.base.tasks import step
 from benchmark.methods.context import FinishedRun, Pipeline
 from benchmark.workflow.before import refuse_before, refuse_device
 from benchmark.workflow.context import StudyContext
@@ -102,32 +104,59 @@ def run(
 
 
 def _walk(session: Session, only: Sequence[Literal["classical", "cnn"]], reports: Path) -> Result:
-    context, notes = prepare(session, networks_alone="classical" not in only)
+    both, study = set(only) == set(ARMS), session.study
+    say = Steps(5 + ("classical" in only and study.grid is not None) + ("cnn" in only and study.explain is not None)
+                + both)
+    context, notes = prepare(session, "classical" not in only, say)
     from benchmark.workflow.run import run_methods
 
-    runs = run_methods(context, [arm for arm in ARMS if arm in only])
+    with say("methods, fold by fold"):
+        runs = run_methods(context, [arm for arm in ARMS if arm in only])
     grid, explained, report = None, None, None
-    if "cnn" in only:
-        explained, why_not = _explained(context, runs, tolerant=set(only) == set(ARMS))
+    if "cnn" in only and study.explain is not None:
+        with say("explanation of one fold"):
+            explained, why_not = _explained(context, runs, tolerant=both)
         notes += (why_not,) if why_not else ()
-    if "classical" in only and context.study.grid is not None:
+    if "classical" in only and study.grid is not None:
         from benchmark.workflow.grid import run_grid
 
-        grid = run_grid(context)
-    if set(only) == set(ARMS):
+        with say("grid"):
+            grid = run_grid(context)
+    if both:
         from benchmark.workflow.reporting import make_report
 
-        report = make_report(context, runs, grid, reports, explained)
+        with say("page"):
+            report = make_report(context, runs, grid, reports, explained)
     return Result(context, tuple(runs), grid, explained, report, notes)
 
 
-def prepare(session: Session, networks_alone: bool = False) -> tuple[StudyContext, tuple[str, ...]]:
+class Steps:
+    """Says which step of how many begins."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.number = total, 0
+
+    def __call__(self, name: str) -> AbstractContextManager[None]:
+        """A block that is the next step."""
+        self.number += 1
+        return step(name, self.number, self.total)
+
+
+def unsaid(name: str) -> AbstractContextManager[None]:
+    """A step of which nothing is said."""
+    return nullcontext()
+
+
+def prepare(session: Session, networks_alone: bool = False, say: Callable[[str], AbstractContextManager[None]] = unsaid
+            ) -> tuple[StudyContext, tuple[str, ...]]:
     """From the study to settled fields and folds.
 
     Parameters
     ----------
     networks_alone : bool
         CellProfiler measures only what networks cannot do without; what it measured earlier is used.
+    say : callable
+        Told each step as it begins.
 
     Returns
     -------
@@ -135,13 +164,17 @@ def prepare(session: Session, networks_alone: bool = False) -> tuple[StudyContex
     tuple of str
         What the user is to be told.
     """
-    assay = session.study.assay.load(session.place)
-    refuse_before(session.study, assay, session.folder, networks_alone)
-    whole = check_images(session, assay)
-    settle_fields(session, whole, {})  # too many flagged fields are refused before CellProfiler runs
-    measured, unknown = _measured(session, whole, networks_alone)
-    fields = settle_fields(session, whole, measured)
-    split = folds_of(session, fields.used)
+    with say("assay, as its table says"):
+        assay = session.study.assay.load(session.place)
+        refuse_before(session.study, assay, session.folder, networks_alone)
+    with say("images, checked"):
+        whole = check_images(session, assay)
+        settle_fields(session, whole, {})  # too many flagged fields are refused before CellProfiler runs
+    with say("measurements"):
+        measured, unknown = _measured(session, whole, networks_alone)
+    with say("fields and folds"):
+        fields = settle_fields(session, whole, measured)
+        split = folds_of(session, fields.used)
     return StudyContext(session, fields, measured, split), (unknown,) if unknown else ()
 
 
@@ -151,8 +184,6 @@ def _measured(session: Session, whole: Sound, networks_alone: bool) -> tuple[dic
 
 def _explained(context: StudyContext, runs: list[FinishedRun], tolerant: bool) -> tuple[Explained | None, str]:
     """The fold that the study asks to explain; a page does without it where it cannot be had, and says why."""
-    if context.study.explain is None:
-        return None, ""
     from benchmark.workflow.explaining import explain, explained_or_why_not
 
     return explained_or_why_not(context, runs) if tolerant else (explain(context, runs), "")
