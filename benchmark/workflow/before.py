@@ -47,8 +47,8 @@ def refuse_before(study: Study, assay: Assay, runs: Path | None = None, networks
     """
     refuse_test_labels(study, assay)
     faults = faults_before(study, assay, networks_alone)
-    if runs is not None and assay.channels and not any((runs / "measured").glob("[!.]*")):
-        for pipeline in pipelines_used(study, networks_alone):
+    if runs is not None and not any((runs / "measured").glob("[!.]*")):
+        for pipeline in pipelines_used(study, assay, networks_alone):
             with gathering(faults):
                 program_of(settings_of(study, pipeline))
     if faults:
@@ -67,10 +67,9 @@ def faults_before(study: Study, assay: Assay, networks_alone: bool = False) -> l
     methods = [m for m in study.methods if m.arm != "classical" or not networks_alone]
     for method in methods:
         faults += _of_method(method, assay)
-    if assay.channels:
-        for pipeline in pipelines_used(study, networks_alone):
-            with gathering(faults):
-                _fits(study, assay, pipeline)
+    for pipeline in pipelines_used(study, assay, networks_alone):
+        with gathering(faults):
+            _fits(study, assay, pipeline)
     with gathering(faults):
         split = make_split(assay, "", study.split)
         if study.explain is not None:

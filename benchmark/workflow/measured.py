@@ -20,6 +20,7 @@ from benchmark.workflow.session import Session
 from benchmark.workflow.study import Study
 
 if TYPE_CHECKING:
+    from benchmark.assays.fieldtable import Assay
     from benchmark.cellprofiler.find import CellProfiler
     from benchmark.cellprofiler.inputs import Roles
     from benchmark.cellprofiler.measure import Measured
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
 STAGES: Mapping[Pipeline, str] = {"cellprofiler": "CellProfiler", "whole_field": "CellProfiler, whole fields"}
 
 
-def pipelines_used(study: Study, networks_alone: bool = False) -> tuple[Pipeline, ...]:
-    """Pipelines that a study's methods, its grid or its quality control take anything from.
+def pipelines_used(study: Study, assay: Assay, networks_alone: bool = False) -> tuple[Pipeline, ...]:
+    """Pipelines that a study's methods, its grid or its quality control take anything from; none without images.
+
+    Of the grid only what applies to the assay counts.
 
     Parameters
     ----------
@@ -41,12 +44,16 @@ def pipelines_used(study: Study, networks_alone: bool = False) -> tuple[Pipeline
         Only what its networks cannot do without: nuclei to centre crops on, and counts where fields are left out for
         them.
     """
+    if not assay.channels:
+        return ()
     methods = [m for m in study.methods if m.arm == "cnn" or not networks_alone]
     used = {pipeline for method in methods for pipeline in method.pipelines}
     if study.quality.flagged == "leave_out" and study.quality.cell_count:
         used.add("cellprofiler")
     if study.grid is not None and not networks_alone:
-        used |= {pipeline_of(profile) for profile in study.grid.profiles.values()}
+        from benchmark.workflow.grid import applicable, tables_of
+
+        used |= {pipeline_of(profile) for _, _, profile in tables_of(study.grid, applicable(assay, study.grid))}
     return tuple(pipeline for pipeline in STAGES if pipeline in used)
 
 
@@ -60,10 +67,8 @@ def measure_all(session: Session, whole: Sound) -> dict[Pipeline, Measured]:
 
     Fields that quality control leaves out are measured too, so that a change of its settings measures nothing anew.
     """
-    if not whole.assay.channels:
-        return {}
     return {pipeline: _measure(session, whole, pipeline, program_of(settings_of(session.study, pipeline)))
-            for pipeline in pipelines_used(session.study)}
+            for pipeline in pipelines_used(session.study, whole.assay)}
 
 
 def measure_for_networks(session: Session, whole: Sound) -> tuple[dict[Pipeline, Measured], str]:
@@ -77,12 +82,10 @@ def measure_for_networks(session: Session, whole: Sound) -> tuple[dict[Pipeline,
     str
         A sentence for the user where fields may still turn out not to be measurable; else empty.
     """
-    if not whole.assay.channels:
-        return {}, ""
-    needed = pipelines_used(session.study, networks_alone=True)
+    needed = pipelines_used(session.study, whole.assay, networks_alone=True)
     measured: dict[Pipeline, Measured] = {}
     unknown = False
-    for pipeline in pipelines_used(session.study):
+    for pipeline in pipelines_used(session.study, whole.assay):
         if pipeline in needed:
             measured[pipeline] = _measure(session, whole, pipeline, program_of(settings_of(session.study, pipeline)))
             continue

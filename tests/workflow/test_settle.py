@@ -11,25 +11,28 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from benchmark.workflow.opened import LOST, Opened, after_measuring
-from benchmark.workflow.settle import lost_fields, pipelines, settled, settled_for_networks
-from drawn_plate import COUNT, draw_plate, opened_plate
+from drawn_plate import COUNT, LOST, context_of, draw_plate, measured_as, plate_session
+from drawn_study import TINY
 from typer.testing import CliRunner
 
 from benchmark.base.errors import FaultsError, MorphobenchError
 from benchmark.base.tables import FIELD_KEY
-from benchmark.base.tasks import run_serially
 from benchmark.cellprofiler import measure as measuring
 from benchmark.cli import app
-from benchmark.workflow import settle
-from benchmark.workflow.measured import counts_if_any, field_counts
-from benchmark.workflow.run import _description, run_baseline
+from benchmark.methods.workers.runs import RunFolder
+from benchmark.workflow.context import StudyContext
+from benchmark.workflow.fields import lost_fields
+from benchmark.workflow.measured import counts_if_any, field_counts, pipelines_used
+from benchmark.workflow.record import description
+from benchmark.workflow.run import run_methods
+from benchmark.workflow.session import Session
+from benchmark.workflow.walk import prepare
 
 PROFILE = {"name": "p", "kind": "profile", "profile": {"normalise": "training"},
            "classifier": {"candidates": ["logistic_regression"]}}
 WHOLE_FIELD = {"name": "w", "kind": "profile", "profile": {"normalise": "training", "source": "whole_field"}}
-TILES = {"name": "f", "kind": "cnn_frozen", "crops": {"size": 64, "intensity": "bit_depth"}}
-CELLS = {"name": "f", "kind": "cnn_frozen", "crops": {"kind": "cells", "box": 64, "intensity": "bit_depth"}}
+TILES = {"name": "f", "kind": "cnn_frozen", "network": TINY, "crops": {"size": 64, "intensity": "bit_depth"}}
+CELLS = TILES | {"crops": {"kind": "cells", "box": 64, "intensity": "bit_depth"}}
 INTENSITY = {"name": "i", "kind": "baseline", "feature": "intensity"}
 BLOCK = {"pipeline": "p.cppipe", "images": {"OrigDNA": "DNA", "OrigActin": "DNA"}, "shard_fields": 16,
          "attempts": 1}
@@ -43,7 +46,6 @@ def plate(tmp_path, monkeypatch) -> Path:
     draw_plate(tmp_path)
     (tmp_path / "p.cppipe").write_text(fake_cellprofiler.PIPELINE)
     monkeypatch.setenv("FAKE_CALLS", str(tmp_path / "calls"))
-    monkeypatch.setattr(Opened, "run_tasks", property(lambda _: run_serially))
     monkeypatch.chdir(tmp_path)
     install(tmp_path, monkeypatch)
     return tmp_path
@@ -58,9 +60,33 @@ def install(folder: Path, monkeypatch, version: str = "4.2.8.1") -> None:
     monkeypatch.setenv("CELLPROFILER", str(command))
 
 
-def opened(folder: Path, *methods: dict, flagged: str = "keep", **more: object) -> Opened:
+def drawn(folder: Path, *methods: dict, flagged: str = "keep", lone: str = "refuse", **more: object) -> Session:
     extra = {"methods": list(methods or (COUNT,)), "cellprofiler": BLOCK, "illumination": {"method": "none"}}
-    return opened_plate(folder, flagged, more=extra | more)
+    return plate_session(folder, flagged, lone, more=extra | more)
+
+
+def settled(session: Session) -> StudyContext:
+    """The study after CellProfiler has measured it."""
+    return prepare(session)[0]
+
+
+def for_networks(session: Session) -> tuple[StudyContext, str]:
+    """The study as its networks alone see it, and what the user is told."""
+    context, notes = prepare(session, networks_alone=True)
+    return context, " ".join(notes)
+
+
+def opened(session: Session) -> StudyContext:
+    """The study before anything has been measured."""
+    return context_of(session, {})
+
+
+def losing(context: StudyContext, gone: pd.DataFrame, counts: pd.DataFrame | None = None) -> StudyContext:
+    """The study where CellProfiler failed on some fields and counted the cells of the others."""
+    if counts is None:
+        keys = context.fields.whole.assay.fields[FIELD_KEY]
+        counts = keys.drop(index=gone.index).assign(cells=60)
+    return context_of(context.session, {"cellprofiler": measured_as(counts, gone)})
 
 
 def spoil(folder: Path, i: int) -> None:
@@ -70,8 +96,12 @@ def spoil(folder: Path, i: int) -> None:
     tifffile.imwrite(folder / f"f{i}.tif", pixels)
 
 
-def lost(of: Opened, *rows: int) -> pd.DataFrame:
-    return of.whole.fields.loc[list(rows), FIELD_KEY].assign(reason="IdentifyPrimaryObjects failed")
+def lost(of: StudyContext, *rows: int) -> pd.DataFrame:
+    return of.fields.whole.assay.fields.loc[list(rows), FIELD_KEY].assign(reason="IdentifyPrimaryObjects failed")
+
+
+def keys(table: pd.DataFrame) -> list[list[object]]:
+    return table[FIELD_KEY].to_numpy().tolist()
 
 
 def test_a_field_that_cannot_be_measured_goes_for_both_arms_under_its_own_reason(plate):
@@ -81,45 +111,51 @@ def test_a_field_that_cannot_be_measured_goes_for_both_arms_under_its_own_reason
 
 
 def check_loss(plate: Path, flagged: str) -> None:
-    before = opened(plate, flagged=flagged)
-    after = settled(before)
+    before = opened(drawn(plate, flagged=flagged))
+    after = settled(drawn(plate, flagged=flagged))
     assert len(before.assay.fields) == 32 and len(after.assay.fields) == 31
-    assert BAD not in after.assay.fields[FIELD_KEY].to_numpy().tolist()
-    assert after.lost[FIELD_KEY].to_numpy().tolist() == after.dropped.to_numpy().tolist() == [BAD]
+    assert BAD not in keys(after.assay.fields)
+    assert keys(after.fields.lost) == keys(after.fields.dropped) == [BAD]
     about = [s for s in after.split.left_out if "well A01, site 2" in s]
     assert len(about) == 1 and about[0].startswith(
         "plate P0, well A01, site 2: left out: could not be measured by CellProfiler: ")
-    assert "zero-size array" in about[0] and after.quality.empty
+    assert "zero-size array" in about[0] and after.fields.flags.empty
     assert len(after.assay.left_out) == 1
-    assert after.assay_hash == after.split.assay_hash != before.assay_hash == after.whole_hash
-    assert settled(opened(plate, flagged=flagged)).split == after.split
-    assert not any("quality control" in s for s in _description(after, after.study.methods[0])["transductive"])
+    assert after.assay_hash == after.split.assay_hash != before.assay_hash == after.fields.whole.assay_hash
+    assert settled(drawn(plate, flagged=flagged)).split == after.split
+    assert not any("quality control" in s for s in description(after, after.study.methods[0])["transductive"])
 
 
 def test_where_nothing_is_lost_no_hash_and_no_run_changes(plate):
     methods = (COUNT, INTENSITY)
-    plain = opened(plate, *methods)
-    runs = {f.method.name: f.folder for f in run_baseline(plain)}
+    plain = opened(drawn(plate, *methods))
+    runs = folders(settled(drawn(plate, *methods)))
     stamps = {p: p.stat().st_mtime_ns for f in runs.values() for p in f.path.iterdir()}
     for flagged in ("keep", "off", "leave_out"):
-        after = settled(opened(plate, *methods, flagged=flagged))
-        assert after.assay_hash == plain.assay_hash and after.split == plain.split and after.lost.empty
-        assert after.assay is after.whole
-        assert {f.method.name: f.folder for f in run_baseline(after)} == runs
-    assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
+        after = settled(drawn(plate, *methods, flagged=flagged))
+        assert after.assay_hash == plain.assay_hash and after.split == plain.split and after.fields.lost.empty
+        assert after.fields.used is after.fields.whole
+        assert folders(after) == runs
+    assert len(runs) == 2 and {p: p.stat().st_mtime_ns for p in stamps} == stamps
+
+
+def folders(context: StudyContext) -> dict[str, RunFolder]:
+    """The run folder of each method of the classical arm, run where it has not been."""
+    return {run.method.name: run.folder for run in run_methods(context, ["classical"])}
 
 
 def test_what_goes_with_lost_fields_is_named_and_a_lone_label_refused_or_left_out(plate):
-    study = opened(plate)
+    block = BLOCK | {"failed_fields": 0.3}
+    study = opened(drawn(plate, cellprofiler=block))
     gone = lost(study, 4, 5, 6, 7, 20, 21, 22, 23)  # drug 1, of the label y
     with pytest.raises(MorphobenchError, match=r"the label 'y' has a single compound \(drug 3\)"):
-        after_measuring(study, gone, 0.3)
+        losing(study, gone)
     wells = ["x", "y", "x", "y", "z", "z"]  # a label more, so that two are left
     rows = [f"P0,A{i // 4:02d},drug {i // 4},1,{wells[i // 4]},f{i}.tif" for i in range(24)]
     (plate / "plan.csv").write_text("\n".join(["Plate,Well,Drug,Dose,MoA,File", *rows]))
-    study = opened_plate(plate, lone="leave_out")
-    fields = study.whole.fields
-    after = after_measuring(study, lost(study, *fields.index[fields["Metadata_Compound"] == "drug 1"]), 0.3)
+    study = opened(drawn(plate, lone="leave_out", cellprofiler=block))
+    fields = study.fields.whole.assay.fields
+    after = losing(study, lost(study, *fields.index[fields["Metadata_Compound"] == "drug 1"]))
     said = " | ".join(map(str, after.assay.left_out))
     for words in ("P0, A01: the well is left without", "drug 1, 1: the treatment is left without",
                   "drug 1: the compound is left without", "label 'y' left out: a single compound (drug 3)"):
@@ -127,35 +163,32 @@ def test_what_goes_with_lost_fields_is_named_and_a_lone_label_refused_or_left_ou
     assert after.assay.labels == ["x", "z"]
 
 
-def test_more_lost_fields_than_allowed_stop_the_study_whichever_pipeline_lost_them(plate, monkeypatch):
-    study = opened(plate)
+def test_more_lost_fields_than_allowed_stop_the_study_whichever_pipeline_lost_them(plate):
+    study = opened(drawn(plate))
     with pytest.raises(FaultsError, match="7 of 32 fields of mine could not be measured, more than") as caught:
-        after_measuring(study, lost(study, *range(7)), 0.2)
+        losing(study, lost(study, *range(7)))
     assert len(caught.value.faults) == 7
-    assert len(after_measuring(study, lost(study, *range(0, 28, 5)), 0.2).assay.fields) == 26
-    both = opened(plate, COUNT, WHOLE_FIELD, whole_field=BLOCK)
-    failed = {"cellprofiler": lost(both, 0, 5, 10, 15), "whole_field": lost(both, 16, 21, 26, 31)}
-    images = both.whole.fields[FIELD_KEY].assign(Count_Cells=2)
-    monkeypatch.setattr(settle, "measure_assay", lambda _, b: SimpleNamespace(failed=failed[b], images=lambda: images))
+    assert len(losing(study, lost(study, *range(0, 28, 5))).assay.fields) == 26
+    both = opened(drawn(plate, COUNT, WHOLE_FIELD, whole_field=BLOCK))
+    counts = both.fields.whole.assay.fields[FIELD_KEY].assign(cells=2)
+    measured = {"cellprofiler": measured_as(counts, lost(both, 0, 5, 10, 15)),
+                "whole_field": measured_as(counts, lost(both, 16, 21, 26, 31))}
     with pytest.raises(FaultsError, match="8 of 32"):
-        settled(both)
-    both = opened(plate, COUNT, WHOLE_FIELD, whole_field={**BLOCK, "failed_fields": 0.5})
-    assert len(settled(both).assay.fields) == 24
+        context_of(both.session, measured)
+    tolerant = drawn(plate, COUNT, WHOLE_FIELD, whole_field={**BLOCK, "failed_fields": 0.5})
+    assert len(context_of(tolerant, measured).assay.fields) == 24
 
 
 def test_a_field_lost_by_two_pipelines_is_one_field(plate):
-    study = opened(plate)
+    study = opened(drawn(plate))
+    assay, one = study.fields.whole.assay, "IdentifyPrimaryObjects failed"
     cells, whole = lost(study, 9, 2), lost(study, 2, 4)
-    found = lost_fields(study.whole, {"cellprofiler": SimpleNamespace(failed=cells),
-                                      "whole_field": SimpleNamespace(failed=whole)})
-    assert found.columns.tolist() == LOST
-    assert found[FIELD_KEY].to_numpy().tolist() == study.whole.fields.loc[[2, 4, 9], FIELD_KEY].to_numpy().tolist()
-    one = "IdentifyPrimaryObjects failed"
-    assert found["reason"].tolist() == [f"{one}; whole fields: {one}", f"whole fields: {one}", one]
-    assert lost_fields(study.whole, {"cellprofiler": SimpleNamespace(failed=NONE)}).empty
-
-
-NONE = pd.DataFrame(columns=LOST)
+    both = lost_fields(assay, {"cellprofiler": SimpleNamespace(failed=cells),
+                               "whole_field": SimpleNamespace(failed=whole)})
+    assert both.columns.tolist() == LOST
+    assert keys(both) == keys(assay.fields.loc[[2, 4, 9]])
+    assert both["reason"].tolist() == [f"{one}; whole fields: {one}", f"whole fields: {one}", one]
+    assert lost_fields(assay, {"cellprofiler": SimpleNamespace(failed=pd.DataFrame(columns=LOST))}).empty
 
 
 def test_a_lost_field_is_neither_flagged_nor_left_out_twice(plate):
@@ -163,33 +196,39 @@ def test_a_lost_field_is_neither_flagged_nor_left_out_twice(plate):
     pixels = tifffile.imread(plate / "f5.tif")
     tifffile.imwrite(plate / "f5.tif", np.full_like(pixels, 300) + (np.arange(96) // 12).astype(np.uint16))
     for flagged in ("keep", "leave_out"):
-        study = opened(plate, flagged=flagged)
-        assert study.quality[FIELD_KEY].drop_duplicates().to_numpy().tolist() == [BAD]
-        counts = study.whole.fields[FIELD_KEY].assign(cells=60).drop(index=5)
-        after = after_measuring(study, lost(study, 5), 0.2, counts)
-        assert after.quality.empty and len(after.assay.fields) == 31
+        study = opened(drawn(plate, flagged=flagged))
+        assert keys(study.fields.flags.drop_duplicates(FIELD_KEY)) == [BAD]
+        after = losing(study, lost(study, 5))
+        assert after.fields.flags.empty and len(after.assay.fields) == 31
         assert len(after.assay.left_out) == len([s for s in after.split.left_out if "site 2" in s]) == 1
         assert "could not be measured" in str(after.assay.left_out[0])
 
 
-def test_cell_counts_are_flagged_where_flagged_fields_are_kept(plate, monkeypatch):
-    plain = opened(plate)
-    counts = plain.whole.fields[FIELD_KEY].assign(cells=60)
+def test_cell_counts_are_flagged_where_flagged_fields_are_kept(plate):
+    plain = opened(drawn(plate))
+    counts = plain.fields.whole.assay.fields[FIELD_KEY].assign(cells=60)
     counts.loc[7, "cells"] = 3
-    monkeypatch.setattr(settle, "counts_if_any", lambda *_: counts)
-    after = settled(plain)
-    assert after.quality["measure"].tolist() == ["cells"] and "few cells: 3" in after.quality["reason"][0]
-    assert after.quality[FIELD_KEY].to_numpy().tolist() == counts.loc[[7], FIELD_KEY].to_numpy().tolist()
-    assert after.assay is plain.assay and after.assay_hash == plain.assay_hash and after.split == plain.split
-    assert settled(opened(plate, flagged="off")).quality.empty
+    after = losing(plain, lost(plain), counts)
+    assert after.fields.flags["measure"].tolist() == ["cells"] and "few cells: 3" in after.fields.flags["reason"][0]
+    assert keys(after.fields.flags) == keys(counts.loc[[7]])
+    assert after.fields.used is after.fields.whole
+    assert after.assay_hash == plain.assay_hash and after.split == plain.split
+    assert losing(opened(drawn(plate, flagged="off")), lost(plain), counts).fields.flags.empty
 
 
 def test_a_pipeline_that_counts_no_cells_is_in_the_way_only_of_leaving_out(plate):
-    study = opened(plate)
-    measured = SimpleNamespace(images=lambda: study.whole.fields[FIELD_KEY], record={"pipeline": "p.cppipe"})
-    assert counts_if_any(study, measured) is None
-    with pytest.raises(MorphobenchError, match="counts no cells"):
-        field_counts(study, measured)
+    for flagged in ("keep", "leave_out"):
+        study = opened(drawn(plate, flagged=flagged))
+        uncounted = SimpleNamespace(images=lambda: study.fields.whole.assay.fields[FIELD_KEY], failed=lost(study),  # noqa: B023
+                                    record={"pipeline": "p.cppipe"})
+        assert counts_if_any(study.study, uncounted) is None
+        with pytest.raises(MorphobenchError, match="counts no cells"):
+            field_counts(study.study, uncounted)
+        if flagged == "keep":
+            assert context_of(study.session, {"cellprofiler": uncounted}).fields.flags.empty
+        else:
+            with pytest.raises(MorphobenchError, match="counts no cells"):
+                context_of(study.session, {"cellprofiler": uncounted})
 
 
 @pytest.mark.parametrize(("methods", "more", "blocks"), [
@@ -203,47 +242,51 @@ def test_a_pipeline_that_counts_no_cells_is_in_the_way_only_of_leaving_out(plate
     ((INTENSITY,), {"grid": {"profiles": {"k": {"aggregate": "ks"}}}}, ()),  # it takes negative controls
     ((INTENSITY,), {"grid": {}}, ("cellprofiler",)),
 ])
-def test_only_pipelines_that_something_is_taken_from_are_run(plate, methods, more, blocks):
-    study = opened(plate, *methods, **more)
-    assert pipelines(study) == blocks
+def test_only_pipelines_that_something_is_taken_from_are_run(plate, monkeypatch, methods, more, blocks):
+    session = drawn(plate, *methods, **more)
+    plain = opened(session)
+    assert pipelines_used(session.study, plain.assay) == blocks
     if not blocks:
-        assert settled(study) is study and not (plate / "runs" / "mine" / "measured").exists()
-        assert settled_for_networks(study) == (study, "")
+        monkeypatch.setenv("CELLPROFILER", str(plate / "none"))
+        for study, said in ((settled(session), ""), for_networks(session)):
+            assert study.fields.used is study.fields.whole and study.split == plain.split
+            assert said == "" and not study.measured
+        assert not (plate / "runs" / "mine" / "measured").exists()
 
 
 def test_networks_alone_need_no_cellprofiler_and_use_what_it_measured_elsewhere(plate, monkeypatch):
     spoil(plate, 5)
     monkeypatch.setenv("CELLPROFILER", str(plate / "none"))
-    plain = opened(plate, COUNT, TILES)
-    study, said = settled_for_networks(plain)
-    assert study is plain and "CellProfiler has not measured this study yet" in said and "\n" not in said
+    plain, said = for_networks(drawn(plate, COUNT, TILES))
+    assert plain.fields.used is plain.fields.whole and len(plain.assay.fields) == 32
+    assert "CellProfiler has not measured this study yet" in said and "\n" not in said
     with pytest.raises(MorphobenchError, match="names no file"):
-        settled(plain)
+        settled(drawn(plate, COUNT, TILES))
     install(plate, monkeypatch)
-    after = settled(opened(plate, COUNT, TILES))
+    after = settled(drawn(plate, COUNT, TILES))
     calls = (plate / "calls").read_text()
     monkeypatch.setenv("CELLPROFILER", str(plate / "none"))
-    study, said = settled_for_networks(opened(plate, COUNT, TILES))
+    study, said = for_networks(drawn(plate, COUNT, TILES))
     assert said == "" and study.assay_hash == after.assay_hash and study.split == after.split
     # Of another version nothing is known.
     install(plate, monkeypatch, "5.0.0")
-    assert settled_for_networks(opened(plate, COUNT, TILES))[1]
+    assert for_networks(drawn(plate, COUNT, TILES))[1]
     monkeypatch.setenv("CELLPROFILER", str(plate / "none"))
     # Nor where the pipeline has changed, or a shard is missing.
     changed = BLOCK | {"settings": {"IdentifyPrimaryObjects": {"Thresholding method[1]": "Manual"}}}
-    assert settled_for_networks(opened(plate, COUNT, TILES, cellprofiler=changed))[1]
+    assert for_networks(drawn(plate, COUNT, TILES, cellprofiler=changed))[1]
     next((plate / "runs" / "mine" / "measured").glob("[0-9a-f]*/record.json")).unlink()
-    study, said = settled_for_networks(opened(plate, COUNT, TILES))
+    study, said = for_networks(drawn(plate, COUNT, TILES))
     assert said and study.assay_hash == plain.assay_hash
     assert (plate / "calls").read_text() == calls
 
 
 def test_what_the_networks_cannot_do_without_is_measured_for_them(plate, monkeypatch):
-    study, said = settled_for_networks(opened(plate, CELLS))
-    assert said == "" and study.measured
+    study, said = for_networks(drawn(plate, CELLS))
+    assert said == "" and set(study.measured) == {"cellprofiler"}
     monkeypatch.setenv("CELLPROFILER", str(plate / "none"))
     with pytest.raises(MorphobenchError, match="names no file"):
-        settled_for_networks(opened(plate, TILES, flagged="leave_out"))
+        for_networks(drawn(plate, TILES, flagged="leave_out"))
 
 
 def test_a_report_measures_once_and_lists_each_lost_field_once(plate, monkeypatch):
@@ -251,7 +294,7 @@ def test_a_report_measures_once_and_lists_each_lost_field_once(plate, monkeypatc
     measured = []
     real = measuring.measure
     monkeypatch.setattr(measuring, "measure", lambda *a, **k: measured.append(1) or real(*a, **k))
-    opened(plate, COUNT, INTENSITY, flagged="leave_out")
+    drawn(plate, COUNT, INTENSITY, flagged="leave_out")
     result = CliRunner().invoke(app, ["report", "mine.yaml", "--jobs", "1"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert len(measured) == 1
