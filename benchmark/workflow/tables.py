@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from benchmark.base.errors import MorphobenchError
-from benchmark.base.files import digest, write_parquet
+from benchmark.base.files import digest, once, write_parquet
 from benchmark.base.tables import CONTROL, FIELD_COLUMNS, FIELD_KEY, WELL_COLUMNS, WELL_KEY
 from benchmark.cells.table import SingleCells
 from benchmark.folds.fold import rows_of
@@ -101,10 +101,7 @@ def _cells_on_disk(context: StudyContext, inputs: dict[str, Any]) -> Path:
     """Where workers find the cells: the folder of what was measured, or a file of a profile table's rows."""
     if context.assay.features is None:
         return measured_of(context, "cellprofiler").cells_folder
-    path = context.folder / "cells" / f"{digest(inputs)}.parquet"
-    if not path.exists():
-        write_parquet(path, context.assay.features)
-    return path
+    return once(context.folder / "cells" / f"{digest(inputs)}.parquet", lambda: context.assay.features)
 
 
 def count_features(context: StudyContext, unit: Literal["well", "field"], where: str) -> Features:
