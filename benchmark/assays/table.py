@@ -79,12 +79,15 @@ class TableAssaySettings(AssaySettings):
 
     @property
     def lone_labels(self) -> Literal["refuse", "leave_out"]:
+        """As ``single_compound_labels`` states."""
         return self.single_compound_labels
 
     def load(self, place: Place) -> Assay:
+        """Load an assay from the user's CSV; see `load_table`."""
         return load_table(self, place.name, place.base)
 
     def faults(self, place: Place) -> tuple[Assay | None, list[Fault]]:
+        """Everything wrong with the user's CSV; see `table_faults`."""
         return table_faults(self, place.name, place.base)
 
 

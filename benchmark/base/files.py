@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,6 +99,30 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
         raise MorphobenchError(f"is not valid JSON ({error})", str(path), "Delete it and run again.") from error
+
+
+def once(path: Path, build: Callable[[], Any]) -> Path:
+    """Make a file unless it exists; written whole, so that a file that exists need never be made again.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its name must depend on everything that its content depends on.
+    build : callable
+        Gives the content: a DataFrame, written as parquet, or any JSON-able value. Not called where the file exists.
+
+    Returns
+    -------
+    Path
+        The same path.
+    """
+    if not path.exists():
+        content = build()
+        if hasattr(content, "to_parquet"):
+            write_parquet(path, content)
+        else:
+            write_json(path, content)
+    return path
 
 
 def write_parquet(path: Path, table: pd.DataFrame) -> None:

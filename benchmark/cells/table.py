@@ -291,6 +291,7 @@ class _Frame:
         self._spans = dict(zip(stops.index, zip(stops.shift(fill_value=0), stops, strict=True), strict=True))
 
     def load(self, plate: str, groups: Sequence[int], columns: list[str]) -> Iterator[pd.DataFrame]:
+        """The cells of each group, in the order of ``groups``."""
         for group in groups:
             start, stop = self._spans[plate, group]
             yield self._table.iloc[start:stop][columns].reset_index(drop=True)

@@ -119,7 +119,7 @@ def summarise(predictions: pd.DataFrame, units: Sequence[str] = REPORTED) -> pd.
         One row per method × seed × unit: ``n, correct, accuracy``, Wilson's 95 % interval ``low, high``
         (as if units were independent), the interval that resamples compounds ``cluster_low,
         cluster_high`` (nan with few compounds), ``balanced_accuracy`` (mean recall over the labels that occur),
-        ``macro_f1``, ``chance`` (share of the commonest label: what always guessing it would score), ``n_labels``
+        ``macro_f1``, ``chance`` (share of the most common label: what always guessing it would score), ``n_labels``
         and ``n_tied`` (units whose best two labels had equal probabilities). Units finer than what was
         predicted have no row.
     """

@@ -27,6 +27,7 @@ class _Awake(nn.Module):
         self.function = function
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """The activation's own values; `LEAK` is added to its gradient."""
         small = LEAK * inputs
         return self.function(inputs) + (small - small.detach())
 

@@ -100,6 +100,7 @@ class Halves(nn.Module):
         self.channels_last = str(getattr(model, "output_fmt", "NCHW")) == "NHWC"  # Swin's
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Scores (N, K) of inputs (N, C, H, W), by way of `map`."""
         features = self.model.forward_features(inputs)
         if features.ndim != 4:
             raise MorphobenchError(f"ends in tokens of the shape {tuple(features.shape[1:])} and not in a feature map",
@@ -144,6 +145,7 @@ class _Capped(nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """ReLU, capped at 6."""
         return cast(Tensor, self.relu(inputs)).clamp(max=6)
 
 

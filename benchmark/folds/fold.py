@@ -122,6 +122,7 @@ class Split:
 
 
 def well_keys(table: pd.DataFrame, chosen: pd.Series) -> tuple[WellKey, ...]:
+    """Keys (plate, well) of the rows of ``table`` where the mask ``chosen`` is true, in their order."""
     return tuple(table.loc[chosen, WELL_KEY].itertuples(index=False, name=None))
 
 

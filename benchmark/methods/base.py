@@ -224,9 +224,11 @@ class TabularMethod(Method):
         return "classifier"
 
     def decision_words(self, wells_permuted: bool) -> str:
+        """How the nearest treatment or the classifier decides."""
         return NEAREST_WORDS if self.decides == "nearest" else classifier_words(self.classifier, wells_permuted)
 
     def plan(self, context: Context, parts: Sequence[FinishedRun]) -> Plan:
+        """One classifier (or nearest-treatment match) per fold on `features`."""
         from benchmark.methods.plans.tabular import tabular_plan
 
         return tabular_plan(self, context, self.features(context))

@@ -48,20 +48,25 @@ class NetworkMethod(Method):
 
     @property
     def crop_settings(self) -> CropSettings:
+        """Its ``crops``."""
         return self.crops
 
     @property
     def pipelines(self) -> frozenset[Pipeline]:
+        """The pipeline that segments cells, where crops are centred on cells."""
         return frozenset({"cellprofiler"}) if self.crops.kind == "cells" else frozenset()
 
     @property
     def uses_controls(self) -> str:
+        """The settings of its crops, where these are scaled from negative controls."""
         return f"crops: {self.crops.summary}" if self.crops.uses_controls else ""
 
     def estimated(self) -> list[str]:
+        """What its crops estimate from test wells."""
         return [self.crops.transductive] if self.crops.transductive else []
 
     def corrected_pixels(self, context: Context) -> str | None:
+        """As for its crops, or else for the pixels in which cells were segmented."""
         if self.crops.uses_illumination and context.assay.channels:
             return context.crop_pixels()
         # Cell crops are cut where CellProfiler segmented nuclei in the pixels that it was given.
@@ -73,6 +78,7 @@ class NetworkMethod(Method):
         return "; values 0 to 255 as they are, without ImageNet scaling" if as_they_are else ""
 
     def embedding_path(self, run: RunFolder, fold: Fold, seed: int, unit: EmbeddingUnit) -> Path:
+        """The file beside the predictions of the same fold and seed."""
         from benchmark.methods.workers.embeddings import embedding_path
 
         return embedding_path(run.fold_path(fold, seed), unit)

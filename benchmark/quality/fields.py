@@ -18,7 +18,7 @@ import pandas as pd
 from benchmark.assays.fetching.lock import lock_faults
 from benchmark.assays.fieldtable import Assay, lone_labels, row_name
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError
-from benchmark.base.files import read_json, write_json
+from benchmark.base.files import once, read_json
 from benchmark.base.tables import COMPOUND, CONTROL, FIELD_KEY, LABEL, PLATE, TREATMENT_KEY, WELL_KEY, path_column
 from benchmark.base.tasks import RunTasks, run_serially
 from benchmark.quality.check import assay_hash, check_images, file_hashes
@@ -116,8 +116,8 @@ def _checked(assay: Assay, its_hash: str, folder: Path, n: int, absent: Mapping[
 
     ``n`` is the number of fields with those whose files are absent.
     """
-    path = folder / f"{its_hash[:16]}.json"
-    if not path.exists():
+
+    def check() -> dict[str, object]:
         result = check_images(assay)
         if result.of_table or len(result.of_fields) + len(absent) > MOST_BAD * n:
             faults = [*(Fault(words) for words in absent.values()), *result.faults]
@@ -125,7 +125,9 @@ def _checked(assay: Assay, its_hash: str, folder: Path, n: int, absent: Mapping[
         record: dict[str, object] = {"assay_hash": its_hash, "fields": len(assay.fields)}
         if result.of_fields:
             record["bad"] = {str(i): _words(faults) for i, faults in result.of_fields.items()}
-        write_json(path, record)
+        return record
+
+    path = once(folder / f"{its_hash[:16]}.json", check)
     return {int(i): str(words) for i, words in read_json(path).get("bad", {}).items()}
 
 

@@ -31,7 +31,7 @@ FURTHER_LOOKS = (("#029e73", "v"), ("#56b4e9", "P"), ("#ca9161", "X"), ("#555555
 
 
 def _unit(micromolar: float) -> tuple[str, float]:
-    """The unit in which a concentration reads best: 0.1 µM and more in µM, less in nM."""
+    """The most readable unit of a concentration: µM from 0.1 µM, nM below."""
     return next(((u, f) for u, f in CONCENTRATIONS[1:] if micromolar >= 0.1 * f), CONCENTRATIONS[-1])
 
 
@@ -85,7 +85,7 @@ def slope_text(row: pd.Series) -> str:
 
 
 def factor_text(value: float) -> str:
-    """A Z′ or V factor: ``0.87``, ``−0.40``; far below zero it says no more than that."""
+    """A Z′ or V factor: ``0.87``, ``−0.40``; far below zero only that is stated."""
     if math.isnan(value):
         return "–"
     return "<\u00a0−10" if value < -10 else f"{value:.2f}".replace("-", "−")
@@ -165,7 +165,7 @@ def _axis(doses: np.ndarray, axes: Axes) -> tuple[float, float]:
 
 
 def _panel(axes: Axes, comparison: Comparison, key: tuple[Any, ...], looks: dict[str, tuple[str, str, str]]) -> None:
-    """One compound: of each method its wells (side by side), its curve and its EC50 at the foot."""
+    """One compound: each method's wells (side by side), its curve, and its EC50 at the foot."""
     assert comparison.doses is not None
 
     def mine(table: pd.DataFrame) -> pd.DataFrame:
@@ -207,10 +207,10 @@ def _panel(axes: Axes, comparison: Comparison, key: tuple[Any, ...], looks: dict
 
 
 def dose_figure(comparison: Comparison) -> Figure:
-    """Score against concentration: a panel a compound (and cell line), a colour and mark a method.
+    """Score against concentration: one panel per compound (and cell line), one colour and marker per method.
 
-    Methods at the seed that is shown of each. Wells of several methods stand side by side at a dose, so that none
-    hides another; the EC50 of each method is a tick below the axis with a bar for its 95 % interval.
+    Each method is drawn at the seed shown for it. Wells of several methods are drawn side by side at a dose, so that
+    none hides another; the EC50 of each method is a tick below the axis with a bar for its 95 % interval.
     """
     assert comparison.doses is not None
     table = comparison.doses.table

@@ -1,4 +1,4 @@
-"""What all figures share: style, palette, names fit for a figure, and files that are the same every time."""
+"""What all figures share: style, palette, names fit for a figure, and reproducible files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from benchmark.base.files import whole
 
 _BLUE, _ORANGE, _GREEN, _VERMILION, _PURPLE, *_REST = sns.color_palette("colorblind").as_hex()
-#: Colour, marker and filling of each role: told apart without colour too.
+#: Colour, marker and filling of each role: distinguishable without colour too.
 STYLES = {
     "count": ("#767676", "s", "full"),
     "baseline": ("#767676", "P", "full"),
@@ -31,7 +31,7 @@ SIMULATED = "SIMULATED images"
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn figure: where it lies and what it shows."""
+    """A drawn figure: its files and what it shows."""
 
     kind: str
     title: str
@@ -47,7 +47,7 @@ def style() -> AbstractContextManager[None]:
         "svg.hashsalt": "morphobench",
         "svg.fonttype": "path",
         "font.family": "DejaVu Sans",
-        "text.parse_math": False,  # a compound name with two dollar signs is no formula
+        "text.parse_math": False,  # a compound name with two dollar signs is not a formula
         "axes.edgecolor": "#999999",
         "axes.titlesize": 11,
         "axes.titlelocation": "left",
@@ -64,7 +64,7 @@ def clean(text: str, width: int = 0, most: int = 60) -> str:
 
 
 def save(figure: Figure, folder: Path, stem: str) -> tuple[Path, Path]:
-    """Write a figure as SVG and PNG, whole; no date goes into either."""
+    """Write a figure as SVG and PNG, each whole or not at all; neither contains a date."""
     paths = folder / f"{stem}.svg", folder / f"{stem}.png"
     with whole(paths[0]) as tmp:
         figure.savefig(tmp, format="svg", metadata={"Date": None}, bbox_inches="tight", pad_inches=0.08)

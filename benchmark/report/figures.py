@@ -23,7 +23,7 @@ RIGHT, WRONG = "#a9cfe8", "#c2540a"
 
 
 def _accuracy_panel(axes: Axes, comparison: Comparison, unit: str) -> None:
-    """One row a method: a point a seed with Wilson's interval, and correct/n at the right."""
+    """One row per method: a point per seed with Wilson's interval, and correct/n at the right."""
     table = comparison.accuracy[comparison.accuracy["unit"] == unit]
     methods = [m for m in comparison.methods if m in set(table["method"])]
     for y, method in enumerate(methods):
@@ -156,7 +156,7 @@ def draw(comparison: Comparison, folder: Path, simulated: bool = False) -> list[
     Returns
     -------
     list of Picture
-        Of kinds ``accuracy``, ``outcomes``, one a method ``confusion``, and ``dose`` where there is a dose series.
+        Of kinds ``accuracy``, ``outcomes``, one ``confusion`` per method, and ``dose`` where there is a dose series.
     """
     pictures: list[Picture] = []
 
@@ -176,7 +176,7 @@ def draw(comparison: Comparison, folder: Path, simulated: bool = False) -> list[
         f"Share of {_listed(comparison)} given the right label, with Wilson's 95 % interval. Diamonds: "
         f"networks (hollow: frozen); circles: {comparison.program}; square: cell count; plus signs: other baselines; "
         "crosses: labels permuted. "
-        f"{others}Dashed: always guessing the commonest label.", lambda: accuracy_figure(comparison))  # fmt: skip
+        f"{others}Dashed: always guessing the most common label.", lambda: accuracy_figure(comparison))  # fmt: skip
     row = "compound at one concentration" if comparison.unit == "treatment" else "control well"
     add("outcomes", f"{comparison.unit}s", f"Right and wrong, {comparison.unit} by {comparison.unit}",
         f"Pale blue: right. Orange with a cross: wrong. A row is a {row}.",
@@ -188,7 +188,7 @@ def draw(comparison: Comparison, folder: Path, simulated: bool = False) -> list[
             lambda counts=counts, title=title: confusion_figure(counts, title))  # type: ignore[misc]  # fmt: skip
     if comparison.doses is not None:
         add("dose", "dose", "Score against concentration",
-            "Score against concentration, a panel a compound (or cell line). Small marks: wells; lines: fitted Hill "
+            "Score against concentration, a panel per compound (or cell line). Small marks: wells; lines: fitted Hill "
             "curves; ticks at the foot: EC50 with its 95 % interval, where there is one. Grey: labels permuted.",
             lambda: dose_figure(comparison))  # fmt: skip
     return pictures

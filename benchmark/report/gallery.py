@@ -1,4 +1,4 @@
-"""Pictures of cells: a sample of crops, and of segmentation outlines, a row a label."""
+"""Pictures of cells: a sample of crops, and of segmentation outlines, one row per label."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from skimage.segmentation import find_boundaries
 from benchmark.base.errors import MorphobenchError
 from benchmark.base.files import whole
 
-#: What a stain's channel is drawn in, by words in its name; others take the colours that are left.
+#: Colour in which a stain's channel is drawn, by words in its name; other channels get the remaining colours.
 COLOURS = {
     "blue": ("dna", "dapi", "hoechst", "nucle"),
     "green": ("tubulin", "gfp", "er"),
@@ -63,7 +63,7 @@ def composite(image: np.ndarray, channels: Sequence[str], limits: np.ndarray) ->
 
 
 def display_limits(images: Sequence[np.ndarray]) -> np.ndarray:
-    """One black and white point a channel for all pictures, so that their brightness can be compared.
+    """One black and one white point per channel for all pictures, so that their brightness can be compared.
 
     Returns
     -------
@@ -129,14 +129,14 @@ def montage(rows: Mapping[str, Sequence[np.ndarray]], side: int, path: Path) -> 
 
 def contact_sheet(pictures: Sequence[np.ndarray], words: Sequence[str], path: Path, side: int = 240, columns: int = 4
                   ) -> Path:
-    """Write one PNG of pictures in rows, each with its words under it.
+    """Write one PNG of pictures in rows, each with its text below.
 
     Parameters
     ----------
     pictures : sequence of ndarray
         uint8, shape (H, W, 3), of any sizes.
     words : sequence of str
-        One text a picture; wrapped to its width, lines kept.
+        One text per picture; wrapped to its width, lines kept.
     path : Path
     side : int
         Longest side of a picture in the sheet, in pixels; see `montage`.
@@ -179,7 +179,7 @@ def _thumb(picture: np.ndarray, side: int) -> Image.Image:
 def render_crops(
     samples: Mapping[str, Sequence[np.ndarray]], channels: Sequence[str], path: Path, side: int = 112
 ) -> Path:
-    """Draw a sample of crops, a row a label, all at one brightness.
+    """Draw a sample of crops, one row per label, all at one brightness.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ def render_outlines(
     path: Path,
     side: int = 340,
 ) -> Path:
-    """Draw a sample of fields with the outlines of nuclei and cells, a row a label.
+    """Draw a sample of fields with the outlines of nuclei and cells, one row per label.
 
     Parameters
     ----------
@@ -226,7 +226,7 @@ def render_outlines(
 def render_flagged(
     fields: Sequence[tuple[np.ndarray, str]], usual: Sequence[np.ndarray], channels: Sequence[str], path: Path
 ) -> Path:
-    """Draw flagged fields, each with its name and the reason under it, in the brightness of usual fields.
+    """Draw flagged fields, each with its name and the reason below, at the brightness of typical fields.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from benchmark.report.drawing import SIMULATED, Picture, clean, save, style
 from benchmark.report.figures import WRONG
 from benchmark.report.words import interval, percent, points
 
-#: A loss of accuracy beyond this, when batches are left out too, is put in words.
+#: A loss of accuracy beyond this, when batches are left out too, is commented on.
 LEANS = 0.1
 GRID_CITATIONS = (
     "Caicedo JC et al. (2017). Data-analysis strategies for image-based cell profiling. Nat Methods 14:849–863. "
@@ -30,7 +30,7 @@ GRID_CITATIONS = (
     "similarity. Nat Commun 16:5181 (mean average precision; copairs).",
 )
 ROW = ["profile", "normalise", "correction"]
-#: Words for the nearest treatment under each scheme; the field's own.
+#: The field's own terms for the nearest treatment under each scheme.
 NEAREST = {"leave-one-compound-out": "NSC", "leave-one-compound-and-batch-out": "NSCB"}
 DECISIONS = {
     "logistic_regression": "logistic regression", "linear_svm": "linear SVM", "rbf_svm": "RBF SVM", "lda": "LDA",
@@ -49,7 +49,7 @@ def decision_name(decision: str, scheme: str) -> str:
 
 
 def grid_tables(table: pd.DataFrame, transductive: Collection[tuple[str, ...]] = ()) -> list[dict[str, Any]]:
-    """The grid as one table a scheme, for the page: headings, and rows of cells with their shade (0 to 1).
+    """The grid as one table per scheme, for the page: headings, and rows of table cells with their shade (0 to 1).
 
     ``transductive``: rows (profile, normalisation, correction) that estimate something from test wells without labels.
     """
@@ -80,7 +80,7 @@ def correction_effects(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a scheme and correction: ``pairs``, how many ``helped`` and ``hurt``, and the mean, least and greatest
+        One row per scheme and correction: ``pairs``, how many ``helped`` and ``hurt``, and the mean, least and greatest
         ``difference`` in accuracy (shares, not points).
     """
     columns = ["scheme", "correction", "pairs", "helped", "hurt", "mean", "least", "greatest"]
@@ -97,7 +97,7 @@ def correction_effects(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def correction_facts(facts: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """What each correction was fitted on, as ranges over folds, a row a scheme, table of profiles and correction."""
+    """What each correction was fitted on, as ranges over folds; one row per scheme, profile table and correction."""
     table = pd.DataFrame(list(facts))
     if table.empty:
         return []
@@ -118,24 +118,23 @@ def _range(values: pd.Series) -> str:
 
 
 def grid_sentences(table: pd.DataFrame) -> list[str]:
-    """What a reader must know before believing the best cell of the grid."""
+    """What a reader must know before believing the best combination of the grid."""
     if table.empty:
-        return ["Nothing of what the grid asks for applies to this assay."]
+        return ["None of the combinations that the grid asks for applies to this assay."]
     sentences = []
     for scheme, rows in table.groupby("scheme", sort=False):
         best = rows.iloc[int(rows["accuracy"].to_numpy().argmax())]
         names = ", ".join(dict.fromkeys([*(str(best[c]) for c in ROW), decision_name(best["decision"], str(scheme))]))
         sentences.append(
-            f"Under {scheme} the highest of {len(rows)} combinations is {best['correct']} of {best['n']} "
+            f"Under {scheme} the best of {len(rows)} combinations has {best['correct']} of {best['n']} right "
             f"({percent(best['accuracy'])}, 95 % interval {interval(best['low'], best['high'])} %): {names}. The "
-            f"median cell has {percent(rows['accuracy'].median())}."
+            f"median over combinations is {percent(rows['accuracy'].median())}."
         )
     sentences += _without_batches(table)
     sentences.append(
-        f"The best of {len(table)} combinations is chosen after the fact and flatters itself: nothing here was chosen "
-        "by these figures, and no combination should be quoted as a method's accuracy because it came out on top. "
-        "Settings of "
-        "each classifier were chosen inside the training wells; the combination was not."
+        f"The best of all {len(table)} combinations is selected after the fact, so its accuracy is optimistic: nothing "
+        "here was chosen by these figures, and no combination should be quoted as a method's accuracy because it came "
+        "out on top. Settings of each classifier were chosen inside the training wells; the combination was not."
     )
     return sentences
 
@@ -156,14 +155,14 @@ def _without_batches(table: pd.DataFrame) -> list[str]:
 
 
 def grid_text(table: pd.DataFrame, skipped: Sequence[str], unscored: Sequence[str]) -> str:
-    """The grid for the terminal: a block a scheme, rows of profile, normalisation and correction."""
+    """The grid for the terminal: one block per scheme, with rows of profile, normalisation and correction."""
     lines: list[str] = []
     for block in grid_tables(table):
         heading = ["profile", "normalised", "correction", *block["decisions"]]
         rows = [heading, *([*map(str, r["names"]), *(c["count"] if c else "–" for c in r["cells"])]
                            for r in block["rows"])]
         widths = [max(len(row[i]) for row in rows) for i in range(len(heading))]
-        lines += ["", f"{block['scheme']} ({block['unit']}s right; always guessing the commonest label: "
+        lines += ["", f"{block['scheme']} ({block['unit']}s right; always guessing the most common label: "
                       f"{block['chance']})"]
         lines += ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines += ["", *(f"not scored: {s}" for s in unscored), *(f"not applicable: {s}" for s in skipped)]
@@ -171,7 +170,8 @@ def grid_text(table: pd.DataFrame, skipped: Sequence[str], unscored: Sequence[st
 
 
 def grid_figure(table: pd.DataFrame) -> Figure:
-    """Accuracy of every cell, a panel a scheme: rows profile, normalisation and correction, columns decisions."""
+    """Accuracy of every combination, one panel per scheme; rows: profile, normalisation, correction; columns:
+    decisions."""
     schemes = list(dict.fromkeys(table["scheme"]))
     rows = table[ROW].drop_duplicates()
     names = [clean(" · ".join(r), most=60) for r in rows.itertuples(index=False)]
@@ -208,7 +208,7 @@ def draw_grid(table: pd.DataFrame, folder: Path, simulated: bool = False) -> Pic
         if simulated:
             figure.text(1, 0, SIMULATED, fontsize=9, color=WRONG, ha="right", va="top", fontweight="bold")
         svg, png = save(figure, folder, "grid")
-    caption = ("Units right under every profile, normalisation and correction (rows) and decision (columns); brighter "
+    caption = ("Units right for every profile, normalisation and correction (rows) and decision (columns); brighter "
                "is more.")
     return Picture("grid", "Profiles, corrections and decisions", f"{SIMULATED}. {caption}" if simulated else caption,
                    svg, png)
@@ -218,7 +218,7 @@ def grid_section(
     table: pd.DataFrame, skipped: Sequence[str], unscored: Sequence[str], facts: Sequence[Mapping[str, Any]],
     reproducibility: pd.DataFrame, rows: Sequence[Mapping[str, str]] = (), published: Sequence[Any] = (),
 ) -> dict[str, Any]:
-    """All that the page shows of a grid; see `benchmark.workflow.grid.Grid` for the arguments."""
+    """Everything the page shows of a grid; see `benchmark.workflow.grid.Grid` for the arguments."""
     seen = {tuple(r[c] for c in ROW) for r in rows if r["transductive"]}
     return {"table": table, "tables": grid_tables(table, seen), "sentences": grid_sentences(table), "rows": list(rows),
             "effects": effect_rows(table), "fitted": correction_facts(facts), "literature": list(published),
@@ -235,7 +235,7 @@ def effect_rows(table: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def reproducibility_rows(table: pd.DataFrame) -> list[dict[str, str]]:
-    """Reproducibility in words, for the page: a row a table of profiles."""
+    """Reproducibility in words, for the page: one row per table of profiles."""
     rows = []
     for _, r in table.iterrows():
         rows.append({

@@ -1,4 +1,4 @@
-"""The page: one self-contained HTML file out of a comparison, run records and pictures."""
+"""The page: one self-contained HTML file made from a comparison, run records and pictures."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from benchmark.report.seeds import ENSEMBLE_CITATIONS, seed_section, shown_seed
 from benchmark.report.words import answer, interval, p_value, percent, points
 
 HERE = Path(__file__).parent
-#: A picture larger than this goes into the page as a JPEG; the PNG beside the page stays as it is.
+#: A picture larger than this is embedded in the page as a JPEG; the PNG beside the page stays unchanged.
 PICTURE_BYTES = 600_000
-#: Keys of a run record that have a place of their own on the page; the rest is shown as it is.
+#: Keys of a run record that have their own place on the page; the rest is listed unchanged.
 SHOWN_KEYS = {
     "assay_hash", "split_hash", "versions", "device", "seconds", "peak_mib", "cellprofiler", "transductive", "control",
     "choices", "role", "summary", "data_lock",
 }  # fmt: skip
-#: What a study may leave unsaid.
+#: What a study need not state.
 UNSAID = {"held_out": "compound", "also_apart": "", "n_response": 0, "data_lock": ""}
 
 CITATIONS = (
@@ -78,7 +78,7 @@ DOSE_CITATIONS = (
 
 
 def duration(seconds: Any) -> str:
-    """``812.3`` → ``13 min 32 s``; anything that is no number is left as text."""
+    """``812.3`` → ``13 min 32 s``; anything that is not a number is left as text."""
     if not isinstance(seconds, int | float):
         return "–" if seconds is None else str(seconds)
     if seconds < 90:
@@ -167,7 +167,7 @@ def _pair_rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _run_rows(runs: Sequence[Run], comparison: Comparison) -> list[dict[str, Any]]:
-    """What each run did and with what, out of its record, in the comparison's order."""
+    """What each run did and with what, from its record, in the comparison's order."""
     by_name = {run.name: run for run in runs}
     rows = []
     for name in comparison.methods:
@@ -252,7 +252,7 @@ def render(
     Returns
     -------
     Path
-        The page. It needs no other file and asks no server for anything.
+        The page. It needs no other file and loads nothing from any server.
     """
     simulated = bool(study["simulated"])
     drawn = draw(comparison, folder / "figures", simulated)

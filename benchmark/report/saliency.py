@@ -26,7 +26,7 @@ TITLES = {
     "integrated_gradients": "integrated\ngradients",
     "occlusion": "occlusion",
 }
-#: For the class: orange. Against it: blue. Told apart with every common colour blindness.
+#: For the class: orange. Against it: blue. Distinguishable with every common colour blindness.
 FOR, AGAINST = np.array([1.0, 0.55, 0.0]), np.array([0.15, 0.55, 1.0])
 WRONG = AREA = "#c2540a"
 #: Most channels that are shown one by one; more are shown as one colour picture.
@@ -70,7 +70,7 @@ def overlay(grey: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def maps_figure(explanation: Explanation) -> Figure:
-    """A row a crop: its channels in grey (one colour picture where there are many), then each method's map."""
+    """One row per crop: its channels in grey (one colour picture where there are many), then each method's map."""
     limits = display_limits(list(explanation.pixels))
     shown = _scaled(explanation.pixels, limits)
     apart = len(explanation.channels) <= MOST_GREY
@@ -110,7 +110,7 @@ def crop_words(explanation: Explanation, i: int) -> tuple[str, bool]:
 
 
 def filters_figure(explanation: Explanation) -> Figure:
-    """A column a filter: what maximises it before fine-tuning, and below after it; each channel apart where few."""
+    """One column per filter: what maximises it before and, below, after fine-tuning; channels apart where few."""
     rows = [("pretrained", explanation.pretrained), ("fine-tuned", explanation.tuned)]
     rows = [(name, pictures) for name, pictures in rows if len(pictures)]
     n, side, names = len(explanation.filters), 1.15, 0.95
@@ -120,7 +120,7 @@ def filters_figure(explanation: Explanation) -> Figure:
                            top=1 - 0.28 / (0.3 + side * len(rows)), wspace=0.05, hspace=0.05)
     for i, (row, (name, pictures)) in enumerate(zip(panels, rows, strict=True)):
         for axes, picture, number in zip(row, pictures, explanation.filters, strict=True):
-            limits = np.tile(np.percentile(picture, [1, 99]), (len(picture), 1))  # one range: channels compare
+            limits = np.tile(np.percentile(picture, [1, 99]), (len(picture), 1))  # one range, for comparison
             axes.imshow(composite(picture, explanation.channels, limits), interpolation="nearest")
             _bare(axes)
             if i == 0:
@@ -130,13 +130,13 @@ def filters_figure(explanation: Explanation) -> Figure:
 
 
 def shares_table(explanation: Explanation) -> pd.DataFrame:
-    """Where attribution falls, against what area there is.
+    """Where attribution falls, relative to the area of each region.
 
     Returns
     -------
     DataFrame
-        One row a method and region that occurs: ``method, region, share`` and ``area`` (means over the crops whose map
-        is not empty), ``enrichment`` (share / area) and ``crops`` (their number).
+        One row per method and region that occurs: ``method, region, share`` and ``area`` (means over the crops whose
+        map is not empty), ``enrichment`` (share / area) and ``crops`` (their number).
     """
     rows = []
     for method, shares in explanation.shares.items():
@@ -151,7 +151,7 @@ def shares_table(explanation: Explanation) -> pd.DataFrame:
 
 
 def shares_figure(explanation: Explanation) -> Figure:
-    """A panel a region: its share of each method's attribution (bar; points: crops) against its share of the area."""
+    """One panel per region: its share of each method's attribution (bar; points: crops) and its share of the area."""
     table = shares_table(explanation)
     regions = list(dict.fromkeys(table["region"]))
     methods = list(dict.fromkeys(table["method"]))
@@ -205,7 +205,7 @@ def sanity_figure(explanation: Explanation) -> Figure:
 
 
 def draw_explanation(explanation: Explanation, folder: Path, stem: str, simulated: bool = False) -> list[Picture]:
-    """Draw what there is of an explanation and save each figure as SVG and PNG.
+    """Draw each available part of an explanation and save each figure as SVG and PNG.
 
     Parameters
     ----------
@@ -217,7 +217,7 @@ def draw_explanation(explanation: Explanation, folder: Path, stem: str, simulate
     Returns
     -------
     list of Picture
-        Of kinds ``maps``, and where they were made ``shares``, ``filters`` and ``sanity``.
+        Of the kind ``maps`` and, where they were made, ``shares``, ``filters`` and ``sanity``.
     """
     pictures: list[Picture] = []
 
@@ -230,9 +230,10 @@ def draw_explanation(explanation: Explanation, folder: Path, stem: str, simulate
         pictures.append(Picture(kind, title, f"{SIMULATED}. {caption}" if simulated else caption, svg, png))
 
     add("maps", "What predictions rest on",
-        "A row a crop: its channels, then maps of what the predicted label rests on, over their mean. Orange speaks "
-        "for that label, blue against it; each map is scaled by itself and smoothed a little for the eye. Words in "
-        "orange with a cross: predicted wrongly. " + _gap_words(explanation) + str(explanation.facts.get("choice", "")),
+        "One row per crop: its channels, then maps of what the predicted label rests on, over their mean. Orange "
+        "speaks for that label, blue against it; each map is scaled separately and smoothed slightly for display. "
+        "Text in orange with a cross: predicted wrongly. "
+        + _gap_words(explanation) + str(explanation.facts.get("choice", "")),
         maps_figure)  # fmt: skip
     if len(shares_table(explanation)):
         add("shares", "Where attribution falls",
@@ -244,14 +245,14 @@ def draw_explanation(explanation: Explanation, folder: Path, stem: str, simulate
             shares_figure)  # fmt: skip
     if len(explanation.filters):
         add("filters", "What filters answer to",
-            "Pictures that drive filters of the last feature map as far as they go, from the same noise, in the "
+            "Pictures that drive filters of the last feature map as far as possible, from the same noise, in the "
             "channels' colours, each picture stretched over its own range. Filters: those that "
             "contribute most to the predicted labels of the crops shown, labels taking turns.",
             filters_figure)  # fmt: skip
     if len(explanation.sanity):
         add("sanity", "Do maps depend on what was learnt?",
-            "How alike maps stay when layers are given random weights, from the classifier down (means over crops, of "
-            "absolute attributions). Maps that show what was learnt lose their likeness: low is good. "
+            "How similar maps remain when layers are given random weights, from the classifier down (means over crops, "
+            "of absolute attributions). Maps that show what was learnt lose their similarity: low is good. "
             + " ".join(f"{TITLES.get(m, m).capitalize() if m != 'grad_cam' else TITLES[m]}: {_lower(said)}"
                        for m, said in explanation.verdicts.items()).replace("\n", " "),
             sanity_figure)  # fmt: skip
@@ -273,7 +274,7 @@ def sanity_rows(explanation: Explanation) -> list[dict[str, Any]]:
 
 
 def explanation_section(explanation: Explanation, title: str) -> dict[str, Any]:
-    """All that the page says of an explained fold beside its figures.
+    """Everything the page says of an explained fold beside its figures.
 
     Parameters
     ----------
@@ -285,7 +286,7 @@ def explanation_section(explanation: Explanation, title: str) -> dict[str, Any]:
     """
     facts = explanation.facts
     if facts["exactly"]:
-        same = "Trained again, it gives the predictions that are scored here to the last bit."
+        same = "Trained again, it gives exactly the predictions that are scored here, to the last bit."
     else:
         same = ("Trained again on a GPU, whose sums depend on their order, it is not the network that is scored here "
                 f"to the last bit: probabilities differ by up to {facts['largest_difference']:.2g}.")

@@ -1,4 +1,4 @@
-"""What is said of methods whose folds share trainings: what that saved, and what it cost beside exact folds."""
+"""What the page says of methods whose folds share trainings: what that saved, and its cost against exact folds."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from benchmark.report.words import interval, p_equals, percent, points, turned
 def sharing_notes(runs: Sequence[Run], comparison: Comparison) -> tuple[str, ...]:
     """A paragraph for each run whose folds shared trainings.
 
-    The gap is measured where the study has the same method with exact folds as well; where it has not, that is said.
+    The gap is measured where the study also has the same method with exact folds; otherwise the text states that it
+    was not measured.
     """
     exact = {_rest(run): run for run in runs if "shared" not in run.record}
     return tuple(_note(run, exact.get(_rest(run)), comparison) for run in runs if "shared" in run.record)
 
 
 def _rest(run: Run) -> str:
-    """Everything of a method but its name and how its folds are trained."""
+    """Everything about a method except its name and how its folds are trained."""
     method = dict(run.record.get("method", {}))
     training = {k: v for k, v in dict(method.get("training", {})).items() if k != "folds"}
     return repr(sorted({**{k: v for k, v in method.items() if k not in ("name", "title")},

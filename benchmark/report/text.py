@@ -38,7 +38,7 @@ def accuracy_text(comparison: Comparison) -> str:
     -------
     str
         Several lines: correct/n, percent and Wilson's 95 % interval; a dash where a method does not
-        predict the unit; then a row for every two methods; then dose response, if any; then the notes.
+        predict the unit; then a row for every pair of methods; then dose response, if any; then the notes.
     """
     table = comparison.accuracy
     several = table["seed"].nunique() > 1
@@ -52,7 +52,7 @@ def accuracy_text(comparison: Comparison) -> str:
             shown = shown_seed(comparison, of_seed.iloc[0])
             rows.append([name, *([shown] if several else []), *(by_unit.get(u, "–") for u in units)])
     chance = table.loc[table["unit"] == comparison.unit, "chance"].iloc[0]
-    lines = [*_aligned(rows), f"chance (commonest label): {percent(chance)} of {comparison.unit}s; "
+    lines = [*_aligned(rows), f"chance (most common label): {percent(chance)} of {comparison.unit}s; "
              "intervals: Wilson 95 %"]  # fmt: skip
     seeing = [m for m in comparison.methods if m in comparison.transductive]
     if seeing:

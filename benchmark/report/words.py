@@ -14,7 +14,7 @@ from benchmark.evaluation.metrics import FEWEST_CLUSTERS
 ALPHA = 0.05
 #: A baseline within this share of the best method "does nearly as well".
 NEARLY = 0.05
-#: What labels may be told apart by where a baseline does nearly as well as anything.
+#: What may distinguish the labels where a baseline does nearly as well as anything.
 _TELLS = {"count": "toxicity or seeding", "intensity": "staining or exposure", "position": "the layout of its plates",
           "batch": "the batch"}
 
@@ -103,7 +103,7 @@ def _headline(comparison: Comparison, methods: list[str]) -> str:
     names = listing([comparison.titles[m] for m in best])
     verb = "had" if len(best) == 1 else "each had"
     text = f"{names} {verb} the most {comparison.unit}s right: {share_of(row)}; "
-    text += f"always guessing the commonest label would have {percent(row['chance'])}."
+    text += f"always guessing the most common label would have {percent(row['chance'])}."
     if row["low"] <= row["chance"]:
         text += " That is not clearly better than chance."
     return text
@@ -235,8 +235,8 @@ def _controls(comparison: Comparison) -> tuple[list[str], list[str]]:
     leaks = []
     for method in controls:
         row = _row(comparison, method)
-        # Both intervals: treatments of a compound succeed together, and Wilson's alone cries wolf. Where wells are
-        # compared, labels were permuted well by well, so they are independent of one another by design.
+        # Both intervals: treatments of a compound succeed together, so Wilson's alone gives false alarms. Where wells
+        # are compared, labels were permuted well by well, so they are independent of one another by design.
         if row["low"] > row["chance"] and (comparison.unit == "well" or row["cluster_low"] > row["chance"]):
             leaks.append(f"{comparison.titles[method]} had {share_of(row)} right")
     if leaks:
@@ -278,7 +278,7 @@ def _baselines(comparison: Comparison, methods: list[str]) -> tuple[list[str], l
     if row["accuracy"] >= top["accuracy"] - NEARLY:
         return [text], [
             f"{comparison.titles[base]} does nearly as well ({row['correct']} of {row['n']}) as the best method "
-            f"({comparison.titles[best]}, {top['correct']} of {top['n']}): this assay may tell labels apart by "
+            f"({comparison.titles[best]}, {top['correct']} of {top['n']}): this assay may distinguish labels by "
             f"{_TELLS.get(comparison.baselines.get(base, 'count'), 'that alone')}, not by morphology."
         ]
     if pair is not None and pair["p"] >= ALPHA:
@@ -290,7 +290,7 @@ def _baselines(comparison: Comparison, methods: list[str]) -> tuple[list[str], l
 
 
 def _confounding(comparison: Comparison) -> tuple[list[str], list[str]]:
-    """What the layout gives away: a warning where position on the plate or the batch alone tells labels."""
+    """What the layout gives away: a warning where position on the plate or the batch alone predicts labels."""
     tellers: list[str] = []
     silent: list[str] = []
     for method, feature in comparison.baselines.items():
@@ -304,14 +304,14 @@ def _confounding(comparison: Comparison) -> tuple[list[str], list[str]]:
     if not tellers:
         return sentences, []
     return sentences, [
-        f"This assay is confounded: {listing(tellers)}, without a look at any image. Labels follow the layout of "
+        f"This assay is confounded: {listing(tellers)}, without seeing any image. Labels follow the layout of "
         "plates or batches, and every accuracy on this page may owe something to it. Randomise the layout, or compare "
         "under leave-one-compound-and-batch-out."
     ]
 
 
 def answer(comparison: Comparison, simulated: bool = False) -> Answer:
-    """The study's answer in plain words, every number out of the comparison.
+    """The study's answer in plain words, every number taken from the comparison.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ import pandas as pd
 from benchmark.assays.fieldtable import Assay
 from benchmark.base.combinations import GRID_PARTS
 from benchmark.base.errors import LeakError, MorphobenchError
-from benchmark.base.files import digest, read_json, safe_name, write_json
+from benchmark.base.files import digest, once, read_json, safe_name, write_json
 from benchmark.base.tables import BATCH, CONTROL, LABEL
 from benchmark.evaluation.metrics import summarise_grid
 from benchmark.evaluation.reproducibility import reproducibility
@@ -118,13 +118,15 @@ def _rows(context: StudyContext, grid: GridSettings, plan: Applicable) -> list[d
 def _reproducibility(context: StudyContext, found: Features) -> dict[str, Any]:
     """Whether replicates look alike in a table of profiles, computed once."""
     seed = context.seeds[0]
-    path = found.source.table.with_name(f"{found.source.table.stem}-reproducibility-{REPRODUCIBILITY}-{seed}.json")
-    if not path.exists():
+
+    def compute() -> dict[str, Any]:
         table = pd.read_parquet(found.source.table)
         if context.assay.scoring == "controls":  # no control serves as one there
             table = table[table[LABEL] != ""].assign(**{CONTROL: ""})
-        write_json(path, reproducibility(table, seed))
-    return dict(read_json(path))
+        return reproducibility(table, seed)
+
+    name = f"{found.source.table.stem}-reproducibility-{REPRODUCIBILITY}-{seed}.json"
+    return dict(read_json(once(found.source.table.with_name(name), compute)))
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,7 @@ class Study(Settings):
     _base: Path = PrivateAttr(default_factory=Path)
 
     def model_post_init(self, context: Any) -> None:
+        """Keep the folder of the study's file, which pydantic's context carries."""
         if isinstance(context, Path):
             self._base = context
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from benchmark.base.errors import MorphobenchError
-from benchmark.base.files import digest, write_parquet
+from benchmark.base.files import digest, once, write_parquet
 from benchmark.base.tables import CONTROL, FIELD_COLUMNS, FIELD_KEY, WELL_COLUMNS, WELL_KEY
 from benchmark.cells.table import SingleCells
 from benchmark.folds.fold import rows_of
@@ -103,10 +103,7 @@ def _cells_on_disk(context: StudyContext, inputs: dict[str, Any]) -> Path:
         measured = measured_of(context, "cellprofiler")
         measured.single_cells()  # brought together by plate, if they are not yet
         return measured.cells_folder
-    path = context.folder / "cells" / f"{digest(inputs)}.parquet"
-    if not path.exists():
-        write_parquet(path, context.assay.features)
-    return path
+    return once(context.folder / "cells" / f"{digest(inputs)}.parquet", lambda: context.assay.features)
 
 
 def count_features(context: StudyContext, unit: Literal["well", "field"], where: str) -> Features:

@@ -14,8 +14,15 @@ from hypothesis import strategies as st
 from benchmark.base import files
 from benchmark.base.cluster import Cluster
 from benchmark.base.errors import MorphobenchError
-from benchmark.base.files import digest, inside, read_json, replace_folder, safe_name, whole, write_json
+from benchmark.base.files import digest, inside, once, read_json, replace_folder, safe_name, whole, write_json
 from benchmark.base.tables import check_predictions
+
+
+def test_what_exists_is_not_made_again(tmp_path):
+    path = tmp_path / "deep" / "a.json"
+    assert once(path, lambda: {"x": 1}) == path and read_json(once(path, lambda: 1 / 0)) == {"x": 1}
+    table = pd.DataFrame({"a": [1, 2]})
+    pd.testing.assert_frame_equal(pd.read_parquet(once(tmp_path / "a.parquet", lambda: table)), table)
 
 
 def test_a_file_is_whole_or_not_there(tmp_path):

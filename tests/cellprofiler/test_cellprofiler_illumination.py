@@ -78,7 +78,7 @@ def test_functions_belong_to_the_channels_of_the_images_they_correct():
     (with_settings(OFF, {"CorrectIlluminationApply": {"Select the illumination function[3]": "IllumDNA"}}),
      "images of Actin and of DNA"),
     (with_settings(OFF, {"CorrectIlluminationApply": {"Select the input image[1]": "LabelCells"}}),
-     "LabelCells is no image that is loaded"),
+     "LabelCells is not a loaded image"),
     (with_settings(OFF, {"CorrectIlluminationApply": {"Select the input image[1]": "OrigActin",
                                                       "Select the illumination function[1]": "IllumActin"}}),
      "does not correct OrigDNA"),

@@ -59,6 +59,7 @@ class Bbbc013AssaySettings(AssaySettings):
     root: str | None = Field(None, description="Folder of the images or of BBBC013_v1_images_bmp; see bbbc021.")
 
     def load(self, place: Place) -> Assay:
+        """Load BBBC013; see `load_bbbc013`."""
         return load_bbbc013(self, place.name, place.base)
 
 

@@ -53,6 +53,7 @@ class Bbbc014AssaySettings(AssaySettings):
     root: str | None = Field(None, description="Folder of the images or of BBBC014_v1_images; see bbbc021.")
 
     def load(self, place: Place) -> Assay:
+        """Load BBBC014; see `load_bbbc014`."""
         return load_bbbc014(self, place.name, place.base)
 
 

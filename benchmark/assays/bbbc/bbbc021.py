@@ -88,12 +88,15 @@ class Bbbc021AssaySettings(AssaySettings):
 
     @property
     def lone_labels(self) -> Literal["refuse", "leave_out"]:
+        """As ``single_compound_labels`` states."""
         return self.single_compound_labels
 
     def published(self) -> tuple[Published, ...]:
+        """Published results on the images of BBBC021."""
         return literature(imaged=True)
 
     def load(self, place: Place) -> Assay:
+        """Load the images of BBBC021; see `load_bbbc021`."""
         return load_bbbc021(self, place.name, place.base)
 
 

@@ -35,9 +35,11 @@ class Bbbc021ProfilesSettings(AssaySettings):
     metadata: str | None = Field(None, description="Folder of the official CSV files (.csv or .csv.gz).")
 
     def published(self) -> tuple[Published, ...]:
+        """Published results on BBBC021, as they compare with these profiles."""
         return literature(imaged=False)
 
     def load(self, place: Place) -> Assay:
+        """Load the published profiles of BBBC021; see `load_bbbc021_profiles`."""
         return load_bbbc021_profiles(self, place.name, place.base)
 
 

@@ -38,13 +38,19 @@ class Table(Protocol):
     """
 
     @property
-    def where(self) -> str: ...
+    def where(self) -> str:
+        """How messages name the table."""
+        ...
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """The file that the table is in."""
+        ...
 
     @property
-    def columns(self) -> Mapping[str, str]: ...
+    def columns(self) -> Mapping[str, str]:
+        """Name in CellProfiler's measurements → name in the file."""
+        ...
 
     def blocks(self, columns: Sequence[str]) -> Iterator[np.ndarray]:
         """Columns as float64 (rows, columns), some rows at once, in the order of the file; NaN where empty."""

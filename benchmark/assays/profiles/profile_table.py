@@ -90,9 +90,11 @@ class ProfileTableSettings(AssaySettings):
 
     @property
     def lone_labels(self) -> Literal["refuse", "leave_out"]:
+        """As ``single_compound_labels`` states."""
         return self.single_compound_labels
 
     def load(self, place: Place) -> Assay:
+        """Load a table of profiles; see `load_profile_table`."""
         return load_profile_table(self, place.name, place.base)
 
 

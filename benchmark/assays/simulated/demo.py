@@ -85,6 +85,7 @@ class DemoAssaySettings(AssaySettings):
         return treatments * self.replicates + self.negative_wells
 
     def load(self, place: Place) -> Assay:
+        """Draw the demo assay, once for its settings, and load it."""
         key = demo_key(self)
         with place.stage("demo assay", key) as facts:
             assay = make_demo(self, place.folder / "assay" / key, run_tasks=place.run_tasks)

@@ -257,6 +257,7 @@ def _pair_name(feature: str, one: str, other: str) -> str:
 
 
 def listed(text: str) -> list[str]:
+    """The items of a setting that lists names, separated by commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 

@@ -42,16 +42,20 @@ class BaselineMethod(TabularMethod):
 
     @property
     def role(self) -> Role:
+        """Always ``baseline``."""
         return "baseline"
 
     @property
     def needs_images(self) -> bool:
+        """Only mean intensities need images."""
         return self.feature == "intensity"
 
     def words(self, program: str) -> str:
+        """What the chosen feature is."""
         return WORDS[self.feature]
 
     def features(self, context: Context) -> Features:
+        """The chosen feature of each well."""
         from benchmark.methods.context import Features
         from benchmark.methods.workers.source import PLAIN, ProfileSource
 

@@ -61,25 +61,31 @@ class EmbeddingMethod(Method):
 
     @property
     def role(self) -> Role:
+        """Always ``embedding``."""
         return "embedding"
 
     @property
     def builds_on(self) -> tuple[str, ...]:
+        """The one method whose embeddings it uses."""
         return (self.of,)
 
     @property
     def uses_controls(self) -> str:
+        """The settings of its profile that use negative controls."""
         return ", ".join(self.profile.whole.uses_controls)
 
     @property
     def needs_controls(self) -> Literal["", "anywhere", "each plate"]:
+        """As its normalisation and correction need them."""
         return self.profile.whole.needs_controls
 
     def estimated(self) -> list[str]:
+        """What its normalisation or correction estimates from test wells."""
         transductive = self.profile.whole.transductive
         return [transductive] if transductive else []
 
     def words(self, program: str) -> str:
+        """Whose embeddings it uses, and how they are normalised and corrected."""
         p = self.profile
         text = f"mean embeddings of each well by the network of {self.of}"
         text += {"controls": f", normalised per plate to its negative controls ({p.method})",
@@ -89,9 +95,11 @@ class EmbeddingMethod(Method):
         return text + (f", {CORRECTIONS[p.correction]}" if p.correction != "none" else "")
 
     def decision_words(self, wells_permuted: bool) -> str:
+        """How the nearest treatment or the classifier decides."""
         return NEAREST_WORDS if self.decision == "nearest" else classifier_words(self.classifier, wells_permuted)
 
     def why_not_part(self, part: Method) -> str:
+        """It builds only on methods that write embeddings of wells, learnt (if at all) from the same labels."""
         if not part.embeds:
             return f"is of kind {getattr(part, 'kind', '')}; embeddings are of {kinds_that('embeds')}"
         if "well" not in getattr(part, "embeddings", ()):
@@ -101,6 +109,7 @@ class EmbeddingMethod(Method):
         return ""
 
     def plan(self, context: Context, parts: Sequence[FinishedRun]) -> Plan:
+        """One classifier (or nearest-treatment match) per fold on embeddings of the same fold."""
         from benchmark.methods.plans.embedded import embedding_plan
 
         return embedding_plan(self, context, parts[0])

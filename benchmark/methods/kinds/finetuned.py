@@ -74,17 +74,21 @@ class FinetunedMethod(NetworkMethod):
 
     @property
     def role(self) -> Role:
+        """Always ``finetuned``."""
         return "finetuned"
 
     def words(self, program: str) -> str:
+        """How the network is trained and predicts."""
         return training_words(self) + self.scaling_words()
 
     def plan(self, context: Context, parts: Sequence[FinishedRun]) -> Plan:
+        """One training of the network per fold and seed, or trainings that folds share."""
         from benchmark.methods.plans.finetuning import finetuned_plan
 
         return finetuned_plan(self, context)
 
     def why_not_fused(self, how: str) -> str:
+        """Its features can be joined only where it writes embeddings of wells."""
         if how == "concatenated" and "well" not in self.embeddings:
             return "writes no embeddings of wells to join: give it embeddings: [well], or fuse with how: stacked"
         return ""
@@ -95,6 +99,7 @@ class FinetunedMethod(NetworkMethod):
         return self.model_copy(update={"embeddings": (), "training": training})
 
     def feature_blocks(self, context: Context, run: FinishedRun) -> Callable[[Fold, int], FeatureBlock]:
+        """The embeddings of wells by the network of the same fold and seed."""
         from benchmark.methods.workers.fusion import FeatureBlock
         from benchmark.methods.workers.source import PLAIN, ProfileSource
 
@@ -102,6 +107,7 @@ class FinetunedMethod(NetworkMethod):
             self.name, ProfileSource(self.embedding_path(run.folder, fold, seed, "well"), PLAIN, embedded=True), False)
 
     def refuse_explanation(self, ways: Collection[str]) -> None:
+        """Refuse averaged snapshots, bags of crops, and maps that do not suit the network."""
         if self.training.snapshots > 1:
             raise ValueError(f"explain.method: {self.name} averages the predictions of several networks "
                              f"(training.snapshots: {self.training.snapshots}), and maps would explain one of them")

@@ -53,14 +53,17 @@ class FrozenMethod(NetworkMethod, TabularMethod):
 
     @property
     def role(self) -> Role:
+        """Always ``frozen``."""
         return "frozen"
 
     def words(self, program: str) -> str:
+        """Which network's features they are, of which crops and channels."""
         start = "with random weights" if self.network.scratch else "as pretrained"
         return (f"pooled features of {self.network.backbone} {start}, channels {self.channels}, "
                 f"crops {self.crops.summary}, averaged over each field{self.scaling_words()}")
 
     def features(self, context: Context) -> Features:
+        """Pooled features of the network, averaged over the crops of each field."""
         from benchmark.methods.context import Features
         from benchmark.methods.workers.source import PLAIN, ProfileSource
         from benchmark.networks.weights.location import weights_identity
@@ -84,6 +87,7 @@ class FrozenMethod(NetworkMethod, TabularMethod):
         return Features(ProfileSource(table, PLAIN), absent, "field", inputs, read_json(facts), False)
 
     def plan(self, context: Context, parts: Sequence[FinishedRun]) -> Plan:
+        """One classifier per fold on `features`; embeddings, where asked for, are written after the folds."""
         plan = super().plan(context, parts)
         if not self.embeddings:
             return plan
@@ -96,12 +100,14 @@ class FrozenMethod(NetworkMethod, TabularMethod):
         return replace(plan, after=after)
 
     def feature_blocks(self, context: Context, run: FinishedRun) -> Callable[[Fold, int], FeatureBlock]:
+        """The same features for every fold and seed."""
         from benchmark.methods.workers.fusion import FeatureBlock
 
         block = FeatureBlock(self.name, replace(self.features(context).source, embedded=True), False)
         return lambda fold, seed: block
 
     def embedding_path(self, run: RunFolder, fold: Fold, seed: int, unit: EmbeddingUnit) -> Path:
+        """One file per unit for all folds and seeds, on neither of which embeddings of a frozen network depend."""
         from benchmark.methods.workers.embeddings import embedding_path, frozen_beside
 
         return embedding_path(frozen_beside(run), unit)

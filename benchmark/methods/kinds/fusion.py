@@ -63,13 +63,16 @@ class FusionMethod(Method):
 
     @property
     def role(self) -> Role:
+        """Always ``fusion``."""
         return "fusion"
 
     @property
     def builds_on(self) -> tuple[str, ...]:
+        """The fused methods."""
         return self.parts
 
     def words(self, program: str) -> str:
+        """How predictions or features of its parts are combined."""
         names = f"{', '.join(self.parts[:-1])} and {self.parts[-1]}"
         if self.how == "concatenated":
             return f"features of wells by {names} side by side, standardised on the training wells"
@@ -77,9 +80,11 @@ class FusionMethod(Method):
                 f"wells held out in {self.inner_folds} inner folds by compound")
 
     def decision_words(self, wells_permuted: bool) -> str:
+        """How the classifier on joined features decides; empty for ``stacked``."""
         return "" if self.how == "stacked" else classifier_words(self.classifier, wells_permuted)
 
     def why_not_part(self, part: Method) -> str:
+        """Parts must be of kinds that can be fused and have the same labels."""
         if not part.fusable:
             return f"is of kind {getattr(part, 'kind', '')}; {kinds_that('fusable')} can be fused"
         if part.labels != self.labels:
@@ -87,6 +92,7 @@ class FusionMethod(Method):
         return part.why_not_fused(self.how)
 
     def plan(self, context: Context, parts: Sequence[FinishedRun]) -> Plan:
+        """One fit per fold on the predictions or features of its parts."""
         from benchmark.methods.plans.fusing import fusion_plan
 
         return fusion_plan(self, context, parts)

@@ -45,37 +45,46 @@ class ProfileMethod(TabularMethod):
 
     @property
     def decides(self) -> Literal["classifier", "nearest"]:
+        """As ``decision`` states."""
         return self.decision
 
     @property
     def pipelines(self) -> frozenset[Pipeline]:
+        """The one pipeline that measures its features."""
         return frozenset({"whole_field" if self.profile.source == "whole_field" else "cellprofiler"})
 
     @property
     def uses_controls(self) -> str:
+        """The settings of its profile that use negative controls."""
         return ", ".join(self.profile.uses_controls)
 
     @property
     def needs_controls(self) -> Literal["", "anywhere", "each plate"]:
+        """As its profile needs them."""
         return self.profile.needs_controls
 
     def words(self, program: str) -> str:
+        """How profiles are made from what was measured."""
         cut = self.decision == "nearest" or self.profile.correction != "none"
         return profile_words(self.profile, program, cut)
 
     def estimated(self) -> list[str]:
+        """What its profile estimates from test wells."""
         return [self.profile.transductive] if self.profile.transductive else []
 
     def corrected_pixels(self, context: Context) -> str | None:
+        """As for the pixels that its pipeline measured."""
         (pipeline,) = self.pipelines
         return context.measured_pixels(pipeline)
 
     def features(self, context: Context) -> Features:
+        """Profiles of the assay's wells or fields, with this method's own selection and correction."""
         found = context.profiles(self.profile, f"method {self.name}")
         # Methods share tables of profiles: selection and correction are each method's own.
         return replace(found, source=replace(found.source, profile=self.profile))
 
     def why_not_fused(self, how: str) -> str:
+        """It can be fused only with a classifier, and its features joined only where they are of wells."""
         if self.decision != "classifier":
             return "has decision: nearest, which gives no probabilities of wells"
         if how == "concatenated" and self.profile.unit != "well":
@@ -84,6 +93,7 @@ class ProfileMethod(TabularMethod):
         return ""
 
     def feature_blocks(self, context: Context, run: FinishedRun) -> Callable[[Fold, int], FeatureBlock]:
+        """The same profiles for every fold and seed."""
         from benchmark.methods.workers.fusion import FeatureBlock
 
         block = FeatureBlock(self.name, self.features(context).source, True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from benchmark.base.files import write_parquet
+from benchmark.base.files import once
 from benchmark.base.tables import FIELD_KEY, WELL_KEY
 from benchmark.folds.fold import Fold, rows_of
 from benchmark.methods.base import keyed
@@ -67,9 +67,7 @@ def embedding_plan(method: EmbeddingMethod, context: Context, part: FinishedRun)
     inputs = {"of": part.folder.path.name, "classical": PROFILES}
 
     def before(run: RunFolder, missing: Sequence[tuple[Fold, int]]) -> None:
-        absent = run.path / "absent.parquet"
-        if not absent.exists():
-            write_parquet(absent, _without_crops(context, part))
+        once(run.path / "absent.parquet", lambda: _without_crops(context, part))
 
     def task(run: RunFolder, fold: Fold, seed: int) -> TabularFold:
         from benchmark.methods.workers.tabular import TabularFold

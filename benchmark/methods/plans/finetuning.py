@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.base.files import digest, read_json, write_json
+from benchmark.base.files import digest, once, read_json
 from benchmark.base.tasks import RunTasks, progress_bar
 from benchmark.folds.fold import Fold
 from benchmark.folds.trunks import make_trunks, trunk_of, trunks_hash
@@ -126,17 +126,18 @@ def _faster(context: Context, method: FinetunedMethod, crops: tuple[Path, str]) 
         shape = (network.bag_size, *shape)
     key = digest([network.model_dump(mode="json"), training.learn, training.batch, shape, context.threads,
                   platform.processor(), torch.__version__])
-    path = context.folder / "bfloat16" / f"{key}.json"
-    if not path.exists():
+
+    def measure() -> dict[str, bool]:
         before = torch.get_num_threads()
         torch.set_num_threads(context.threads)
         try:
             backbone = load_backbone(start_of(network, training), channels, 2)
             freeze(backbone.model, training.learn)
-            write_json(path, {"faster": faster_in_bfloat16(backbone, shape, training.batch)})
+            return {"faster": faster_in_bfloat16(backbone, shape, training.batch)}
         finally:
             torch.set_num_threads(before)
-    return bool(read_json(path)["faster"])
+
+    return bool(read_json(once(context.folder / "bfloat16" / f"{key}.json", measure))["faster"])
 
 
 def activations_of(context: Context, method: FinetunedMethod, crops: tuple[Path, str]) -> tuple[Path, str] | None:

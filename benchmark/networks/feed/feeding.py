@@ -32,7 +32,9 @@ class Feed(Protocol):
     """
 
     @property
-    def backbone(self) -> Backbone: ...
+    def backbone(self) -> Backbone:
+        """What runs on the batches."""
+        ...
 
     def drawn(self, rows: np.ndarray, generator: torch.Generator) -> np.ndarray:
         """Numbers of the crops that an epoch sees of ``rows``: (n,) themselves, or (n, T) of bags."""
@@ -70,9 +72,11 @@ class _ByCrop:
     """Rows are crops."""
 
     def drawn(self, rows: np.ndarray, generator: torch.Generator) -> np.ndarray:
+        """Each crop once."""
         return rows
 
     def parts(self, rows: np.ndarray, most: int) -> tuple[list[np.ndarray], np.ndarray | None]:
+        """Crops in batches; no owners."""
         return np.split(rows, np.cumsum(sizes_of(len(rows), most))[:-1]), None
 
 
@@ -86,6 +90,7 @@ class CropFeed(_ByCrop):
 
     def training(self, drawn: np.ndarray, sizes: Sequence[int], draws: Draws, mix: Mix | None,
                  noise: torch.Generator) -> Generator[Tensor, None, None]:
+        """Batches of augmented crops (n, C, S, S), mixed where ``mix`` is given."""
         start = 0
         with closing(in_order(self.source, drawn, sizes, self.device)) as read:
             for size, pixels in zip(sizes, read, strict=True):
@@ -95,6 +100,7 @@ class CropFeed(_ByCrop):
 
     def plain(self, batches: Sequence[np.ndarray], views: Sequence[int] = (0,)
               ) -> Generator[Iterable[Tensor], None, None]:
+        """Batches of crops, each turned or mirrored as each view states."""
         with closing(in_order(self.source, np.concatenate(batches), [len(b) for b in batches], self.device)) as read:
             for pixels in read:
                 part = scaled(pixels)
@@ -110,9 +116,11 @@ class BagFeed:
     device: torch.device
 
     def drawn(self, rows: np.ndarray, generator: torch.Generator) -> np.ndarray:
+        """As the bags are drawn by `Bags`."""
         return self.source.drawn(rows, generator)
 
     def parts(self, rows: np.ndarray, most: int) -> tuple[list[np.ndarray], np.ndarray | None]:
+        """As the bags are divided by `Bags`."""
         return self.source.parts(rows, most)
 
     @property
@@ -121,6 +129,7 @@ class BagFeed:
 
     def training(self, drawn: np.ndarray, sizes: Sequence[int], draws: Draws, mix: Mix | None,
                  noise: torch.Generator) -> Generator[Tensor, None, None]:
+        """Batches of bags of augmented crops (B, T, C, S, S)."""
         assert mix is None  # see `benchmark.methods.base.FinetunedMethod`
         each = drawn.shape[1]
         with closing(self._crops.training(drawn.ravel(), [s * each for s in sizes], draws, None, noise)) as read:
@@ -129,6 +138,7 @@ class BagFeed:
 
     def plain(self, batches: Sequence[np.ndarray], views: Sequence[int] = (0,)
               ) -> Generator[Iterable[Tensor], None, None]:
+        """Batches of bags, each turned or mirrored as each view states."""
         with closing(self._crops.plain([b.ravel() for b in batches], views)) as read:
             for batch, turned in zip(batches, read, strict=True):
                 yield (crops.unflatten(0, batch.shape) for crops in turned)
@@ -144,6 +154,7 @@ class ActivationFeed(_ByCrop):
 
     def training(self, drawn: np.ndarray, sizes: Sequence[int], draws: Draws, mix: Mix | None,
                  noise: torch.Generator) -> Generator[Tensor, None, None]:
+        """Batches of stored activations of the views drawn."""
         assert mix is None and draws.factors is None  # see `benchmark.networks.training.start.sharable`
         view = 0 if draws.views is None else draws.views.cpu().numpy()
         with closing(in_order(self.source.rows, drawn * self.source.views + view, sizes, self.device)) as read:
@@ -151,6 +162,7 @@ class ActivationFeed(_ByCrop):
 
     def plain(self, batches: Sequence[np.ndarray], views: Sequence[int] = (0,)
               ) -> Generator[Iterable[Tensor], None, None]:
+        """Stored activations of each batch, once in each view."""
         numbers = [batch * self.source.views + view for batch in batches for view in views]
         sizes = [len(n) for n in numbers]
         with closing(in_order(self.source.rows, np.concatenate(numbers), sizes, self.device)) as read:

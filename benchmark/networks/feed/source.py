@@ -24,10 +24,14 @@ class CropSource(Protocol):
     """
 
     @property
-    def shape(self) -> tuple[int, int, int]: ...
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of a crop."""
+        ...
 
     @property
-    def dtype(self) -> np.dtype[Any]: ...
+    def dtype(self) -> np.dtype[Any]:
+        """uint8 or uint16."""
+        ...
 
     def batch(self, rows: np.ndarray) -> np.ndarray:
         """The crops ``rows`` in the order asked for: (n, C, S, S)."""
