@@ -92,7 +92,7 @@ class Measured:
     def failed(self) -> pd.DataFrame:
         """Fields that could not be measured: their keys (FIELD_KEY) and ``reason``, in the order of the shards.
 
-        They are rows of neither table, and stay out of both arms (`benchmark.workflow.settle`). A shard with such
+        They are rows of neither table, and stay out of both arms (`benchmark.workflow.fields`). A shard with such
         fields is run
         again where one of them was out of time and would have more now; else delete its folder to try once more. Logs
         of those that CellProfiler failed on lie there.
