@@ -92,9 +92,10 @@ class Measured:
     def failed(self) -> pd.DataFrame:
         """Fields that could not be measured: their keys (FIELD_KEY) and ``reason``, in the order of the shards.
 
-        They have rows in neither table, and are left out of both arms. A shard with such fields is run again where one
-        of them timed out and would have more time now; otherwise delete its folder to try again, which also holds the
-        logs of the fields that CellProfiler failed on.
+        They are rows of neither table, and stay out of both arms (`benchmark.workflow.fields`). A shard with such
+        fields is run
+        again where one of them was out of time and would have more now; else delete its folder to try once more. Logs
+        of those that CellProfiler failed on lie there.
         """
         rows = [row for shard in self.shards for row in read_json(shard / RECORD).get(FAILED, [])]
         return pd.DataFrame(rows, columns=[*FIELD_KEY, "reason"])

@@ -217,18 +217,15 @@ def test_cell_counts_are_flagged_where_flagged_fields_are_kept(plate):
 
 
 def test_a_pipeline_that_counts_no_cells_is_in_the_way_only_of_leaving_out(plate):
-    for flagged in ("keep", "leave_out"):
-        study = opened(drawn(plate, flagged=flagged))
-        uncounted = SimpleNamespace(images=lambda: study.fields.whole.assay.fields[FIELD_KEY], failed=lost(study),  # noqa: B023
-                                    record={"pipeline": "p.cppipe"})
-        assert counts_if_any(study.study, uncounted) is None
-        with pytest.raises(MorphobenchError, match="counts no cells"):
-            field_counts(study.study, uncounted)
-        if flagged == "keep":
-            assert context_of(study.session, {"cellprofiler": uncounted}).fields.flags.empty
-        else:
-            with pytest.raises(MorphobenchError, match="counts no cells"):
-                context_of(study.session, {"cellprofiler": uncounted})
+    kept, left_out = opened(drawn(plate)), drawn(plate, flagged="leave_out")
+    fields = kept.fields.whole.assay.fields[FIELD_KEY]
+    uncounted = SimpleNamespace(images=lambda: fields, failed=lost(kept), record={"pipeline": "p.cppipe"})
+    assert counts_if_any(kept.study, uncounted) is None
+    with pytest.raises(MorphobenchError, match="counts no cells"):
+        field_counts(kept.study, uncounted)
+    assert context_of(kept.session, {"cellprofiler": uncounted}).fields.flags.empty
+    with pytest.raises(MorphobenchError, match="counts no cells"):
+        context_of(left_out, {"cellprofiler": uncounted})
 
 
 @pytest.mark.parametrize(("methods", "more", "blocks"), [
