@@ -9,6 +9,7 @@ import json
 import os
 import re
 import secrets
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 
 from benchmark.base.errors import MorphobenchError
 
@@ -44,6 +46,25 @@ def whole(path: Path) -> Iterator[Path]:
         if tmp.is_file():
             tmp.unlink()
         raise
+
+
+def process_tag() -> str:
+    """Part of the name of a temporary folder that tells whose it is: host, process, its start (s), a random number."""
+    me = psutil.Process()
+    return f"{socket.gethostname()}_{me.pid}_{int(me.create_time())}_{secrets.token_hex(4)}"
+
+
+def is_left_over(tag: str) -> bool:
+    """Whether the process of a `process_tag` ran on this machine and no longer does; False for other machines' tags."""
+    parts = tag.rsplit("_", 3)
+    if len(parts) != 4 or parts[0] != socket.gethostname() or not (parts[1].isdigit() and parts[2].isdigit()):
+        return False
+    try:
+        return abs(psutil.Process(int(parts[1])).create_time() - int(parts[2])) > 2
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:
+        return False
 
 
 def replace_folder(new: Path, old: Path, aside: Path) -> None:
