@@ -55,7 +55,7 @@ def opened(tmp_path: Path, monkeypatch) -> Opened:
 
 
 def test_cell_crops_rest_on_what_cellprofiler_saw():
-    """Cells are cut where nuclei were found in images divided by functions of the whole plate: that is said."""
+    """Cells are cut where nuclei were found in images divided by functions of a whole plate; this is stated."""
     cells = method("cnn_frozen", crops={"kind": "cells", "box": 64, "intensity": "bit_depth"})
     tiles = method("cnn_frozen", crops={"intensity": "bit_depth"})
     assert _corrected(pretend(), cells) and not _corrected(pretend(), tiles)

@@ -32,10 +32,10 @@ class ProfileSource:
     Attributes
     ----------
     table : Path
-        Parquet: profiles of all wells (controls among them), normalised per plate. Where profiles hang on the fold's
+        Parquet: profiles of all wells (controls among them), normalised per plate. Where profiles depend on the fold's
         training wells: the wells' metadata alone.
     cells : Path or None
-        Folder of single cells (or a file of a profile table's rows), where profiles hang on the fold's training wells.
+        Folder of single cells (or a file of a profile table's rows), where profiles depend on the training wells.
     left_out : DataFrame or None
         Fields whose cells are not used.
     embedded : bool
@@ -50,7 +50,7 @@ class ProfileSource:
 
 
 def fold_profiles(source: ProfileSource, fold: Fold, seed: int) -> pd.DataFrame:
-    """Profiles of all wells as this fold may make them; from a file where they hang on no fold.
+    """Profiles of all wells as this fold may make them; from a file where they do not depend on the fold.
 
     Where ``reference`` is ``training``, the reference cells are those of the fold's training wells alone.
     """
