@@ -68,11 +68,11 @@ def is_left_over(tag: str) -> bool:
 
 
 def replace_folder(new: Path, old: Path, aside: Path) -> None:
-    """Put a finished folder in the place of another of the same file system; the other is kept elsewhere.
+    """Replace a folder by a finished one on the same file system; the old one is kept elsewhere.
 
-    Where the system can swap the two atomically (Linux on its local file systems), whoever looks or is killed at any
-    moment finds one of them in place, whole. Elsewhere there is a moment at which none is there, and the old one,
-    whole, under ``aside``.
+    Where the system can swap the two atomically (Linux on its local file systems), one of them is in place, whole, at
+    every moment, whichever process is killed. Elsewhere there is a moment at which neither is in place and the old one
+    lies, whole, under ``aside``.
 
     Parameters
     ----------
