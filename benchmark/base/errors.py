@@ -32,7 +32,7 @@ class Fault:
 def sheet_row(i: int) -> str:
     """How messages name a row of a user's table, given its index from 0: as a spreadsheet counts, the header being 1.
 
-    Blank lines of a CSV are no rows and are not counted.
+    Blank lines of a CSV are not rows and are not counted.
     """
     return f"row {i + 2}"
 

@@ -9,11 +9,14 @@ import json
 import os
 import re
 import secrets
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from benchmark.base.errors import MorphobenchError
 
@@ -47,12 +50,31 @@ def whole(path: Path) -> Iterator[Path]:
         raise
 
 
-def replace_folder(new: Path, old: Path, aside: Path) -> None:
-    """Put a finished folder in the place of another of the same file system; the other is kept elsewhere.
+def process_tag() -> str:
+    """Part of the name of a temporary folder that tells whose it is: host, process, its start (s), a random number."""
+    me = psutil.Process()
+    return f"{socket.gethostname()}_{me.pid}_{int(me.create_time())}_{secrets.token_hex(4)}"
 
-    Where the system can swap the two atomically (Linux on its local file systems), whoever looks or is killed at any
-    moment finds one of them in place, whole. Elsewhere there is a moment at which none is there, and the old one,
-    whole, under ``aside``.
+
+def is_left_over(tag: str) -> bool:
+    """Whether the process of a `process_tag` ran on this machine and no longer does; False for other machines' tags."""
+    parts = tag.rsplit("_", 3)
+    if len(parts) != 4 or parts[0] != socket.gethostname() or not (parts[1].isdigit() and parts[2].isdigit()):
+        return False
+    try:
+        return abs(psutil.Process(int(parts[1])).create_time() - int(parts[2])) > 2
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:
+        return False
+
+
+def replace_folder(new: Path, old: Path, aside: Path) -> None:
+    """Replace a folder by a finished one on the same file system; the old one is kept elsewhere.
+
+    Where the system can swap the two atomically (Linux on its local file systems), one of them is in place, whole, at
+    every moment, whichever process is killed. Elsewhere there is a moment at which neither is in place and the old one
+    lies, whole, under ``aside``.
 
     Parameters
     ----------

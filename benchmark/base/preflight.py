@@ -79,7 +79,7 @@ def main() -> int:
     own = os.environ.get("CELLPROFILER", "")
     if target == "cellprofiler" and own:
         found = [] if os.access(own, os.X_OK) else [
-            f"CELLPROFILER is set to {own}, which is no file that can be executed: correct or unset it."]
+            f"CELLPROFILER is set to {own}, which is not an executable file: correct or unset it."]
     else:
         found = problems(target)
     for sentence in found:

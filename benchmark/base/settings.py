@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model
 
 
 class Settings(BaseModel):
-    """Settings are immutable and know no extra keys: a misspelt key is an error, never ignored."""
+    """Settings are immutable and allow no extra keys: a misspelt key is an error, never ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 

@@ -56,7 +56,7 @@ def typed(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        The very same where all types are right already.
+        The very same object where all types are right already.
     """
     new = {c: _text(table[c]) for c in TEXT_KEYS if c in table and not _is_text(table[c])}
     new |= {c: _whole_numbers(table[c]) for c in NUMBER_KEYS if c in table and table[c].dtype != np.int64}
@@ -105,7 +105,7 @@ def labels_of(table: pd.DataFrame) -> list[str]:
 
 
 def check_predictions(table: pd.DataFrame, where: str = "prediction table") -> None:
-    """Refuse a malformed prediction table.
+    """Refuse a malformed table of predictions.
 
     One row per predicted unit: the ``Metadata_*`` keys of the unit with compound, concentration and
     label; ``unit`` (one of `UNITS`); ``crop`` (int) where the unit is a crop; ``method, fold, seed``;
@@ -118,7 +118,7 @@ def check_predictions(table: pd.DataFrame, where: str = "prediction table") -> N
         A column is missing, a probability is not finite or out of range, a row does not sum to 1,
         a true label has no probability column, or a unit is predicted twice.
     """
-    # Predictions of treatments alone say nothing of wells: their profiles are means over them.
+    # Predictions of treatments only have no wells: their profiles are means over wells.
     wells = [] if "unit" in table and (table["unit"] == "treatment").all() else WELL_KEY
     missing = [c for c in [*wells, COMPOUND, CONCENTRATION, LABEL, "unit", "method", "fold", "seed"]
                if c not in table]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import shutil
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +13,7 @@ import pandas as pd
 import tifffile
 
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError
-from benchmark.base.files import digest, read_json, replace_folder, write_json, write_parquet
+from benchmark.base.files import digest, process_tag, read_json, replace_folder, write_json, write_parquet
 from benchmark.base.tables import FIELD_KEY
 from benchmark.cellprofiler.check import PipelineFault
 from benchmark.cellprofiler.execute import DONE, LOG, children_cpu
@@ -30,6 +27,8 @@ CELLS, IMAGES, RECORD, MASKS = "cells.parquet", "images.parquet", "record.json",
 #: Keys that a record has only where fields failed: all that failed (plate, well, site, reason); how many of them could
 #: be read; those that timed out (plate, well, site, the time limit in seconds of the field alone).
 FAILED, FAILED_ALONE, OUT_OF_TIME = "failed", "failed_alone", "out_of_time"
+#: Start of the name of a running shard's folder; a `process_tag` follows.
+RUNNING = ".running-"
 #: Where, in a running shard's folder, the one that it replaces is put aside if the two cannot be swapped.
 ASIDE = "replaced"
 
@@ -69,7 +68,7 @@ def run_shard(task: Task) -> tuple[Fault, ...]:
     `finished` stays until then. After a failure its log, pipeline and table of images are kept in ``failed-<key>``.
     """
     final, failed = task.folder / task.shard.key, task.folder / f"failed-{task.shard.key}"
-    work = task.folder / f".running-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    work = task.folder / f"{RUNNING}{process_tag()}"
     work.mkdir()
     try:
         landing = work / "shard"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
-import socket
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import psutil
 import pyarrow.parquet as pq
 
 from benchmark.assays.fieldtable import Assay
 from benchmark.base.errors import Fault, FaultsError
-from benchmark.base.files import digest, read_json, whole
+from benchmark.base.files import digest, is_left_over, read_json, whole
 from benchmark.base.tables import FIELD_KEY, PLATE, WELL_KEY
 from benchmark.base.tasks import RunTasks
 from benchmark.cellprofiler.find import OWN, CellProfiler
@@ -33,6 +30,7 @@ from benchmark.cellprofiler.land import (
     IMAGES,
     MASKS,
     RECORD,
+    RUNNING,
     Task,
     finished,
     mask_name,
@@ -48,7 +46,6 @@ if TYPE_CHECKING:
 
 #: When so many fields fail and not one is measured, single fields are not to blame, whatever the study tolerates.
 _TELLING = 50
-_TEMPORARY = re.compile(r"\.running-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -92,10 +89,9 @@ class Measured:
     def failed(self) -> pd.DataFrame:
         """Fields that could not be measured: their keys (FIELD_KEY) and ``reason``, in the order of the shards.
 
-        They are rows of neither table, and stay out of both arms (`benchmark.workflow.fields`). A shard with such
-        fields is run
-        again where one of them was out of time and would have more now; else delete its folder to try once more. Logs
-        of those that CellProfiler failed on lie there.
+        They have rows in neither table, and are left out of both arms. A shard with such fields is run again where one
+        of them timed out and would have more time now; otherwise delete its folder to try again, which also holds the
+        logs of the fields that CellProfiler failed on.
         """
         rows = [row for shard in self.shards for row in read_json(shard / RECORD).get(FAILED, [])]
         return pd.DataFrame(rows, columns=[*FIELD_KEY, "reason"])
@@ -329,9 +325,8 @@ def _forget_empty(folder: Path, shards: Sequence[Shard]) -> None:
 
 def _remove_dead(folder: Path) -> None:
     """Remove what killed runs on this machine left unfinished; a shard that one had put aside is put back."""
-    for path in folder.glob(".running-*"):
-        match = _TEMPORARY.fullmatch(path.name)
-        if match and match["host"] == socket.gethostname() and not psutil.pid_exists(int(match["pid"])):
+    for path in folder.glob(f"{RUNNING}*"):
+        if is_left_over(path.name.removeprefix(RUNNING)):
             for old in path.glob(f"{ASIDE}/*"):
                 with contextlib.suppress(OSError):  # its place is taken: the new one is there
                     old.rename(folder / old.name)

@@ -10,9 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,11 +20,10 @@ import cv2
 import h5py
 import numpy as np
 import pandas as pd
-import psutil
 
 from benchmark.assays.fieldtable import Assay, row_name
 from benchmark.base.errors import MorphobenchError
-from benchmark.base.files import digest
+from benchmark.base.files import digest, is_left_over, process_tag
 from benchmark.base.tables import FIELD_KEY
 from benchmark.base.tasks import RunTasks, run_serially
 from benchmark.crops import layout
@@ -249,27 +246,12 @@ def _write_parts(
 def _workshop(path: Path) -> Iterator[Path]:
     """A temporary folder beside ``path``; those of processes that no longer run are removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    host = socket.gethostname()
     for old in path.parent.glob(f".{path.name}.*.building"):
-        if _is_dead(old.name.removeprefix(f".{path.name}."), host):
+        if is_left_over(old.name.removeprefix(f".{path.name}.").removesuffix(".building")):
             shutil.rmtree(old, ignore_errors=True)
-    me = psutil.Process()
-    place = path.with_name(f".{path.name}.{host}_{me.pid}_{int(me.create_time())}_{secrets.token_hex(4)}.building")
+    place = path.with_name(f".{path.name}.{process_tag()}.building")
     place.mkdir()
     try:
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
-
-
-def _is_dead(name: str, host: str) -> bool:
-    """Whether a temporary folder's process ran on this machine and no longer does; False for other machines'."""
-    parts = name.removesuffix(".building").rsplit("_", 3)
-    if len(parts) != 4 or parts[0] != host or not (parts[1].isdigit() and parts[2].isdigit()):
-        return False
-    try:
-        return abs(psutil.Process(int(parts[1])).create_time() - int(parts[2])) > 2
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.Error:
-        return False

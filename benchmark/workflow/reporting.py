@@ -145,7 +145,7 @@ def _field_rows(context: StudyContext) -> list[dict[str, str]]:
 
 def _key(context: StudyContext, finished: list[FinishedRun], grid: Grid | None, fields: list[dict[str, str]],
          explained: Explained | None) -> str:
-    """What a page shows: all that is said of the study but how long its stages took, every run, grid, explanation."""
+    """What a page shows: the facts of the study except how long its stages took, every run, grid, explanation."""
     shown = [grid.table.to_csv(), grid.skipped, grid.unscored, grid.facts,
              grid.reproducibility.to_csv(), grid.rows] if grid is not None else []
     facts = _study_facts(context)

@@ -1,4 +1,4 @@
-"""A user's CSV: what it says arrives in the field table, and everything wrong with it is said at once."""
+"""A user's CSV: what it says arrives in the field table, and everything wrong with it is listed at once."""
 
 from pathlib import Path
 

@@ -38,7 +38,7 @@ def test_a_cellprofiler_of_ones_own_needs_neither(tmp_path):
     own = tmp_path / "cellprofiler"
     own.write_text("#!/bin/sh\n")
     done = run("cellprofiler", PATH=str(tmp_path), CELLPROFILER=str(own))
-    assert done.returncode == 1 and "can be executed" in done.stderr
+    assert done.returncode == 1 and "not an executable file" in done.stderr
     own.chmod(0o755)
     assert run("cellprofiler", PATH=str(tmp_path), CELLPROFILER=str(own)).returncode == 0
 

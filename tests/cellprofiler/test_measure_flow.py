@@ -11,6 +11,7 @@ from pathlib import Path
 import fake_cellprofiler
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import tifffile
 from small_assay import small_assay
@@ -406,9 +407,10 @@ def test_nothing_measured_at_all_is_an_error_whatever_the_share(bench):
 
 def test_leftovers_of_dead_runs_are_removed_and_of_living_ones_kept(bench):
     host = socket.gethostname()
-    dead = bench.folder / f".running-{host}-4194304-0123abcd"  # above Linux' highest process number
-    alive = bench.folder / f".running-{host}-{os.getppid()}-0123abcd"
-    elsewhere = bench.folder / ".running-otherhost-4194304-0123abcd"
+    dead = bench.folder / f".running-{host}_4194304_0_0123abcd"  # above Linux' highest process number
+    start = int(psutil.Process(os.getppid()).create_time())
+    alive = bench.folder / f".running-{host}_{os.getppid()}_{start}_0123abcd"
+    elsewhere = bench.folder / ".running-otherhost_4194304_0_0123abcd"
     for path in (dead, alive, elsewhere):
         (path / "run").mkdir(parents=True)
     bench.run()

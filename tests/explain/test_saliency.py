@@ -60,7 +60,7 @@ def test_integrated_gradients_are_complete_or_say_what_lacks():
     found = attribute("integrated_gradients", model, inputs, target, SETTINGS)
     assert np.allclose(found.maps.sum(axis=(1, 2)), difference.numpy(), atol=0.05)
     assert found.gaps is not None and (found.gaps <= SETTINGS.tolerance).all()
-    # A jump that no gradient sees: the sum cannot be the difference of the scores, and that is said.
+    # A jump that no gradient sees: the sum cannot be the difference of the scores, and this is stated.
     class Jump(Looker):
         def forward(self, x):
             return super().forward(x) + 5 * (x[:, :1, :1, 8:9].flatten(1) > -9) * (x.mean((1, 2, 3)) > 0.9)[:, None]

@@ -1,4 +1,4 @@
-"""Random weights change maps that hang on weights; maps of the crop alone are found out."""
+"""Random weights change maps that depend on weights; maps of the crop alone are detected."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ def main(arguments):
     values = {}
     for row in rows:
         pixels = (Path(row["Image_PathName_OrigDNA"]) / row["Image_FileName_OrigDNA"]).read_bytes()
-        values[int(row["Metadata_FieldNumber"])] = zlib.crc32(pixels) % 10000  # so they do not hang on the run
+        values[int(row["Metadata_FieldNumber"])] = zlib.crc32(pixels) % 10000  # so they do not depend on the run
         if bad := stumble(pixels, Path(value["-d"])):
             return bad
         time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))

@@ -1,4 +1,4 @@
-"""The whole road on a small simulated assay: real CellProfiler, a really pretrained network, one page."""
+"""A study end to end on a small simulated assay: real CellProfiler, a really pretrained network, one page."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_a_fold_is_explained_once_and_shown(tmp_path, monkeypatch):
     monkeypatch.setattr(explaining, "train_fold", None)
     again = explain(opened, run_arm(opened, "cnn"))
     assert again.folder == found.folder and not page_of(opened, finished, tmp_path, again)[1]
-    # the page hangs on what is explained
+    # the page depends on what is explained
     key = _key(opened, finished, None, [], found)
     record = read_json(found.folder / RECORD)
     write_json(found.folder / RECORD, record | {"titles": ["changed" for _ in record["titles"]]})

@@ -1,4 +1,4 @@
-"""The grid of a study: every combination on the folds of its scheme, once; what cannot be is said."""
+"""The grid of a study: every combination on the folds of its scheme, once; what is not applicable is listed."""
 
 from __future__ import annotations
 

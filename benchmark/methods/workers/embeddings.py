@@ -29,7 +29,7 @@ def embedding_path(beside: Path, unit: EmbeddingUnit) -> Path:
 
 
 def frozen_beside(run: RunFolder) -> Path:
-    """What embeddings of a frozen network lie beside: they hang on no fold and no seed."""
+    """What embeddings of a frozen network lie beside: they depend on neither fold nor seed."""
     return run.path / "all-folds.parquet"
 
 

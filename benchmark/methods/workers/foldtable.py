@@ -22,7 +22,7 @@ from benchmark.profiles.wells import feature_columns
 
 
 def fold_profiles(source: ProfileSource, fold: Fold, seed: int) -> pd.DataFrame:
-    """Profiles of all wells as this fold may make them; from a file where they hang on no fold.
+    """Profiles of all wells as this fold may make them; from a file where they do not depend on the fold.
 
     Where ``reference`` is ``training``, the reference cells are those of the fold's training wells alone.
     """

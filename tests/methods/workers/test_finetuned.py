@@ -148,7 +148,7 @@ def test_a_dose_series_is_predicted_and_neither_trained_on_nor_scored(make_tiny,
     assert set(map(tuple, response[["Metadata_Plate", "Metadata_Well"]].to_numpy())) == set(fold.response)
     assert len(response) == 2 * 4 and np.allclose(probabilities(response).sum(axis=1), 1)
     assert set(response["Metadata_Label"]) == {""}
-    # What the dose series looks like changes what is said of it, and nothing of the network.
+    # What the dose series looks like changes what is predicted for it, and nothing of the network.
     series = (assay.fields["Metadata_Label"] == "").to_numpy()
     crops.pixels[crops.of_fields(series)] = 250
     again, _ = run(assay, fold, tmp_path / "b.parquet")

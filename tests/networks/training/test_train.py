@@ -41,7 +41,7 @@ def test_fine_tuning_learns_new_crops_and_repeats_bit_for_bit(augmentation, dept
     runs = [tune(pixels, targets, settings, 1) for _ in range(2)]
     p = probabilities(runs[0].backbone, ArrayCrops(fresh), np.arange(32), CPU)
     assert np.allclose(p.sum(axis=1), 1)
-    # Over two seeds: with batches of 8 and so few steps, one seed's accuracy hangs on the release of PyTorch.
+    # Over two seeds: with batches of 8 and so few steps, one seed's accuracy depends on the release of PyTorch.
     other = probabilities(tune(pixels, targets, settings, 2).backbone, ArrayCrops(fresh), np.arange(32), CPU)
     assert np.mean([(q.argmax(axis=1) == truth).mean() for q in (p, other)]) >= 0.8
     assert np.array_equal(p, probabilities(runs[1].backbone, ArrayCrops(fresh), np.arange(32), CPU))

@@ -72,7 +72,7 @@ def test_a_file_gives_the_tensors_that_timm_loads_from_it(tmp_path, name, channe
 
 
 def refusal(tmp_path: Path, state: dict[str, torch.Tensor], backbone: str = SMALL) -> str:
-    """What is said of a file with these tensors."""
+    """The message about a file with these tensors."""
     path = tmp_path / "file.safetensors"
     save_file({k: v.contiguous() for k, v in state.items()}, path)
     with pytest.raises(MorphobenchError) as error:
