@@ -76,7 +76,7 @@ def faults_before(study: Study, assay: Assay, networks_alone: bool = False) -> l
             from benchmark.workflow.explaining import explained_fold
 
             explained_fold(study, split)
-    return faults
+    return list(dict.fromkeys(faults))  # methods share files and pipelines: one fault for each cause
 
 
 def _of_method(method: Method, assay: Assay) -> Iterator[Fault]:
@@ -160,5 +160,3 @@ def refuse_test_labels(study: Study, assay: Assay) -> None:
             raise LeakError("scales by the plate's negative controls, which this assay scores: it would use the labels "
                             "of test wells", f"method {method.name}, {method.uses_controls}",
                             "Scale by the whole plate (plate), or on the training wells (profile.normalise: training).")
-
-

@@ -97,7 +97,8 @@ def run(
         Test wells would reach training.
     """
     study = load_study(study) if isinstance(study, str) else study
-    refuse_device(device, study)
+    if "cnn" in only:
+        refuse_device(device, study)
     count = jobs_of(jobs)
     with Cluster(count, threads_of(count), "" if cluster == "local" else cluster) as run_tasks:
         return _walk(open_session(study, run_tasks, count, device, runs), only, reports)
