@@ -281,12 +281,6 @@ def _doses(runs: Sequence[Run]) -> DoseResponse | None:
     )
 
 
-def _program(runs: Sequence[Run]) -> str:
-    """What measured the profiles of the classical methods."""
-    measured = [run.record.get("cellprofiler") or {} for run in runs if run.role == "classical"]
-    return "cp_measure" if any(of.get("origin") == "cp_measure" for of in measured) else "CellProfiler"
-
-
 def compare(runs: Sequence[Run], unit: Literal["treatment", "well"] = "treatment") -> Comparison:
     """Compare the runs of a study.
 
@@ -350,6 +344,7 @@ def compare(runs: Sequence[Run], unit: Literal["treatment", "well"] = "treatment
         outcomes=_outcomes(reduced, list(tables), unit),
         folds=_fold_table(tables[with_wells.name], with_wells.response),
         doses=_doses(ordered),
-        program=_program(ordered),
+        program="cp_measure" if any(run.record.get("cellprofiler", {}).get("origin") == "cp_measure" for run in ordered
+                                    if run.role == "classical") else "CellProfiler",
         notes=_notes(ordered, accuracy, pairs, unit),
     )

@@ -3,8 +3,8 @@
 For the backend ``cp_measure``. Nuclei: smoothing, minimum cross-entropy threshold (Li & Lee, Pattern Recognition 26,
 1993; Li & Tam, Pattern Recognition Letters 19, 1998), watershed from the peaks of the distance transform or of the
 smoothed intensity. Cells: grown from the nuclei by propagation (Jones, Carpenter & Golland, CVBIA 2005; the function of
-centrosome, which cp_measure brings along) or by a distance. The masks are close to CellProfiler's, not equal: peaks
-are searched at full size, and options that are not named here are ignored.
+centrosome) or by a distance. The masks are close to CellProfiler's, not equal: peaks are searched at full size, and
+options that are not named here are ignored.
 """
 
 from __future__ import annotations

@@ -20,10 +20,10 @@ class ProfileSource:
     Attributes
     ----------
     table : Path
-        Parquet: profiles of all wells (controls among them), normalised per plate. Where profiles hang on the fold's
-        training wells: the wells' metadata alone.
+        Parquet: profiles of all wells (controls among them), normalised per plate. Where profiles depend on the
+        fold's training wells: the wells' metadata alone.
     cells : Path or None
-        Folder of single cells (or a file of a profile table's rows), where profiles hang on the fold's training wells.
+        Folder of single cells (or a file of a profile table's rows), where profiles depend on the training wells.
     left_out : DataFrame or None
         Fields whose cells are not used.
     embedded : bool
