@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmark.assays.faults import gathering
@@ -15,6 +15,8 @@ from benchmark.methods.context import Pipeline
 from benchmark.workflow.measured import at_its_path, pipelines_used, program_of, settings_of
 from benchmark.workflow.study import Study
 
+#: The two arms of a comparison.
+ARMS = ("classical", "cnn")
 #: So many plates are named in a message.
 NAMED = 3
 
@@ -30,7 +32,7 @@ def refuse_device(device: str, study: Study) -> None:
     resolve_device(device)
 
 
-def refuse_before(study: Study, assay: Assay, runs: Path | None = None, networks_alone: bool = False) -> None:
+def refuse_before(study: Study, assay: Assay, only: Sequence[str] = ARMS, runs: Path | None = None) -> None:
     """Refuse a study that cannot run on an assay as its table says; see `faults_before`.
 
     Parameters
@@ -46,33 +48,34 @@ def refuse_before(study: Study, assay: Assay, runs: Path | None = None, networks
         Everything else that is wrong.
     """
     refuse_test_labels(study, assay)
-    faults = faults_before(study, assay, networks_alone)
+    faults = faults_before(study, assay, only)
     if runs is not None and not any((runs / "measured").glob("[!.]*")):
-        for pipeline in pipelines_used(study, assay, networks_alone):
+        for pipeline in pipelines_used(study, assay, "classical" not in only):
             with gathering(faults):
                 program_of(settings_of(study, pipeline))
     if faults:
         raise FaultsError(list(dict.fromkeys(faults)), f"The study {study.name} cannot run; {len(faults)} fault(s):")
 
 
-def faults_before(study: Study, assay: Assay, networks_alone: bool = False) -> list[Fault]:
+def faults_before(study: Study, assay: Assay, only: Sequence[str] = ARMS) -> list[Fault]:
     """What a study needs and does not have, of all that can be known from its file and its table of fields.
 
     Parameters
     ----------
-    networks_alone : bool
-        Only what its networks need.
+    only : sequence of str
+        Arms that are to run: ``classical``, ``cnn``.
     """
     faults: list[Fault] = []
-    methods = [m for m in study.methods if m.arm != "classical" or not networks_alone]
+    gone = {m.name for m in study.methods if m.arm in set(ARMS) - set(only)}
+    methods = [m for m in study.methods if m.name not in gone and not gone & set(m.builds_on)]
     for method in methods:
         faults += _of_method(method, assay)
-    for pipeline in pipelines_used(study, assay, networks_alone):
+    for pipeline in pipelines_used(study, assay, "classical" not in only):
         with gathering(faults):
             _fits(study, assay, pipeline)
     with gathering(faults):
         split = make_split(assay, "", study.split)
-        if study.explain is not None:
+        if study.explain is not None and "cnn" in only:
             from benchmark.workflow.explaining import explained_fold
 
             explained_fold(study, split)
@@ -93,16 +96,19 @@ def _of_method(method: Method, assay: Assay) -> Iterator[Fault]:
     if network is not None:
         faults: list[Fault] = []
         with gathering(faults):
+            from benchmark.networks.training.start import start_of
             from benchmark.networks.weights.location import refuse_missing_weights
 
-            refuse_missing_weights(network)
+            training = getattr(method, "training", None)
+            refuse_missing_weights(network if training is None else start_of(network, training))
         yield from faults
 
 
 def _controls(method: Method, assay: Assay, where: str) -> Iterator[Fault]:
     """Negative controls that a method refers to and that are not there."""
-    without = plates_without_controls(assay)
-    plates = assay.fields[PLATE].nunique()
+    # Profiles are made of all plates, crops and embeddings only of those with wells to predict.
+    seen = set((assay.fields if method.arm == "classical" else assay.predicted)[PLATE])
+    without, plates = [plate for plate in plates_without_controls(assay) if plate in seen], len(seen)
     missing = (method.needs_controls == "each plate" and without) or len(without) == plates
     if method.needs_controls and missing and assay.scoring == "treatments":
         names = ", ".join(without[:NAMED]) + (f" and {len(without) - NAMED} more" if len(without) > NAMED else "")

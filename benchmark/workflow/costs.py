@@ -9,7 +9,7 @@ from benchmark.methods.context import FinishedRun
 from benchmark.workflow.context import StudyContext
 
 #: Stages of a method's own folds, whose cost is the method's row.
-OWN = "method "
+OWN = ("method ", "inner folds of ")  # a fusion's folds state the seconds of their inner folds
 
 
 def costs(context: StudyContext, finished: Sequence[FinishedRun]) -> list[dict[str, Any]]:

@@ -122,7 +122,7 @@ def measured_already(session: Session, whole: Sound, pipeline: Pipeline) -> Meas
     for program in there:
         try:
             plan = make_plan(whole.assay, whole.hashes, at_its_path(session.study, settings), program,
-                             _loaded_illumination(session, whole, settings))
+                             _loaded_illumination(session, whole, pipeline))
         except MorphobenchError:  # nothing was measured by a pipeline that does not fit; who runs it is told
             return None
         if is_measured(plan, folder):
@@ -158,9 +158,10 @@ def _illumination_is_there(session: Session, whole: Sound, settings: CellProfile
     return (session.folder / "illumination" / illumination_key(whole.assay_hash, study) / INDEX).exists()
 
 
-def _loaded_illumination(session: Session, whole: Sound, settings: CellProfilerSettings) -> Illumination | None:
+def _loaded_illumination(session: Session, whole: Sound, pipeline: Pipeline) -> Illumination | None:
     """The functions that CellProfiler divides by; None where its pipeline corrects by itself, or nothing does."""
-    return illumination_of(session, whole, "cellprofiler") if settings.illumination == "study" else None
+    by_study = settings_of(session.study, pipeline).illumination == "study"
+    return illumination_of(session, whole, pipeline) if by_study else None
 
 
 def settings_of(study: Study, pipeline: Pipeline) -> CellProfilerSettings:
@@ -195,7 +196,7 @@ def _measure(session: Session, whole: Sound, pipeline: Pipeline, program: CellPr
     from benchmark.cellprofiler.measure import measure
 
     settings = settings_of(session.study, pipeline)
-    illumination = _loaded_illumination(session, whole, settings)
+    illumination = _loaded_illumination(session, whole, pipeline)
     key = digest([whole.assay_hash, settings.model_dump(mode="json"), program.version,
                   illumination.key if illumination else ""])
     with session.log.stage(STAGES[pipeline], key, pipeline) as facts:

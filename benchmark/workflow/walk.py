@@ -100,6 +100,8 @@ def run(
     if "cnn" in only:
         refuse_device(device, study)
     count = jobs_of(jobs)
+    if cluster != "local":
+        runs = runs.resolve()  # its workers may have been started in another folder
     with Cluster(count, threads_of(count), "" if cluster == "local" else cluster) as run_tasks:
         return _walk(open_session(study, run_tasks, count, device, runs), only, reports)
 
@@ -108,7 +110,7 @@ def _walk(session: Session, only: Sequence[Literal["classical", "cnn"]], reports
     both, study = set(only) == set(ARMS), session.study
     say = Steps(5 + ("classical" in only and study.grid is not None) + ("cnn" in only and study.explain is not None)
                 + both)
-    context, notes = prepare(session, "classical" not in only, say)
+    context, notes = prepare(session, only, say)
     from benchmark.workflow.run import run_methods
 
     with say("methods, fold by fold"):
@@ -148,14 +150,15 @@ def unsaid(name: str) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def prepare(session: Session, networks_alone: bool = False, say: Callable[[str], AbstractContextManager[None]] = unsaid
-            ) -> tuple[StudyContext, tuple[str, ...]]:
+def prepare(session: Session, only: Sequence[Literal["classical", "cnn"]] = ARMS,
+            say: Callable[[str], AbstractContextManager[None]] = unsaid) -> tuple[StudyContext, tuple[str, ...]]:
     """From the study to settled fields and folds.
 
     Parameters
     ----------
-    networks_alone : bool
-        CellProfiler measures only what networks cannot do without; what it measured earlier is used.
+    only : sequence of str
+        Without ``classical``, CellProfiler measures only what networks cannot do without; what it measured earlier is
+        used.
     say : callable
         Told each step as it begins.
 
@@ -167,15 +170,19 @@ def prepare(session: Session, networks_alone: bool = False, say: Callable[[str],
     """
     with say("assay, as its table says"):
         assay = session.study.assay.load(session.place)
-        refuse_before(session.study, assay, session.folder, networks_alone)
+        refuse_before(session.study, assay, only, session.folder)
     with say("images, checked"):
         whole = check_images(session, assay)
         settle_fields(session, whole, {})  # too many flagged fields are refused before CellProfiler runs
     with say("measurements"):
-        measured, unknown = _measured(session, whole, networks_alone)
+        measured, unknown = _measured(session, whole, "classical" not in only)
     with say("fields and folds"):
         fields = settle_fields(session, whole, measured)
         split = folds_of(session, fields.used)
+        if session.study.explain is not None and "cnn" in only:
+            from benchmark.workflow.explaining import explained_fold
+
+            explained_fold(session.study, split)  # a fold that there is not is named before hours of work
     return StudyContext(session, fields, measured, split), (unknown,) if unknown else ()
 
 

@@ -132,11 +132,11 @@ def test_rows_of_matches_plate_and_well_together():
 
 def test_real_bbbc021_fields_split(data_folder, monkeypatch):
     from benchmark.assays.table import load_table
-    from benchmark.workflow.study import load_study, study_base
+    from benchmark.workflow.study import load_study
 
     monkeypatch.setenv("MORPHOBENCH_DATA", str(data_folder))
     study = load_study("bbbc021-fields")
-    assay = load_table(study.assay, study.name, study_base("bbbc021-fields"))
+    assay = load_table(study.assay, study.name, study.base)
     split = make_split(assay, "hash", study.split)
     assert (len(split.folds), sum(len(f.test) for f in split.folds)) == (18, 165)
     assert isinstance(split.folds[0], Fold) and split.folds[0].name == "AZ-A"
@@ -354,11 +354,11 @@ def test_every_scheme_says_what_it_holds_out():
 
 def test_real_bbbc021_profiles_leave_compound_and_batch_out(data_folder, monkeypatch):
     from benchmark.assays.bbbc.bbbc021_profiles import load_bbbc021_profiles
-    from benchmark.workflow.study import load_study, study_base
+    from benchmark.workflow.study import load_study
 
     monkeypatch.setenv("MORPHOBENCH_DATA", str(data_folder))
     study = load_study("bbbc021-profiles")
-    assay = load_bbbc021_profiles(study.assay, study.name, study_base("bbbc021-profiles"))
+    assay = load_bbbc021_profiles(study.assay, study.name, study.base)
     split = make_split(assay, "hash", BOTH)
     assert {u.label for u in split.unscored} == {"Cholesterol-lowering", "Kinase inhibitors"}
     assert 103 - sum(u.treatments for u in split.unscored) == 92

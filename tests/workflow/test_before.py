@@ -90,4 +90,4 @@ def test_a_study_that_can_run_is_not_refused(tmp_path):
     study = load_study(path)
     assay = study.assay.load(open_session(study, run_serially, 1, "cpu", tmp_path).place)
     for alone in (False, True):
-        assert faults_before(study, assay, alone) == []
+        assert faults_before(study, assay, only) == []

@@ -54,7 +54,8 @@ def finetuned_plan(method: FinetunedMethod, context: Context) -> Plan:
             own = trunk_of(trunks, fold.name)
             trunk = SharedTrunk(own, run.path / f"seed{seed}-{own.name}.trunk")
         return FinetunedFold(*crops, context.assay, method, fold, seed, method.permuted(context, seed), context.device,
-                             context.threads, run.fold_path(fold, seed), activations, trunk, controls)
+                             context.threads, run.fold_path(fold, seed), activations, trunk, controls,
+                             method.network.architecture.home)
 
     def before(run: RunFolder, missing: Sequence[tuple[Fold, int]]) -> None:
         if trunks and missing:

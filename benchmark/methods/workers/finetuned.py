@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ class FinetunedFold:
 
     ``crops`` is the cache's file, ``key`` what it must hold (`benchmark.crops`); ``activations`` the same of what is
     used instead of crops (`benchmark.networks.feed.activations`); ``trunk`` what its training starts from;
-    ``controls`` the crops of negative controls, where there are any and embeddings are asked for.
+    ``controls`` the crops of negative controls, where there are any and embeddings are asked for; ``home`` the module
+    that registers the network's architecture, which the worker imports.
     """
 
     crops: Path
@@ -71,6 +73,7 @@ class FinetunedFold:
     activations: tuple[Path, str] | None = None
     trunk: SharedTrunk | None = None
     controls: tuple[Path, str] | None = None
+    home: str = ""
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,8 @@ class _Ready:
 
 
 def _ready(task: FinetunedFold) -> _Ready:
+    if task.home:
+        import_module(task.home)
     if task.threads:
         torch.set_num_threads(task.threads)
     device = resolve_device(task.device)

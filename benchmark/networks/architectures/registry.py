@@ -86,6 +86,11 @@ class Architecture:
     unsuited: tuple[str, ...] = ()
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    @property
+    def home(self) -> str:
+        """The module that registers it, which a worker process imports; empty for timm's networks."""
+        return self.build.__module__ if self.build is not None else ""
+
 
 #: Any network of timm.
 TIMM = Architecture("timm")

@@ -286,8 +286,8 @@ def test_what_no_field_is_to_blame_for_stops_the_run(assay, own, monkeypatch, er
 
 
 @pytest.mark.parametrize(("setting", "value", "words"), [
-    ("Texture scale to measure", "3a", "'3a' is no whole number"),
-    ("Range of the granular spectrum", "", "'' is no whole number"),
+    ("Texture scale to measure", "3a", "'3a' is not a whole number"),
+    ("Range of the granular spectrum", "", "'' is not a whole number"),
     ("Typical diameter of objects, in pixel units (Min,Max)", "12", "'12' are not two numbers"),
     ("Threshold correction factor", "0,8", "'0,8' is not a number")])
 def test_a_setting_that_is_no_number_is_the_pipelines_fault_at_every_field(assay, setting, value, words):

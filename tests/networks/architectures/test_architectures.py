@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from benchmark.base.errors import MorphobenchError
-from benchmark.methods.base import FinetunedMethod, FrozenMethod
-from benchmark.methods.registry import summary
+from benchmark.methods.kinds.finetuned import FinetunedMethod
+from benchmark.methods.kinds.frozen import FrozenMethod
 from benchmark.networks.architectures.layers.multiscale import MultiScaleCNN
 from benchmark.networks.feed.source import ArrayCrops
 from benchmark.networks.predict import probabilities, run_model
@@ -152,7 +152,7 @@ def test_settings_of_pooling_are_for_mil_alone_and_change_no_other_key():
 
 
 def test_records_say_what_was_trained_and_from_what():
-    texts = [summary(FinetunedMethod(name="a", kind="cnn_finetuned", network=NetworkSettings(**n)))
+    texts = [FinetunedMethod(name="a", kind="cnn_finetuned", network=NetworkSettings(**n)).summary()
              for n in ({"backbone": "mcnn"}, {"backbone": "mil", "pooling": "attention"}, {"weights": "none"}, {})]
     assert "multi-scale CNN of Godinez et al. 2017 trained from random weights" in texts[0]
     assert "gated attention pooling" in texts[1] and "fine-tuned in all layers" in texts[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from benchmark.methods.base import FinetunedMethod
+from benchmark.methods.kinds.finetuned import FinetunedMethod
 from benchmark.networks.settings import TrainingSettings
 from benchmark.networks.training.presets import resolved
 
