@@ -89,5 +89,5 @@ def test_a_study_that_can_run_is_not_refused(tmp_path):
     path = write_study(tmp_path, [PROFILE, cnn], (*BOTH, "Actin"), explain={"method": "cnn"})
     study = load_study(path)
     assay = study.assay.load(open_session(study, run_serially, 1, "cpu", tmp_path).place)
-    for alone in (False, True):
+    for only in (("classical", "cnn"), ("cnn",), ("classical",)):
         assert faults_before(study, assay, only) == []
