@@ -72,7 +72,7 @@ def test_a_fold_is_explained_once_and_shown(tmp_path, monkeypatch):
     page, fresh = page_of(opened, finished, tmp_path, found)
     assert fresh and '<h2 id="why">Seeing why</h2>' in page and "Net &lt;b&gt;" in page and "Net <b>" not in page
     assert "<b>cpd-11</b>" in page and "drawn at random" in page and "Not available for this network" in page
-    assert 'id="sanity"' in page and "CellProfiler saved no masks" in page
+    assert 'id="sanity"' in page and "No masks of these fields were saved" in page
 
     # a second call trains nothing and draws nothing
     monkeypatch.setattr(explaining, "train_fold", None)
