@@ -72,7 +72,7 @@ def settled(session: Session) -> StudyContext:
 
 def for_networks(session: Session) -> tuple[StudyContext, str]:
     """The study as its networks alone see it, and what the user is told."""
-    context, notes = prepare(session, networks_alone=True)
+    context, notes = prepare(session, only=("cnn",))
     return context, " ".join(notes)
 
 
