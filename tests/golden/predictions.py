@@ -31,6 +31,8 @@ def table_of(study: Path) -> pd.DataFrame:
     tables = []
     for config in sorted(study.glob("*/*/config.json")):
         folder = config.parent
+        if folder.parent.name == "grid":
+            continue
         if len(list(folder.parent.glob("*/config.json"))) > 1:
             raise ValueError(f"{folder.parent} holds several runs")
         for path in sorted(folder.glob("seed*.parquet")):
