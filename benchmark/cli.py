@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -45,6 +45,9 @@ ClusterAddress = Annotated[str, typer.Option(
 #: Pins of the CellProfiler that `setup` installs.
 REQUIREMENTS = PROJECT / "pipelines" / "cellprofiler-requirements.txt"
 
+#: Exit status after Ctrl-C, as shells have it.
+INTERRUPTED = 130
+
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
 
@@ -59,7 +62,7 @@ def _said_clearly() -> Iterator[None]:
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         err.print("Stopped. What was finished is kept; run the same command again to resume.")
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _version(wanted: bool) -> None:
@@ -250,5 +253,18 @@ def bench(study: StudyName = "demo") -> None:
         run_bench(study, out)
 
 
+def start() -> NoReturn:
+    """Run the command line; after Ctrl-C end with all that was started, whatever state it is in."""
+    try:
+        app()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            from benchmark.base.cluster import leave
+
+            leave(INTERRUPTED)
+        raise
+    sys.exit(0)
+
+
 if __name__ == "__main__":
-    sys.exit(app())
+    start()

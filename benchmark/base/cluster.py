@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import psutil
 
@@ -114,6 +116,7 @@ class Cluster:
         """The client of the worker processes, which are started, or of the scheduler, which is joined."""
         import dask
         from distributed import Client, LocalCluster
+        from distributed.utils import LoopRunner
 
         self._stack.enter_context(quiet())
         if self.address:
@@ -126,6 +129,10 @@ class Cluster:
             return self._client
         threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         environment = {**MALLOC, **{k: str(self.threads) for k in threads}}
+        runner = LoopRunner()
+        with _ctrl_c_held_back():
+            runner.start()  # a thread of its own, from which the workers are started
+        self._stack.callback(runner.stop)
         with dask.config.set({"distributed.nanny.pre-spawn-environ": environment,
                               "distributed.scheduler.allowed-failures": 0}):
             cluster = self._stack.enter_context(LocalCluster(
@@ -136,9 +143,39 @@ class Cluster:
                 memory_limit=0,  # the tasks' memory is bounded by their size; Dask would kill on a guess
                 silence_logs=logging.CRITICAL,
                 host="127.0.0.1",
+                loop=runner.loop,
             ))
         self._client = self._stack.enter_context(Client(cluster))
         return self._client
+
+
+@contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """Threads started here, and the processes started from them, do not get Ctrl-C, which a terminal sends to all.
+
+    The main process gets it and ends them; a worker that is interrupted while it starts prints a traceback.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave(status: int) -> NoReturn:
+    """End this process and all that it started, at once.
+
+    For the command line after Ctrl-C: a cluster that was interrupted while it started cannot be closed, and Python
+    would wait for it at exit. What is finished is on disk under its own name by then.
+    """
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        with suppress(psutil.Error):
+            child.kill()
+    psutil.wait_procs(children, timeout=5)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 @contextmanager

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from benchmark.base.combinations import SEPARATOR
 from benchmark.base.settings import Settings
-from benchmark.folds.fold import Scheme
+from benchmark.folds.fold import Fold, Scheme
 from benchmark.methods.classifiers.settings import ClassifierName
+from benchmark.methods.workers.source import ProfileSource
 from benchmark.profiles.settings import Correction, ProfileSettings
 
 Decision = Literal["nearest"] | ClassifierName
@@ -68,3 +71,23 @@ class GridSettings(Settings):
             changes = {"normalise": normalise, "correction": "none"} | ({"method": method} if method else {})
             found.append((name, how, ProfileSettings.model_validate(profile.model_dump() | changes)))
         return found
+
+
+@dataclass(frozen=True)
+class GridFold:
+    """What a worker needs: a table of profiles (``name``: profile, normalisation), a fold, and what to try on it.
+
+    ``unit`` is what is compared: treatments, or wells where controls are scored.
+    """
+
+    source: ProfileSource
+    absent: Path
+    name: tuple[str, str]
+    corrections: tuple[Correction, ...]
+    decisions: tuple[Decision, ...]
+    inner_folds: int
+    fold: Fold
+    seed: int
+    labels: tuple[str, ...]
+    unit: Literal["treatment", "well"]
+    out: Path

@@ -15,14 +15,12 @@ from benchmark.base.errors import LeakError, MorphobenchError
 from benchmark.base.files import digest, once, read_json, safe_name, write_json
 from benchmark.base.tables import BATCH, CONTROL, LABEL
 from benchmark.evaluation.metrics import summarise_grid
-from benchmark.evaluation.reproducibility import reproducibility
 from benchmark.evaluation.units import counted_unit
 from benchmark.folds.fold import Split
 from benchmark.folds.make import study_split
 from benchmark.methods.context import Features
-from benchmark.methods.grid import GridSettings
+from benchmark.methods.grid import GridFold, GridSettings
 from benchmark.methods.versions import PROFILES
-from benchmark.methods.workers.gridfold import GridFold, run_grid_fold
 from benchmark.profiles.settings import Correction, ProfileSettings
 from benchmark.profiles.words import profile_words
 from benchmark.workflow.context import StudyContext
@@ -94,6 +92,8 @@ def run_grid(context: StudyContext) -> Grid | None:
     key = digest([[s, n, str(t.out.parent.name)] for s, n, t in tasks])
     context.note("grid", key)
     if missing:
+        from benchmark.methods.workers.gridfold import run_grid_fold  # late: scikit-learn, where something is to do
+
         with context.stage("grid", key) as facts:
             for _ in context.run_tasks(run_grid_fold, missing, "grid (profiles x folds)"):
                 pass
@@ -120,6 +120,8 @@ def _reproducibility(context: StudyContext, found: Features) -> dict[str, Any]:
     seed = context.seeds[0]
 
     def compute() -> dict[str, Any]:
+        from benchmark.evaluation.reproducibility import reproducibility  # late: scikit-learn, where something is new
+
         table = pd.read_parquet(found.source.table)
         if context.assay.scoring == "controls":  # no control serves as one there
             table = table[table[LABEL] != ""].assign(**{CONTROL: ""})

@@ -65,29 +65,29 @@ def test_an_address_without_a_scheduler_is_named(monkeypatch):
 
 
 SCRIPT = """
-import time
-from pathlib import Path
-from benchmark.base.cluster import Cluster
+import sys, time
+from benchmark.base.cluster import Cluster, leave
 
 if __name__ == "__main__":
-    with Cluster(2) as run_tasks:
-        try:
+    try:
+        with Cluster(2) as run_tasks:
             for _ in run_tasks(time.sleep, [60, 60], "sleeping"):
                 pass
-        except KeyboardInterrupt:
-            print("stopped", flush=True)
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
+        leave(130)
 """
 
 
-def test_ctrl_c_prints_no_tracebacks(tmp_path):
+@pytest.mark.parametrize("after", [0.3, 0.8, 1.2, 4.0])  # while the workers are started, and while they run
+def test_ctrl_c_prints_no_tracebacks_and_leaves_no_process(tmp_path, after):
     (tmp_path / "script.py").write_text(SCRIPT)
     here = {**os.environ, "PYTHONPATH": str(Path.cwd())}
     with subprocess.Popen([sys.executable, str(tmp_path / "script.py")], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           text=True, env=here, start_new_session=True) as child:
-        assert child.stderr is not None
-        while "to do" not in child.stderr.readline():  # until the workers have their tasks
-            assert child.poll() is None
-        time.sleep(1)
+        time.sleep(after + 0.5)  # Python's own start
         os.killpg(child.pid, signal.SIGINT)  # as a terminal does: the whole group gets it
         out, err = child.communicate(timeout=180)
-    assert out == "stopped\n" and "Traceback" not in err
+        with pytest.raises(ProcessLookupError):
+            os.killpg(child.pid, 0)
+    assert out == "stopped\n" and "Traceback" not in err and child.returncode == 130

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import pandas as pd
 from threadpoolctl import threadpool_limits
@@ -18,36 +16,14 @@ from benchmark.base.tables import (
     check_predictions,
     probability_columns,
 )
-from benchmark.folds.fold import Fold
 from benchmark.folds.inner import inner_groups
 from benchmark.methods.classifiers.classifier import choose_each
 from benchmark.methods.classifiers.settings import ClassifierName, ClassifierSettings
-from benchmark.methods.grid import Decision
+from benchmark.methods.grid import GridFold
 from benchmark.methods.workers.foldtable import corrected, fold_profiles
 from benchmark.methods.workers.runs import check_treatments, check_wells, measured
-from benchmark.methods.workers.source import ProfileSource
 from benchmark.methods.workers.tabular import Prepared, classified_rows, nearest_predictions, nearest_wells
 from benchmark.profiles.settings import Correction
-
-
-@dataclass(frozen=True)
-class GridFold:
-    """What a worker needs: a table of profiles (``name``: profile, normalisation), a fold, and what to try on it.
-
-    ``unit`` is what is compared: treatments, or wells where controls are scored.
-    """
-
-    source: ProfileSource
-    absent: Path
-    name: tuple[str, str]
-    corrections: tuple[Correction, ...]
-    decisions: tuple[Decision, ...]
-    inner_folds: int
-    fold: Fold
-    seed: int
-    labels: tuple[str, ...]
-    unit: Literal["treatment", "well"]
-    out: Path
 
 
 def run_grid_fold(task: GridFold) -> str:
