@@ -11,6 +11,7 @@ from typing import Literal
 
 import pandas as pd
 
+from benchmark.base.account import Loss
 from benchmark.base.errors import Fault, FaultsError, sheet_row
 from benchmark.base.tables import (
     BATCH,
@@ -56,7 +57,10 @@ class Assay:
     source : str
         A sentence for the report: where the images come from, and how to cite them.
     left_out : tuple of Fault
-        What the table held and the assay does not (for example a label with one compound), and why.
+        What the table held and the assay does not (for example a label with one compound), and why; what was merged
+        or assumed.
+    losses : tuple of Loss
+        The same with counts, where there are any.
     scoring : {'treatments', 'controls'}
         What is scored. ``treatments``: labelled wells that are no negative control, which serve normalisation
         only. ``controls``: negative and positive controls both carry a label and are scored; the unlabelled wells
@@ -77,6 +81,7 @@ class Assay:
     simulated: bool = False
     source: str = ""
     left_out: tuple[Fault, ...] = field(default=())
+    losses: tuple[Loss, ...] = field(default=())
     scoring: Scoring = "treatments"
     features: pd.DataFrame | None = field(default=None, repr=False, compare=False)
     features_hash: str = ""
@@ -240,6 +245,7 @@ def make_assay(
     features_hash: str = "",
     lock: Path | None = None,
     left_out: Sequence[Fault] = (),
+    losses: Sequence[Loss] = (),
 ) -> Assay:
     """Check a field table, sort it, and make it an `Assay`.
 
@@ -250,7 +256,7 @@ def make_assay(
     unlabelled : {'refuse', 'keep'}
         Wells without a label that are no control: a mistake, or kept for unsupervised use. Where controls are
         scored they are the dose series and always kept.
-    scoring, features, features_hash, lock, left_out
+    scoring, features, features_hash, lock, left_out, losses
         As the attributes of `Assay`; ``left_out`` is added to.
 
     Raises
@@ -278,5 +284,5 @@ def make_assay(
         raise FaultsError(faults, f"The field table of {name} has {len(faults)} fault(s):")
     columns = FIELD_COLUMNS + [f(c) for c in channels for f in (path_column, plane_column)]
     table = table[columns].sort_values(FIELD_KEY, kind="stable").reset_index(drop=True)
-    return Assay(name, root, table, tuple(channels), simulated, source, tuple(gone), scoring, features, features_hash,
-                 lock)
+    return Assay(name, root, table, tuple(channels), simulated, source, tuple(gone), tuple(losses), scoring, features,
+                 features_hash, lock)
