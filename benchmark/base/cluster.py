@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import psutil
@@ -135,16 +136,21 @@ class Cluster:
         self._stack.callback(runner.stop)
         with dask.config.set({"distributed.nanny.pre-spawn-environ": environment,
                               "distributed.scheduler.allowed-failures": 0}):
-            cluster = self._stack.enter_context(LocalCluster(
-                n_workers=self.jobs,
-                threads_per_worker=1,
-                processes=True,
-                dashboard_address="127.0.0.1:0",  # any free port: two studies may run at once
-                memory_limit=0,  # the tasks' memory is bounded by their size; Dask would kill on a guess
-                silence_logs=logging.CRITICAL,
-                host="127.0.0.1",
-                loop=runner.loop,
-            ))
+            try:
+                cluster = self._stack.enter_context(LocalCluster(
+                    n_workers=self.jobs,
+                    threads_per_worker=1,
+                    processes=True,
+                    dashboard_address="127.0.0.1:0",  # any free port: two studies may run at once
+                    memory_limit=0,  # the tasks' memory is bounded by their size; Dask would kill on a guess
+                    silence_logs=logging.CRITICAL,
+                    host="127.0.0.1",
+                    loop=runner.loop,
+                ))
+            except RuntimeError as error:
+                raise MorphobenchError(f"the worker processes could not be started ({error})", "",
+                                       "In a script of your own, call run below `if __name__ == \"__main__\":`, since "
+                                       "Python imports the script in each worker process.") from error
         self._client = self._stack.enter_context(Client(cluster))
         return self._client
 
@@ -155,6 +161,7 @@ def _ctrl_c_held_back() -> Iterator[None]:
 
     The main process gets it and ends them; a worker that is interrupted while it starts prints a traceback.
     """
+    resource_tracker.ensure_running()  # started later, by the first worker, it would let Ctrl-C through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -168,13 +175,14 @@ def leave(status: int) -> NoReturn:
     For the command line after Ctrl-C: a cluster that was interrupted while it started cannot be closed, and Python
     would wait for it at exit. What is finished is on disk under its own name by then.
     """
-    children = psutil.Process().children(recursive=True)
-    for child in children:
-        with suppress(psutil.Error):
-            child.kill()
-    psutil.wait_procs(children, timeout=5)
     sys.stdout.flush()
     sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # threads that still start workers would report that these are killed
+    while children := psutil.Process().children(recursive=True):  # others may be starting meanwhile
+        for child in children:
+            with suppress(psutil.Error):
+                child.kill()
+        psutil.wait_procs(children, timeout=5)
     os._exit(status)
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmark.base.cluster import Cluster
@@ -79,6 +80,24 @@ if __name__ == "__main__":
 """
 
 
+def _in_group(group: int) -> list[psutil.Process]:
+    """Living processes of a group, after a moment in which what was killed may go."""
+    for _ in range(50):
+        living = [p for p in psutil.process_iter(["status"]) if p.info["status"] != psutil.STATUS_ZOMBIE
+                  and _group_of(p) == group]
+        if not living:
+            break
+        time.sleep(0.1)
+    return living
+
+
+def _group_of(process: psutil.Process) -> int:
+    try:
+        return os.getpgid(process.pid)
+    except ProcessLookupError:
+        return -1
+
+
 @pytest.mark.parametrize("after", [0.3, 0.8, 1.2, 4.0])  # while the workers are started, and while they run
 def test_ctrl_c_prints_no_tracebacks_and_leaves_no_process(tmp_path, after):
     (tmp_path / "script.py").write_text(SCRIPT)
@@ -88,6 +107,14 @@ def test_ctrl_c_prints_no_tracebacks_and_leaves_no_process(tmp_path, after):
         time.sleep(after + 0.5)  # Python's own start
         os.killpg(child.pid, signal.SIGINT)  # as a terminal does: the whole group gets it
         out, err = child.communicate(timeout=180)
-        with pytest.raises(ProcessLookupError):
-            os.killpg(child.pid, 0)
+        assert not _in_group(child.pid)
     assert out == "stopped\n" and "Traceback" not in err and child.returncode == 130
+
+
+def test_a_script_without_a_main_guard_is_told_of_it(tmp_path):
+    (tmp_path / "script.py").write_text("import time\nfrom benchmark.base.cluster import Cluster\n"
+                                        "list(Cluster(2)(time.sleep, [0, 0], 'x'))\n")
+    done = subprocess.run([sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True, timeout=180,
+                          env={**os.environ, "PYTHONPATH": str(Path.cwd())}, check=False)
+    assert done.returncode == 1 and "MorphobenchError: the worker processes could not be started" in done.stderr
+    assert '`if __name__ == "__main__":`' in done.stderr
