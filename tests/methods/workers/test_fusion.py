@@ -41,7 +41,7 @@ from benchmark.workflow.study import load_study
 
 A, B = profile("a", "Cells_A*"), profile("b", "Cells_B*")
 STACKED = {"name": "stacked", "kind": "fusion", "parts": ["a", "b"], "how": "stacked"}
-JOINED = {"name": "joined", "kind": "fusion", "parts": ["a", "b"], "how": "concatenated"}
+JOINED = {"name": "joined", "kind": "fusion", "parts": ["a", "b"], "how": "concatenated", "classifier": LDA}
 
 
 def run_all(opened: StudyContext) -> dict[str, FinishedRun]:
