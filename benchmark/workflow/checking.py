@@ -11,6 +11,7 @@ from benchmark.assays.fieldtable import Assay
 from benchmark.base.cluster import Cluster, available_cores
 from benchmark.base.errors import Fault, MorphobenchError
 from benchmark.base.tables import COMPOUND, path_column
+from benchmark.base.telling import told
 from benchmark.profiles.wells import feature_columns
 from benchmark.quality.check import file_hashes, image_faults
 from benchmark.workflow.before import faults_before, refuse_test_labels
@@ -26,7 +27,7 @@ def check_assay(name: str) -> tuple[list[Fault], str]:
     list of Fault
         All of them, those of the tables first.
     str
-        What was looked at, in a sentence.
+        What was left out, merged or assumed, a line each, warnings first; then what was looked at, in a sentence.
     """
     study = load_study(name)
     place = open_session(study, Cluster(available_cores())).place
@@ -37,7 +38,7 @@ def check_assay(name: str) -> tuple[list[Fault], str]:
     # Where the table has faults, its sound rows are looked at all the same: all faults come at once.
     faults = [*faults, *_of_study(study, assay), *image_faults(assay), *_changed_since_fetched(assay)]
     found = f"{len(faults)} fault(s)" if faults else "no fault found"
-    return faults, "\n".join([*(f"Left out: {f}" for f in assay.left_out), f"{study.name}: {_size(assay)}; {found}."])
+    return faults, "\n".join([*told(assay.left_out, assay.losses), f"{study.name}: {_size(assay)}; {found}."])
 
 
 def _of_study(study: Study, assay: Assay) -> list[Fault]:
