@@ -80,19 +80,22 @@ def data_section(data: Mapping[str, Any]) -> dict[str, Any]:
     ----------
     data : mapping
         ``used``: what is used in the end, ``things``, ``n`` and ``words`` each; ``losses``: `Loss` each; ``notes``:
-        lists of sentences, those of one kind together; ``features``: ``title`` and ``ranges`` of each method
-        (``measured, used, imputed, rows_without_values``, and ``steps`` by name: the least and the most over folds).
+        lists of sentences, those of one kind together; ``features``: ``title`` and ``ranges`` of each method and, with
+        ``grid``, of each table of the grid (``measured, used, imputed, rows_without_values``, and ``steps`` by name:
+        the least and the most over folds).
 
     Returns
     -------
     dict
         ``warnings``, sentences for the top of the page; ``losses``, rows of cells; ``features``; ``notes``, with
-        ``shown`` and ``more`` of each kind.
+        ``shown`` and ``more`` of each kind; ``grid_features``, of the tables of the grid, which may be many.
     """
+    features: Sequence[Mapping[str, Any]] = data.get("features", ())
     losses: Sequence[Loss] = data.get("losses", ())
     return {
         "warnings": warnings_of(losses),
         "losses": _loss_rows(losses, data.get("used", ())),
-        "features": _feature_table(data.get("features", ())),
+        "features": _feature_table([of for of in features if not of.get("grid")]),
+        "grid_features": _feature_table([of for of in features if of.get("grid")]),
         "notes": [{"shown": list(kind[:SHOWN]), "more": list(kind[SHOWN:])} for kind in data.get("notes", ())],
     }

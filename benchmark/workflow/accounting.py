@@ -11,7 +11,7 @@ from benchmark.base.errors import Fault
 from benchmark.base.tables import CELL_LINE, COMPOUND, CONTROL, FIELD_KEY, PLATE, TREATMENT_KEY, WELL_KEY
 from benchmark.base.tasks import say
 from benchmark.base.telling import kind_of, told
-from benchmark.folds.fold import rows_of
+from benchmark.folds.fold import Split, rows_of
 from benchmark.methods.context import FinishedRun
 from benchmark.methods.workers.runs import fold_facts
 from benchmark.profiles.wells import feature_columns
@@ -19,6 +19,7 @@ from benchmark.workflow.context import StudyContext
 from benchmark.workflow.measured import measured_losses, measured_notes
 
 if TYPE_CHECKING:
+    from benchmark.assays.fieldtable import Assay
     from benchmark.workflow.grid import Grid
 
 #: So many places are named.
@@ -26,6 +27,7 @@ NAMED = 3
 #: Steps of a selection in words that follow "left out: "; a step that is not here drops by a rule of its own.
 STEPS = {
     "missing": "too many values are missing or infinite in the training wells",
+    "no spread on a plate": "they have no value on a whole plate, as where its controls have no spread",
     "variance": "they hardly vary over the training wells",
     "correlation": "they correlate with another feature",
     "blocklist": "pycytominer's list of noisy features has them",
@@ -34,7 +36,7 @@ STEPS = {
 }
 UNITS: Mapping[str, Things] = {"well": "wells", "field": "fields", "treatment": "treatments"}
 #: Steps that drop what is not there, rather than choose among what is.
-UNASKED = frozenset({"missing"})
+UNASKED = frozenset({"missing", "no spread on a plate"})
 
 
 class Teller:
@@ -55,18 +57,17 @@ def untold(notes: Sequence[Fault], losses: Sequence[Loss]) -> None:
     """Say nothing."""
 
 
-def losses_of(context: StudyContext, finished: Iterable[FinishedRun] = (), grid: Grid | None = None) -> list[Loss]:
+def losses_of(context: StudyContext, finished: Sequence[FinishedRun] = (), grid: Grid | None = None) -> list[Loss]:
     """Everything that is counted: of the assay, of what was measured, of features in the folds of methods and grid."""
-    losses = [*context.assay.losses, *measured_losses(context.measured)]
-    for row in feature_rows(context, finished, grid):
-        losses += feature_losses(str(row["title"]), row["ranges"])
+    of_methods = [loss for row in feature_rows(context, finished, grid)
+                  for loss in feature_losses(str(row["title"]), row["ranges"])]
     for run in finished:
-        losses += _guessed(context, run)
-    return joined(losses)
+        of_methods += _guessed(context, run)
+    return list(dict.fromkeys([*context.assay.losses, *measured_losses(context.measured), *joined(of_methods)]))
 
 
 def joined(losses: Iterable[Loss]) -> list[Loss]:
-    """Losses that are the same in several places (methods that share their features) as one, with `NAMED` of them."""
+    """Losses that are the same of several methods, which share their features, as one; `NAMED` of them are named."""
     places: dict[Loss, list[str]] = {}
     for loss in losses:
         places.setdefault(replace(loss, where=""), []).append(loss.where)
@@ -86,11 +87,15 @@ def notes_of(context: StudyContext) -> list[Fault]:
 def _guessed(context: StudyContext, run: FinishedRun) -> list[Loss]:
     """What a method has no features of, and what it takes instead."""
     record, losses = run.record, []
+    seeds = max(1, len(record.get("seeds", ())))  # the same wells with each
+    instead = "they are predicted by how common each label is"
     things = UNITS.get(str(record.get("predicts", "")))
-    n = int(record.get("without_features", 0)) // max(1, len(record.get("seeds", ())))
-    if n and things:
-        losses.append(Loss(things, n, max(n, _predicted(context, things)), "nothing was measured in them; they are "
-                           "predicted by how common each label is", run.title))
+    if things and (n := int(record.get("without_features", 0)) // seeds):
+        losses.append(Loss(things, n, max(n, _predicted(context, things)), f"nothing was measured in them; {instead}",
+                           run.title))
+    if n := int(record.get("without_crops", 0)) // seeds:
+        losses.append(Loss("wells", n, max(n, _predicted(context, "wells")), f"no crop could be cut of them; {instead}",
+                           run.title))
     total = len(context.assay.wells)
     losses += [Loss("wells", int(count), total, f"{part} has no features of them; they are given its mean over the "
                     "training wells", run.title)
@@ -129,15 +134,16 @@ def feature_losses(title: str, ranges: Mapping[str, Any]) -> list[Loss]:
     return losses
 
 
-def feature_rows(context: StudyContext, finished: Iterable[FinishedRun], grid: Grid | None) -> list[dict[str, Any]]:
-    """What became of the features of each method, and of each table of the grid: ``title`` and ``ranges``."""
+def feature_rows(context: StudyContext, finished: Sequence[FinishedRun], grid: Grid | None) -> list[dict[str, Any]]:
+    """What became of the features of each method and of each table of the grid: ``title, grid, ranges``."""
     rows = []
     for run in finished:
         ranges = _ranges_of(context, run)
         if ranges:
-            rows.append({"title": run.title, "ranges": ranges})
+            rows.append({"title": run.title, "grid": False, "ranges": ranges})
     if grid is not None:
-        rows += [{"title": f"grid: {of['profile']}, {of['normalise']} ({of['scheme']})", "ranges": of["ranges"]}
+        rows += [{"title": f"grid: {of['profile']}, {of['normalise']} ({of['scheme']})", "grid": True,
+                  "ranges": of["ranges"]}
                  for of in grid.features if of["ranges"]]
     return rows
 
@@ -152,14 +158,18 @@ def _ranges_of(context: StudyContext, run: FinishedRun) -> dict[str, Any]:
     return feature_ranges(f.more.get("features") for f in fold_facts(run.folder, context.split, context.seeds))
 
 
+def notes_of_folds(split: Split, assay: Assay) -> list[Fault]:
+    """What the folds do not score, besides what the assay says itself."""
+    said = {str(fault) for fault in assay.left_out}
+    return [Fault(sentence) for sentence in split.left_out if sentence not in said]
+
+
 def data_facts(context: StudyContext, finished: Sequence[FinishedRun], grid: Grid | None) -> dict[str, Any]:
     """What the page says of the data; see `benchmark.report.data.data_section`."""
-    assay = context.assay
-    named = {str(fault) for fault in assay.left_out}
     notes: dict[str, list[str]] = {}
     for fault in notes_of(context):
         notes.setdefault(kind_of(fault), []).append(str(fault))
-    rest = [[sentence] for sentence in context.split.left_out if sentence not in named]
+    rest = [[str(fault)] for fault in notes_of_folds(context.split, context.assay)]
     return {
         "used": _used(context),
         "losses": losses_of(context, finished, grid),

@@ -13,7 +13,7 @@ from benchmark.base.cluster import Cluster
 from benchmark.base.errors import Fault
 from benchmark.base.tasks import step
 from benchmark.methods.context import FinishedRun, Pipeline
-from benchmark.workflow.accounting import Teller, losses_of, untold
+from benchmark.workflow.accounting import Teller, losses_of, notes_of_folds, untold
 from benchmark.workflow.before import refuse_before, refuse_device
 from benchmark.workflow.context import StudyContext
 from benchmark.workflow.fields import check_images, folds_of, settle_fields
@@ -195,6 +195,7 @@ def prepare(session: Session, only: Sequence[Literal["classical", "cnn"]] = ARMS
         fields = settle_fields(session, whole, measured)
         tell(fields.used.assay.left_out, fields.used.assay.losses)
         split = folds_of(session, fields.used)
+        tell(notes_of_folds(split, fields.used.assay), ())
         if session.study.explain is not None and "cnn" in only:
             from benchmark.workflow.explaining import explained_fold
 

@@ -18,7 +18,8 @@ DATA = {
     "notes": [[f"plate P, well A{i}: left out: f{i}.tif is truncated" for i in range(5)], ["two spellings are one"]],
     "features": [{"title": "CellProfiler profiles", "ranges": {
         "measured": [341, 341], "used": [39, 211], "imputed": [4, 4], "rows_without_values": [0, 0],
-        "steps": {"missing": [130, 302], "variance": [0, 0]}}}, {"title": "Older", "ranges": {"used": [39, 39]}}],
+        "steps": {"missing": [130, 302], "variance": [0, 0]}}}, {"title": "Older", "ranges": {"used": [39, 39]}},
+        {"title": "grid: mean, training", "grid": True, "ranges": {"used": [40, 41]}}],
 }
 
 
@@ -52,5 +53,6 @@ def test_warnings_stand_above_the_answer_and_each_once(tmp_path):
         assert html.index(words) < html.index("<h1>") < html.index('id="answer"')
     assert "3 of 576" not in html and html.count('id="data"') == 1
     assert 'class="tag">as the study asks' in html and "2 more like these" in html
+    assert "1 table of profiles" in html and "<b>40–41</b>" in html
     plain = render(study(data={}), runs, compare(runs), {}, tmp_path).read_text(encoding="utf-8")
     assert "data-warnings" not in plain and "Nothing was left out, merged or assumed." in plain

@@ -82,7 +82,8 @@ def test_what_quality_control_leaves_out_is_asked_for(tmp_path, monkeypatch):
 def test_check_says_notes_and_losses_and_still_ends_with_0(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     table = drawn_profiles().rename(columns={"plate": "Metadata_Plate", "well": "Metadata_Well"})
-    table.loc[len(table)] = {**table.iloc[0], "Metadata_Well": "A99", "compound": "lone", "moa": "alone", "Cells_A0": 0.5}
+    lone = {"Metadata_Well": "A99", "compound": "lone", "moa": "alone", "Cells_A0": 0.5}
+    table.loc[len(table)] = {**table.iloc[0], **lone}
     table.to_parquet("p.parquet")
     assay = {"kind": "profile_table", "profiles": "p.parquet", "single_compound_labels": "leave_out", "columns": {
         "plate": "Metadata_Plate", "well": "Metadata_Well", "compound": "compound", "concentration": "dose",
