@@ -11,9 +11,10 @@ from benchmark.base.account import Loss, warnings_of
 SHOWN = 3
 #: Order of the table.
 ORDER = ("rows", "wells", "fields", "cells", "features", "compounds", "treatments", "plates", "cell lines")
-#: Steps of a selection as headings; any other step is named as the study names it.
-STEPS = {"missing": "missing values", "variance": "no variance", "correlation": "correlated",
-         "blocklist": "blocklist", "reproducibility": "not reproducible", "correction": "no spread for the correction"}
+#: Steps of a selection as headings, in their usual order; any other step is named as the study names it.
+STEPS = {"missing": "missing values", "no spread on a plate": "no value on a whole plate",
+         "variance": "no variance", "correlation": "correlated", "blocklist": "blocklist",
+         "reproducibility": "not reproducible", "correction": "no spread for the correction"}
 
 
 def count(n: float) -> str:
@@ -59,7 +60,8 @@ def _of_selection(loss: Loss) -> bool:
 
 def _feature_table(features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The table of features: steps that any method takes, and a row a method."""
-    steps = list(dict.fromkeys(step for of in features for step in of["ranges"].get("steps", {})))
+    named = dict.fromkeys(step for of in features for step in of["ranges"].get("steps", {}))
+    steps = [step for step in STEPS if step in named] + [step for step in named if step not in STEPS]
     rows = []
     for of in features:
         ranges = of["ranges"]

@@ -129,8 +129,8 @@ def feature_losses(title: str, ranges: Mapping[str, Any]) -> list[Loss]:
     for step, (least, most) in ranges.get("steps", {}).items():
         if most:
             words = STEPS.get(step, f"step {step} of the selection")
-            where = f" (in the fold that loses most; {least} in that which loses fewest)" if least < most else ""
-            losses.append(Loss("features", int(most), total, f"{words}{where}", title, step not in UNASKED))
+            folds = f" (from {least} to {most} of them, depending on the fold)" if least < most else ""
+            losses.append(Loss("features", int(most), total, f"{words}{folds}", title, step not in UNASKED))
     return losses
 
 
@@ -187,8 +187,9 @@ def _used(context: StudyContext) -> list[dict[str, Any]]:
     controls = int((wells[CONTROL] == "negative").sum())
     used: list[dict[str, Any]] = []
     if assay.features is not None:
-        used.append({"things": "rows", "n": len(assay.features), "words": "of the profile table"})
-        used.append({"things": "features", "n": len(feature_columns(assay.features)), "words": "columns of it"})
+        used.append({"things": "rows", "n": len(assay.features), "words": ""})
+        used.append({"things": "features", "n": len(feature_columns(assay.features)),
+                     "words": "measured; what each method uses of them is said below"})
     else:
         used.append({"things": "fields", "n": len(assay.fields), "words": ""})
     used.append({"things": "wells", "n": len(wells), "words": f"{scored} scored, {controls} negative controls"})

@@ -18,7 +18,7 @@ DATA = {
     "notes": [[f"plate P, well A{i}: left out: f{i}.tif is truncated" for i in range(5)], ["two spellings are one"]],
     "features": [{"title": "CellProfiler profiles", "ranges": {
         "measured": [341, 341], "used": [39, 211], "imputed": [4, 4], "rows_without_values": [0, 0],
-        "steps": {"missing": [130, 302], "variance": [0, 0]}}}, {"title": "Older", "ranges": {"used": [39, 39]}},
+        "steps": {"variance": [0, 0], "missing": [130, 302]}}}, {"title": "Older", "ranges": {"used": [39, 39]}},
         {"title": "grid: mean, training", "grid": True, "ranges": {"used": [40, 41]}}],
 }
 
