@@ -96,6 +96,7 @@ def report(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto", c
         if made is not None:
             _headline(result.context.assay.simulated)
             out.print(made.text, markup=False, highlight=False)
+            _warnings(result)
             state = "" if made.fresh else " (nothing had changed since it was made)"
             out.print(f"\nReport: {made.page.resolve()}{state}", markup=False, highlight=False)
 
@@ -112,6 +113,7 @@ def baseline(study: StudyName = "demo", jobs: Jobs = 0, cluster: ClusterAddress 
         if result.grid is not None:
             out.print(grid_text(result.grid.table, result.grid.skipped, result.grid.unscored), markup=False,
                       highlight=False)
+        _warnings(result)
 
 
 @app.command()
@@ -126,12 +128,21 @@ def cnn(study: StudyName = "demo", jobs: Jobs = 0, device: Device = "auto", clus
         if explained is not None:
             out.print(f"{explained.title}: fold {explained.explanation.facts['fold']} explained, {explained.folder}",
                       markup=False, highlight=False)
+        _warnings(result)
 
 
 def _notes(result: Result) -> None:
     """What the user is to be told of a call."""
     for note in result.notes:
         out.print(note, markup=False, highlight=False)
+
+
+def _warnings(result: Result) -> None:
+    """Much that was left out unasked is said again at the end, beside the figures that it bears upon."""
+    from benchmark.base.telling import marked_warnings
+
+    for line in marked_warnings(result.losses):
+        out.print(line, style="bold red", markup=False, highlight=False)
 
 
 def _finished(result: Result, kind: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Things = Literal["rows", "wells", "fields", "features", "cells", "compounds"]
+Things = Literal["rows", "wells", "fields", "features", "cells", "compounds", "treatments"]
 #: A loss that nobody asked for is a warning above this share: pycytominer and CellProfiler users expect a few percent
 #: of missing values and of fields that cannot be read; beyond it something is wrong with the export.
 WARNED = 0.1
@@ -19,7 +19,7 @@ class Loss:
     Attributes
     ----------
     things : str
-        What is counted: rows, wells, fields, features, cells or compounds.
+        What is counted: rows, wells, fields, features, cells, compounds or treatments.
     lost, total : int
         How many of how many.
     why : str

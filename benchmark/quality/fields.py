@@ -8,7 +8,7 @@ a plate's controls) is named.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,17 +17,36 @@ import pandas as pd
 
 from benchmark.assays.fetching.lock import lock_faults
 from benchmark.assays.fieldtable import Assay, lone_labels, row_name
+from benchmark.base.account import Loss
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError
 from benchmark.base.files import once, read_json
 from benchmark.base.tables import COMPOUND, CONTROL, FIELD_KEY, LABEL, PLATE, TREATMENT_KEY, WELL_KEY, path_column
 from benchmark.base.tasks import RunTasks, run_serially
 from benchmark.quality.check import assay_hash, check_images, file_hashes
 from benchmark.quality.flags import COLUMNS, flag_fields
+from benchmark.quality.losses import cause_of, field_losses, gone_with_fields
 from benchmark.quality.measures import measure_quality
 from benchmark.quality.settings import QualitySettings
 
 #: With more bad fields than this something is wrong with the whole assay, and continuing would hide it.
 MOST_BAD = 0.2
+LISTED = "`morphobench assay check` lists every image."
+#: Of fields in a record of an earlier version, which did not note it.
+UNNOTED = "their images cannot be used"
+
+
+@dataclass(frozen=True)
+class Bad:
+    """What is wrong with a field's images: in words that name its files, and as a cause that fields share."""
+
+    words: str
+    cause: str
+
+    @classmethod
+    def of(cls, faults: tuple[Fault, ...]) -> Bad:
+        """From the faults of one field, each said once and without the field's name."""
+        texts = (f"{f.where.rsplit(', ', 1)[-1]} {f.what}" for f in faults)
+        return cls("; ".join(dict.fromkeys(texts)), cause_of(faults))
 
 
 @dataclass(frozen=True)
@@ -75,11 +94,12 @@ def sound_assay(assay: Assay, checked: Path, lone: str = "refuse") -> Sound:
     hashes = file_hashes(rest, known=checked / "hashes.json")
     _check_lock(rest, hashes)
     rest_hash = assay_hash(rest, hashes)
-    for i, words in _checked(rest, rest_hash, checked, len(assay.fields), bad).items():
-        bad[there[i]] = words
+    for i, found in _checked(rest, rest_hash, checked, len(assay.fields), bad).items():
+        bad[there[i]] = found
     if not bad:
         return Sound(assay, hashes, rest_hash)
-    sound = without_fields(assay, {i: f"left out: {bad[i]}" for i in sorted(bad)}, lone)
+    losses = field_losses(assay.fields, {i: bad[i].cause for i in sorted(bad)}, remedy=LISTED)
+    sound = without_fields(assay, {i: f"left out: {bad[i].words}" for i in sorted(bad)}, losses, lone)
     return Sound(sound, hashes, assay_hash(sound, hashes))
 
 
@@ -92,16 +112,10 @@ def _absent(assay: Assay) -> list[int]:
     return [i for i, row in enumerate(rows) if lost & set(map(str, row))] if lost else []
 
 
-def _bad_of(assay: Assay, positions: list[int]) -> dict[int, str]:
-    """What is wrong with some fields, in words."""
+def _bad_of(assay: Assay, positions: list[int]) -> dict[int, Bad]:
+    """What is wrong with some fields."""
     result = check_images(replace(assay, fields=assay.fields.iloc[positions])).of_fields
-    return {positions[i]: _words(faults) for i, faults in result.items()}
-
-
-def _words(faults: tuple[Fault, ...]) -> str:
-    """Faults of one field, without its name, each once."""
-    texts = (f"{f.where.rsplit(', ', 1)[-1]} {f.what}" for f in faults)
-    return "; ".join(dict.fromkeys(texts))
+    return {positions[i]: Bad.of(faults) for i, faults in result.items()}
 
 
 def _check_lock(assay: Assay, hashes: Mapping[str, str]) -> None:
@@ -111,8 +125,8 @@ def _check_lock(assay: Assay, hashes: Mapping[str, str]) -> None:
         raise FaultsError(faults, f"{len(faults)} image(s) of {assay.name} differ from {assay.lock}:")
 
 
-def _checked(assay: Assay, its_hash: str, folder: Path, n: int, absent: Mapping[int, str]) -> dict[int, str]:
-    """Bad fields by position, in words; from an earlier check of the same assay where there is one.
+def _checked(assay: Assay, its_hash: str, folder: Path, n: int, absent: Mapping[int, Bad]) -> dict[int, Bad]:
+    """Bad fields by position; from an earlier check of the same assay where there is one.
 
     ``n`` is the number of fields with those whose files are absent.
     """
@@ -120,15 +134,19 @@ def _checked(assay: Assay, its_hash: str, folder: Path, n: int, absent: Mapping[
     def check() -> dict[str, object]:
         result = check_images(assay)
         if result.of_table or len(result.of_fields) + len(absent) > MOST_BAD * n:
-            faults = [*(Fault(words) for words in absent.values()), *result.faults]
+            faults = [*(Fault(bad.words) for bad in absent.values()), *result.faults]
             raise FaultsError(faults, f"The images of {assay.name} have {len(faults)} fault(s):")
         record: dict[str, object] = {"assay_hash": its_hash, "fields": len(assay.fields)}
         if result.of_fields:
-            record["bad"] = {str(i): _words(faults) for i, faults in result.of_fields.items()}
+            bad = {str(i): Bad.of(faults) for i, faults in result.of_fields.items()}
+            record["bad"] = {i: of.words for i, of in bad.items()}
+            record["causes"] = {i: of.cause for i, of in bad.items()}
         return record
 
     path = once(folder / f"{its_hash[:16]}.json", check)
-    return {int(i): str(words) for i, words in read_json(path).get("bad", {}).items()}
+    found = read_json(path)
+    causes = found.get("causes", {})
+    return {int(i): Bad(str(words), str(causes.get(i, UNNOTED))) for i, words in found.get("bad", {}).items()}
 
 
 def flagged_fields(sound: Sound, settings: QualitySettings, checked: Path, run_tasks: RunTasks = run_serially,
@@ -183,16 +201,18 @@ def without_lost(sound: Sound, lost: pd.DataFrame, most: float, lone: str = "ref
         raise FaultsError(faults, f"{len(lost)} of {n} fields of {sound.assay.name} could not be measured, more than "
                                   f"failed_fields allows ({most:.0%}):")
     why = dict(zip(lost[FIELD_KEY].itertuples(index=False, name=None), words, strict=True))
-    return _without(sound, {key: f"left out: {text}" for key, text in why.items()}, lone)
+    return _without(sound, {key: f"left out: {text}" for key, text in why.items()},
+                    "could not be measured by CellProfiler", False, lone)
 
 
-def _without(sound: Sound, why: Mapping[tuple[object, ...], str], lone: str) -> Sound:
+def _without(sound: Sound, why: Mapping[tuple[object, ...], str], cause: str, asked: bool, lone: str) -> Sound:
     """The assay without the fields of some keys; the same object where it has none of them."""
     keys = sound.assay.fields[FIELD_KEY].itertuples(index=False, name=None)
     gone = {i: why[key] for i, key in enumerate(keys) if key in why}
     if not gone:
         return sound
-    assay = without_fields(sound.assay, gone, lone)
+    losses = field_losses(sound.assay.fields, dict.fromkeys(gone, cause), asked)
+    assay = without_fields(sound.assay, gone, losses, lone)
     return Sound(assay, sound.hashes, assay_hash(assay, dict(sound.hashes)))
 
 
@@ -212,16 +232,18 @@ def without_flagged(sound: Sound, flags: pd.DataFrame, lone: str = "refuse") -> 
     if gone > MOST_BAD * n:
         raise MorphobenchError(f"quality control would leave out {gone} of {n} fields", "quality",
                                "Raise quality.deviations, or set quality.flagged to keep.")
-    return _without(sound, why, lone)
+    return _without(sound, why, "flagged by quality control, and quality.flagged is leave_out", True, lone)
 
 
-def without_fields(assay: Assay, gone: Mapping[int, str], lone: str = "refuse") -> Assay:
-    """An assay without some fields: each, and all that is lost with them, is named in ``left_out``.
+def without_fields(assay: Assay, gone: Mapping[int, str], losses: Sequence[Loss] = (), lone: str = "refuse") -> Assay:
+    """An assay without some fields: each, and all that is lost with them, is named in ``left_out`` and counted.
 
     Parameters
     ----------
     gone : mapping
         Position in the field table → why, in words.
+    losses : sequence of Loss
+        The same fields, counted by cause.
     lone : {'refuse', 'leave_out'}
         What to do with a label that had several compounds and is left with one, which cannot be scored.
 
@@ -236,6 +258,8 @@ def without_fields(assay: Assay, gone: Mapping[int, str], lone: str = "refuse") 
         raise MorphobenchError("none of the fields can be used", assay.name, "`morphobench assay check` lists why.")
     notes = [*assay.left_out, *(Fault(words, row_name(before.iloc[i])) for i, words in gone.items()),
              *_gone_with_them(before, after)]
+    asked = bool(losses) and all(loss.asked for loss in losses)
+    counted = [*assay.losses, *losses, *gone_with_fields(before, after, asked)]
     alone = lone_labels(after) if assay.scoring == "treatments" else {}
     for label, compound in alone.items():
         if label in lone_labels(before):
@@ -246,8 +270,13 @@ def without_fields(assay: Assay, gone: Mapping[int, str], lone: str = "refuse") 
                                    "Mend the images, set quality.flagged to keep, or set "
                                    "assay.single_compound_labels to leave_out.")
         notes.append(Fault(f"label {label!r} left out: a single compound ({compound})"))
-        after = after[(after[LABEL] != label) | (after[CONTROL] == "negative")]
-    return replace(assay, fields=after.reset_index(drop=True), left_out=tuple(notes))
+        kept = after[(after[LABEL] != label) | (after[CONTROL] == "negative")]
+        wells = [len(table.drop_duplicates(WELL_KEY)) for table in (after, kept)]
+        counted.append(Loss("wells", wells[0] - wells[1], wells[0],
+                            f"the label {label!r} is left with a single compound, and single_compound_labels is "
+                            "leave_out", asked=True))
+        after = kept
+    return replace(assay, fields=after.reset_index(drop=True), left_out=tuple(notes), losses=tuple(counted))
 
 
 def _gone_with_them(before: pd.DataFrame, after: pd.DataFrame) -> list[Fault]:

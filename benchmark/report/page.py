@@ -18,6 +18,7 @@ from benchmark.base.errors import MorphobenchError
 from benchmark.base.files import whole
 from benchmark.evaluation.comparison import Comparison, Run
 from benchmark.evaluation.metrics import FEWEST_CLUSTERS, REPORTED
+from benchmark.report.data import data_section
 from benchmark.report.dose import dose_rows
 from benchmark.report.drawing import SIMULATED
 from benchmark.report.figures import draw
@@ -33,7 +34,8 @@ PICTURE_BYTES = 600_000
 #: Keys of a run record that have their own place on the page; the rest is listed unchanged.
 SHOWN_KEYS = {
     "assay_hash", "split_hash", "versions", "device", "seconds", "peak_mib", "cellprofiler", "transductive", "control",
-    "choices", "role", "summary", "data_lock",
+    "choices", "role", "summary", "data_lock", "features", "without_features", "predicts",
+    "wells_given_the_training_mean",
 }  # fmt: skip
 #: What a study need not state.
 UNSAID = {"held_out": "compound", "also_apart": "", "n_response": 0, "data_lock": ""}
@@ -230,8 +232,8 @@ def render(
     ----------
     study : mapping
         ``name, title, description, simulated, source, scheme, n_folds, n_fields`` (None for an assay without
-        images), ``n_wells, n_treatments, n_compounds, labels`` (label → number of the units compared), ``left_out``
-        (list of str), ``assay_hash, split_hash, morphobench`` (version). May say ``costs`` (as
+        images), ``n_wells, n_treatments, n_compounds, labels`` (label → number of the units compared), ``assay_hash,
+        split_hash, morphobench`` (version). May say ``data`` (see `benchmark.report.data.data_section`), ``costs`` (as
         `benchmark.workflow.costs.costs` makes them), ``measured_by`` (program and version that measured),
         ``held_out`` (what a fold holds out: compound, cell line), ``n_response`` (wells of the
         dose series) and ``data_lock`` (hash of the lock file of fetched data).
@@ -266,6 +268,7 @@ def render(
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
         study=UNSAID | dict(study),
         simulated=SIMULATED if simulated else "",
+        data=data_section(study.get("data", {})),
         answer=answer(comparison, simulated),
         comparison=comparison,
         several_seeds=comparison.accuracy["seed"].nunique() > 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,11 @@ from benchmark.assays.fieldtable import Assay
 from benchmark.base.cluster import Cluster, available_cores
 from benchmark.base.errors import Fault, MorphobenchError
 from benchmark.base.tables import COMPOUND, path_column
+from benchmark.base.telling import told
+from benchmark.folds.make import make_split
 from benchmark.profiles.wells import feature_columns
 from benchmark.quality.check import file_hashes, image_faults
+from benchmark.workflow.accounting import notes_of_folds
 from benchmark.workflow.before import faults_before, refuse_test_labels
 from benchmark.workflow.session import RUNS, open_session
 from benchmark.workflow.study import Study, load_study
@@ -26,7 +30,7 @@ def check_assay(name: str) -> tuple[list[Fault], str]:
     list of Fault
         All of them, those of the tables first.
     str
-        What was looked at, in a sentence.
+        What was left out, merged or assumed, a line each, warnings first; then what was looked at, in a sentence.
     """
     study = load_study(name)
     place = open_session(study, Cluster(available_cores())).place
@@ -37,7 +41,15 @@ def check_assay(name: str) -> tuple[list[Fault], str]:
     # Where the table has faults, its sound rows are looked at all the same: all faults come at once.
     faults = [*faults, *_of_study(study, assay), *image_faults(assay), *_changed_since_fetched(assay)]
     found = f"{len(faults)} fault(s)" if faults else "no fault found"
-    return faults, "\n".join([*(f"Left out: {f}" for f in assay.left_out), f"{study.name}: {_size(assay)}; {found}."])
+    notes = [*assay.left_out, *_of_folds(study, assay)]
+    return faults, "\n".join([*told(notes, assay.losses), f"{study.name}: {_size(assay)}; {found}."])
+
+
+def _of_folds(study: Study, assay: Assay) -> list[Fault]:
+    """What the study's folds do not score; nothing where there are none, which is a fault of its own."""
+    with suppress(MorphobenchError):
+        return notes_of_folds(make_split(assay, "", study.split), assay)
+    return []
 
 
 def _of_study(study: Study, assay: Assay) -> list[Fault]:

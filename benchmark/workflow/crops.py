@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmark.base.account import Loss
 from benchmark.base.errors import MorphobenchError
 from benchmark.base.files import digest
 from benchmark.base.tables import FIELD_KEY
+from benchmark.base.tasks import say
 from benchmark.workflow.context import StudyContext
 from benchmark.workflow.measured import illumination_of, object_roles_of
 
@@ -67,6 +69,10 @@ def cell_centres(context: StudyContext) -> CellCentres:
         raise MorphobenchError("the pipeline measures no nuclei, on which cell crops are centred",
                                measured.record["pipeline"],
                                "Name its objects in cellprofiler.nuclei, or cut tiles (crops.kind).")
-    table = context.fields.kept(table).dropna().rename(columns=dict(zip(columns, ("x", "y"), strict=True)))
+    kept = context.fields.kept(table)
+    table = kept.dropna().rename(columns=dict(zip(columns, ("x", "y"), strict=True)))
+    if len(table) < len(kept):
+        say(str(Loss("cells", len(kept) - len(table), len(kept), "CellProfiler gives no centre of their nucleus, so "
+                     "that no crop can be cut")))
     return CellCentres(table.reset_index(drop=True), lambda field: measured.mask_path(field, roles.cells),
                        digest([measured.record["shards_digest"], roles.nuclei, roles.cells]))

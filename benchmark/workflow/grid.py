@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from benchmark.folds.make import study_split
 from benchmark.methods.context import Features
 from benchmark.methods.grid import GridFold, GridSettings
 from benchmark.methods.versions import PROFILES
+from benchmark.methods.workers.featurefacts import feature_ranges
 from benchmark.profiles.settings import Correction, ProfileSettings
 from benchmark.profiles.words import profile_words
 from benchmark.workflow.context import StudyContext
@@ -54,6 +55,8 @@ class Grid:
     rows : list of dict
         ``profile, normalise, correction``, how the three are made in ``words``, and what they estimate from test wells
         without labels, in words (``transductive``, '' where nothing is).
+    features : list of dict
+        ``scheme, profile, normalise`` and what became of the features, as a range over the folds (``ranges``).
     """
 
     table: pd.DataFrame
@@ -62,6 +65,7 @@ class Grid:
     facts: list[dict[str, Any]]
     reproducibility: pd.DataFrame
     rows: list[dict[str, str]]
+    features: list[dict[str, Any]] = field(default_factory=list)
 
 
 def run_grid(context: StudyContext) -> Grid | None:
@@ -99,7 +103,7 @@ def run_grid(context: StudyContext) -> Grid | None:
                 pass
             facts["detail"] = f"{len(missing)} folds of {len(grid.tables())} tables of profiles"
     return Grid(_summary(tasks, unit), (*plan.skipped, *infeasible), tuple(dict.fromkeys(unscored)), _facts(tasks),
-                pd.DataFrame(replicates), _rows(context, grid, plan))
+                pd.DataFrame(replicates), _rows(context, grid, plan), _features(tasks))
 
 
 def _rows(context: StudyContext, grid: GridSettings, plan: Applicable) -> list[dict[str, str]]:
@@ -234,3 +238,13 @@ def _facts(tasks: list[tuple[str, tuple[str, str], GridFold]]) -> list[dict[str,
         found += [{"scheme": scheme, "profile": profile, "normalise": normalise, "correction": correction,
                    "fold": task.fold.name, **of} for correction, of in facts["corrections"].items() if of]
     return found
+
+
+def _features(tasks: list[tuple[str, tuple[str, str], GridFold]]) -> list[dict[str, Any]]:
+    """What became of the features of each table and scheme; nothing of folds that an earlier version ran."""
+    folds: dict[tuple[str, str, str], list[Any]] = {}
+    for scheme, (profile, normalise), task in tasks:
+        facts = read_json(task.out.with_suffix(".json"))
+        folds.setdefault((scheme, profile, normalise), []).append(facts.get("features"))
+    return [{"scheme": scheme, "profile": profile, "normalise": normalise, "ranges": feature_ranges(of)}
+            for (scheme, profile, normalise), of in folds.items()]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from benchmark.base.errors import MorphobenchError
+from benchmark.base.account import Loss
+from benchmark.base.errors import Fault, MorphobenchError
 from benchmark.base.files import PROJECT, digest
 from benchmark.base.tables import FIELD_KEY
 from benchmark.methods.context import Pipeline
@@ -97,6 +98,18 @@ def measure_for_networks(session: Session, whole: Sound) -> tuple[dict[Pipeline,
     words = ("CellProfiler has not measured this study yet, so the networks run on all its fields; should it fail "
              "on some, `make report` leaves them out of both arms and runs the networks again.")
     return measured, words if unknown else ""
+
+
+def measured_losses(measured: Mapping[Pipeline, Measured]) -> list[Loss]:
+    """What the pipelines of a study left out and counted, as the record of each says under ``losses``."""
+    return [Loss(**loss) for of in measured.values() for loss in of.record.get("losses", ())]
+
+
+def measured_notes(measured: Mapping[Pipeline, Measured]) -> list[Fault]:
+    """What the pipelines of a study left out, in words."""
+    return [Fault(f"{', '.join(names)} left out: these objects do not pair off with the cells one to one",
+                  STAGES[pipeline], "Relate them to the cells in the pipeline, or leave them out of its exports.")
+            for pipeline, of in measured.items() if (names := of.record.get("objects_left_out"))]
 
 
 def measured_already(session: Session, whole: Sound, pipeline: Pipeline) -> Measured | None:

@@ -21,6 +21,7 @@ from benchmark.folds.fold import HELD_OUT, rows_of
 from benchmark.folds.trunks import make_trunks, trunks_hash
 from benchmark.methods.context import FinishedRun
 from benchmark.methods.workers.runs import read_response, read_run
+from benchmark.workflow.accounting import data_facts
 from benchmark.workflow.context import StudyContext
 from benchmark.workflow.costs import costs
 from benchmark.workflow.session import REPORTS
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from benchmark.workflow.grid import Grid
 
 #: Raised when the page changes, so that pages made by older code are drawn again.
-PAGE = 7
+PAGE = 8
 #: Tables beside a page that not every study has.
 OPTIONAL = frozenset({"dose", "dose-wells", "grid", "grid-corrections", "reproducibility", "fields", "seeds",
                       "seed-pairs"})
@@ -67,7 +68,8 @@ def make_report(context: StudyContext, finished: list[FinishedRun], grid: Grid |
     _audit_shared(context, finished)
     folder = reports / context.study.name
     fields = _field_rows(context)
-    key = _key(context, finished, grid, fields, explained)
+    data = data_facts(context, finished, grid)
+    key = _key(context, finished, grid, fields, data, explained)
     stamp = folder / "report.json"
     page = folder / "index.html"
     if page.exists() and stamp.exists() and (made := read_json(stamp)).get("key") == key:
@@ -112,7 +114,7 @@ def make_report(context: StudyContext, finished: list[FinishedRun], grid: Grid |
         section = grid_section(grid.table, grid.skipped, grid.unscored, grid.facts, grid.reproducibility, grid.rows,
                                context.study.assay.published())
     why = explanation_section(explained.explanation, explained.title) if explained is not None else None
-    facts = _study_facts(context) | {"costs": costs(context, finished)}
+    facts = _study_facts(context) | {"data": data, "costs": costs(context, finished)}
     render(facts, runs, comparison, pictures, folder, section, fields, why)
     text = accuracy_text(comparison)
     if grid is not None:
@@ -144,14 +146,15 @@ def _field_rows(context: StudyContext) -> list[dict[str, str]]:
 
 
 def _key(context: StudyContext, finished: list[FinishedRun], grid: Grid | None, fields: list[dict[str, str]],
-         explained: Explained | None) -> str:
+         data: dict[str, Any], explained: Explained | None) -> str:
     """What a page shows: the facts of the study except how long its stages took, every run, grid, explanation."""
     shown = [grid.table.to_csv(), grid.skipped, grid.unscored, grid.facts,
              grid.reproducibility.to_csv(), grid.rows] if grid is not None else []
     facts = _study_facts(context)
     if explained is not None:
         shown += [explained.title, *(sha256_file(explained.folder / name) for name in (RECORD, ARRAYS))]
-    return digest([PAGE, __version__, facts, shown, fields, context.seeds, context.study.ensembles,
+    return digest([PAGE, __version__, facts, shown, fields,
+                   data | {"losses": list(map(str, data["losses"]))}, context.seeds, context.study.ensembles,
                    [[f.title, f.record["run"], sha256_file(f.folder.record_path)] for f in finished]])
 
 
@@ -178,7 +181,6 @@ def _study_facts(context: StudyContext) -> dict[str, Any]:
         "n_treatments": len(treatments),
         "n_compounds": int(treated[COMPOUND].nunique()),
         "labels": {str(k): int(v) for k, v in counted[LABEL].value_counts().sort_index().items()},
-        "left_out": list(context.split.left_out),
         "assay_hash": context.assay_hash,
         "split_hash": context.split.hash,
         "data_lock": lock_hash(assay.lock) if assay.lock else "",

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from benchmark.base.account import Loss
 from benchmark.base.cluster import Cluster
+from benchmark.base.errors import Fault
 from benchmark.base.tasks import step
 from benchmark.methods.context import FinishedRun, Pipeline
+from benchmark.workflow.accounting import Teller, losses_of, notes_of_folds, untold
 from benchmark.workflow.before import refuse_before, refuse_device
 from benchmark.workflow.context import StudyContext
 from benchmark.workflow.fields import check_images, folds_of, settle_fields
-from benchmark.workflow.measured import measure_all, measure_for_networks
+from benchmark.workflow.measured import measure_all, measure_for_networks, measured_losses, measured_notes
 from benchmark.workflow.session import REPORTS, RUNS, Session, jobs_of, open_session, threads_of
 from benchmark.workflow.study import Study, load_study
 
@@ -47,6 +50,8 @@ class Result:
         The page, where both arms ran.
     notes : tuple of str
         What the user is to be told, a sentence each.
+    losses : tuple of Loss
+        What was read and is not used, counted.
     """
 
     context: StudyContext
@@ -55,6 +60,7 @@ class Result:
     explained: Explained | None
     report: Report | None
     notes: tuple[str, ...]
+    losses: tuple[Loss, ...] = ()
 
 
 def run(
@@ -110,7 +116,8 @@ def _walk(session: Session, only: Sequence[Literal["classical", "cnn"]], reports
     both, study = set(only) == set(ARMS), session.study
     say = Steps(5 + ("classical" in only and study.grid is not None) + ("cnn" in only and study.explain is not None)
                 + both)
-    context, notes = prepare(session, only, say)
+    tell = Teller()
+    context, notes = prepare(session, only, say, tell)
     from benchmark.workflow.run import run_methods
 
     with say("methods, fold by fold"):
@@ -130,7 +137,9 @@ def _walk(session: Session, only: Sequence[Literal["classical", "cnn"]], reports
 
         with say("page"):
             report = make_report(context, runs, grid, reports, explained)
-    return Result(context, tuple(runs), grid, explained, report, notes)
+    losses = losses_of(context, runs, grid)
+    tell((), [loss for loss in losses if loss.warns])  # of features, which are known only now
+    return Result(context, tuple(runs), grid, explained, report, notes, tuple(losses))
 
 
 class Steps:
@@ -151,7 +160,8 @@ def unsaid(name: str) -> AbstractContextManager[None]:
 
 
 def prepare(session: Session, only: Sequence[Literal["classical", "cnn"]] = ARMS,
-            say: Callable[[str], AbstractContextManager[None]] = unsaid) -> tuple[StudyContext, tuple[str, ...]]:
+            say: Callable[[str], AbstractContextManager[None]] = unsaid,
+            tell: Callable[[Sequence[Fault], Sequence[Loss]], None] = untold) -> tuple[StudyContext, tuple[str, ...]]:
     """From the study to settled fields and folds.
 
     Parameters
@@ -161,6 +171,8 @@ def prepare(session: Session, only: Sequence[Literal["classical", "cnn"]] = ARMS
         used.
     say : callable
         Told each step as it begins.
+    tell : callable
+        Told what was left out, merged or assumed as soon as it is known; the same again with what is new.
 
     Returns
     -------
@@ -170,15 +182,20 @@ def prepare(session: Session, only: Sequence[Literal["classical", "cnn"]] = ARMS
     """
     with say("assay, as its table says"):
         assay = session.study.assay.load(session.place)
+        tell(assay.left_out, assay.losses)
         refuse_before(session.study, assay, only, session.folder)
     with say("images, checked"):
         whole = check_images(session, assay)
+        tell(whole.assay.left_out, whole.assay.losses)
         settle_fields(session, whole, {})  # too many flagged fields are refused before CellProfiler runs
     with say("measurements"):
         measured, unknown = _measured(session, whole, "classical" not in only)
+        tell(measured_notes(measured), measured_losses(measured))
     with say("fields and folds"):
         fields = settle_fields(session, whole, measured)
+        tell(fields.used.assay.left_out, fields.used.assay.losses)
         split = folds_of(session, fields.used)
+        tell(notes_of_folds(split, fields.used.assay), ())
         if session.study.explain is not None and "cnn" in only:
             from benchmark.workflow.explaining import explained_fold
 

@@ -97,7 +97,7 @@ def study(**changes):
         "name": "fake", "title": "A fake study", "description": "Made up for tests.", "simulated": False,
         "source": "Images of nothing.", "scheme": "leave one compound out", "n_folds": 18, "n_fields": 220,
         "n_wells": 110, "n_treatments": 55, "n_compounds": 18, "labels": {label: 9 for label in LABELS},
-        "left_out": ["label 'Epithelial' left out: a single compound (PP-2)"],
+        "data": {"notes": [["label 'Epithelial' left out: a single compound (PP-2)"]]},
         "assay_hash": "0123456789abcdef", "split_hash": "fedcba9876543210", "morphobench": "0.1.0",
         "costs": [{"what": "CellProfiler", "used_by": ["CellProfiler profiles"], "seconds": 812.3,
                    "detail": "2 processes, 220 fields"},

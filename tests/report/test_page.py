@@ -10,12 +10,19 @@ import pytest
 from fake_runs import run, study, study_runs, wells
 from PIL import Image
 
+from benchmark.base.account import Loss
 from benchmark.base.errors import MorphobenchError
 from benchmark.evaluation.comparison import compare
 from benchmark.evaluation.ensembles import with_ensembles
 from benchmark.report.page import PICTURE_BYTES, data_uri, duration, render
 
 EVIL = "<script>alert('x')</script>&\"$a_b$"
+
+
+def evil_data():
+    return {"losses": [Loss("wells", 5, 10, EVIL, EVIL, remedy=EVIL)], "notes": [[EVIL] * 5],
+            "used": [{"things": "wells", "n": 5, "words": EVIL}],
+            "features": [{"title": EVIL, "ranges": {"used": [3, 3], "measured": [9, 9], "steps": {EVIL: [6, 6]}}}]}
 
 
 class Reader(HTMLParser):
@@ -70,7 +77,7 @@ def hostile(tmp_path_factory):
         run(layout, f"evil{EVIL}", (1,), EVIL, choices={EVIL: 2}, transductive=[EVIL], settings={EVIL: EVIL}),
         run(layout, "cellprofiler", (), "", versions={EVIL: EVIL}, cellprofiler={"version": EVIL, "origin": EVIL}),
     ]
-    details = study(title=EVIL, description=EVIL, source=EVIL, left_out=[EVIL], labels={EVIL: 1}, scheme=EVIL, costs=[
+    details = study(title=EVIL, description=EVIL, source=EVIL, data=evil_data(), labels={EVIL: 1}, scheme=EVIL, costs=[
         {"what": EVIL, "used_by": [EVIL], "seconds": 1, "detail": EVIL}])  # fmt: skip
     page = render(details, runs, compare(runs), {}, folder)
     return folder, page.read_text(encoding="utf-8")

@@ -80,6 +80,11 @@ class Preparation:
         self._steps = Pipeline([("scale", StandardScaler()), ("clip", Clip())])
         self._rotation = PCA(svd_solver="full")
 
+    @property
+    def selector(self) -> Any:
+        """The fitted selector; None where every feature is used."""
+        return self._selector
+
     def fit_transform(self, X: pd.DataFrame) -> dict[Space, np.ndarray]:
         """Fit on training rows; the prepared rows in each space, float64."""
         if self._selector is not None:

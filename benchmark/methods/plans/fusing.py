@@ -57,13 +57,17 @@ def fusion_worker() -> Callable[[FusionFold], str]:
 
 
 def fusion_facts(run: RunFolder, folds: Sequence[FoldFacts]) -> Mapping[str, Any]:
-    """What the record of a fusion says of its folds; of a stacked one the range of each part's weight over them."""
+    """What the record of a fusion says of its folds; of a stacked one the range of each part's weight over them,
+    of the other how many wells were given a part's mean over training wells, in the fold with most of them."""
     facts = tabular_facts(run, folds)
     weights = [f.more["weights_of_parts"] for f in folds if "weights_of_parts" in f.more]
     if weights:
         facts["weights_of_parts"] = {
             part: f"{min(values):.2f} to {max(values):.2f}" for part in weights[0]
             if (values := [w[part] for w in weights])}
+    filled = [f.more["wells_given_the_training_mean"] for f in folds if "wells_given_the_training_mean" in f.more]
+    if filled:
+        facts["wells_given_the_training_mean"] = {part: max(of.get(part, 0) for of in filled) for part in filled[0]}
     return facts
 
 

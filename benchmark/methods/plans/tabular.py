@@ -55,11 +55,14 @@ def refuse_nearest_wells(context: Context, method: Method) -> None:
 def tabular_facts(run: RunFolder, folds: Sequence[FoldFacts]) -> dict[str, Any]:
     """What the record of a tabular method says of its folds."""
     from benchmark.methods.classifiers.classifier import summarise_choices
+    from benchmark.methods.workers.featurefacts import feature_ranges
 
     first = folds[0].more
     correction = {"correction": first["correction"]} if first.get("correction") else {}
     return correction | {
         "choices": summarise_choices([f.more["chosen"] for f in folds]),
-        "features": first["features"],
+        "features": feature_ranges(f.more.get("features") for f in folds),
         "without_features": sum(f.more["without_features"] for f in folds),
+        # Folds of an earlier version did not note what they predict.
+        "predicts": first.get("predicts", ""),
     }

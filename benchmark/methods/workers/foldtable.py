@@ -12,6 +12,7 @@ from benchmark.base.tables import BATCH, CONTROL, FIELD_COLUMNS, WELL_COLUMNS
 from benchmark.cells.table import SingleCells
 from benchmark.folds.fold import Fold, rows_of
 from benchmark.methods.workers.embeddings import read_wells
+from benchmark.methods.workers.featurefacts import feature_facts
 from benchmark.methods.workers.source import ProfileSource
 from benchmark.profiles.aggregate import make_well_profiles
 from benchmark.profiles.corrections.make import make_correction
@@ -75,12 +76,16 @@ def corrected(
     table : DataFrame
         Metadata and corrected features, the same rows.
     facts : dict
-        What the correction was fitted on, and ``clipped``, the share of values that were.
+        What the correction was fitted on; ``clipped``, the share of values that were; and under ``selection`` what
+        became of the features (`benchmark.methods.workers.featurefacts.feature_facts`).
     """
     train = rows_of(table, fold.train)
     chosen = selector(settings)
     if chosen is not None:
-        table = chosen.fit(table[train]).transform(table)
+        chosen.fit(table[train])
+    selection = feature_facts(table, chosen)
+    if chosen is not None:
+        table = chosen.transform(table)
     features = feature_columns(table)
     values = table[features].to_numpy(float)
     if settings.normalise == "training":
@@ -95,4 +100,5 @@ def corrected(
     known = control & table[BATCH].isin(table.loc[train, BATCH])
     rows = {"controls": control, "training and controls": train | known}.get(fitted.fit_on)
     fitted.fit(table if rows is None else table[rows])
-    return fitted.transform(table), dict(fitted.facts_) | {"clipped": round(clipped, 5)}
+    facts = dict(fitted.facts_) | {"clipped": round(clipped, 5), "selection": selection}
+    return fitted.transform(table), facts

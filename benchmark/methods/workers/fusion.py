@@ -21,6 +21,7 @@ from benchmark.methods.classifiers.classifier import Chosen, choose_and_fit
 from benchmark.methods.classifiers.labels import Permuted, with_labels
 from benchmark.methods.classifiers.settings import ClassifierSettings
 from benchmark.methods.classifiers.stacking import Pool, fit_pool, stacking_columns
+from benchmark.methods.workers.featurefacts import after_correction, feature_facts, side_by_side
 from benchmark.methods.workers.foldtable import corrected, fold_profiles
 from benchmark.methods.workers.runs import check_wells, measured, response_path, write_fold
 from benchmark.methods.workers.source import ProfileSource
@@ -98,8 +99,9 @@ def run_fusion_fold(task: FusionFold) -> str:
     facts["seconds"] = round(facts["seconds"] + said.get("inner_seconds", 0), 3)
     if isinstance(chosen, Pool):
         said |= {"weights_of_parts": dict(chosen.weights)}
-    facts |= {"chosen": chosen.name, "inner_scores": chosen.scores, "features": len(feature_columns(train)),
-              "train": len(train), "without_features": without, **said}
+    features = side_by_side(said.pop("selections", ()), len(feature_columns(train)))
+    facts |= {"chosen": chosen.name, "inner_scores": chosen.scores, "features": features, "train": len(train),
+              "without_features": without, "predicts": "well", **said}
     named: dict[str, Any] = {"method": task.method, "fold": task.fold.name, "seed": task.seed}
     write_fold(task.out, predictions.assign(**named), task.fold, facts, response.assign(**{LABEL: ""}, **named))
     return task.fold.name
@@ -207,34 +209,40 @@ def _concatenated(task: FusionFold, wells: pd.DataFrame) -> tuple[Prepared, dict
     train = rows_of(rows, task.fold.train).to_numpy()
     found: list[pd.DataFrame] = []
     facts: dict[str, Any] = {}
+    selections: list[dict[str, Any]] = []
     there = np.zeros(len(rows), bool)
     lacking: dict[str, np.ndarray] = {}
     for block in blocks:
-        values, has, of = _block_values(block, rows, task)
+        values, has, of, selection = _block_values(block, rows, task)
         if not (has & train).any():
             raise MorphobenchError(f"has no features of any training well by {block.name}", f"fold {task.fold.name!r}")
         values.loc[~has] = values[has & train].mean().to_numpy()
         found.append(values)
         there |= has
         lacking[block.name] = ~has
+        selections.append(selection)
         facts |= {f"correction of {block.name}": of} if of else {}
     table = pd.concat([rows, *found], axis=1)
     imputed = {name: int((gone & there).sum()) for name, gone in lacking.items()}
     return (Prepared(table[there].reset_index(drop=True), rows[~there].reset_index(drop=True), None),
-            {"wells_given_the_training_mean": imputed, **facts})
+            {"wells_given_the_training_mean": imputed, "selections": selections, **facts})
 
 
 def _block_values(block: FeatureBlock, rows: pd.DataFrame, task: FusionFold
-                  ) -> tuple[pd.DataFrame, np.ndarray, dict[str, Any]]:
-    """A part's features for ``rows`` (missing where it has none), which rows it has, and facts of its correction."""
+                  ) -> tuple[pd.DataFrame, np.ndarray, dict[str, Any], dict[str, Any]]:
+    """A part's features for ``rows`` (missing where it has none), which rows it has, facts of its correction, and what
+    became of its features."""
     table = fold_profiles(block.source, task.fold, task.seed)
     facts: dict[str, Any] = {}
     if block.selected:
         profile = block.source.profile
         table, facts = corrected(table, task.fold, profile, profile.correction, task.seed)
+        selection = after_correction(facts.pop("selection"), facts)
+    else:
+        selection = feature_facts(table)
     features = feature_columns(table)
     values = table.set_index(WELL_KEY)[features].astype(np.float64)
     index = pd.MultiIndex.from_frame(rows[WELL_KEY])
     has = index.isin(values.index)
     return (values.reindex(index).reset_index(drop=True).rename(columns={f: f"{block.name}: {f}" for f in features}),
-            np.asarray(has), facts)
+            np.asarray(has), facts, selection)

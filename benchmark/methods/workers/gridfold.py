@@ -40,6 +40,7 @@ def run_grid_fold(task: GridFold) -> str:
         for correction in task.corrections:
             ready, facts["corrections"][correction] = corrected(table, task.fold, task.source.profile, correction,
                                                                 task.seed)
+            facts["features"] = facts["corrections"][correction].pop("selection")  # the same of every correction
             parts += _decided(task, Prepared(ready, absent, None), correction, facts["chosen"])
     predictions = pd.concat(parts, ignore_index=True)
     check_predictions(predictions, str(task.out))

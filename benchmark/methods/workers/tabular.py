@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -17,14 +17,11 @@ from benchmark.methods.classifiers.classifier import choose_and_fit
 from benchmark.methods.classifiers.labels import Permuted, label_frequencies, with_labels
 from benchmark.methods.classifiers.nearest import nearest_treatment
 from benchmark.methods.classifiers.settings import ClassifierSettings
+from benchmark.methods.workers.featurefacts import after_correction, feature_facts
 from benchmark.methods.workers.foldtable import corrected, fold_profiles, selector
 from benchmark.methods.workers.runs import measured, write_fold
 from benchmark.methods.workers.source import ProfileSource
 from benchmark.profiles.settings import ProfileSettings
-from benchmark.profiles.wells import feature_columns
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -52,12 +49,16 @@ class TabularFold:
 
 @dataclass
 class Prepared:
-    """A fold's rows with labels, ready for a decision; ``selection`` is what is still to be fitted in it."""
+    """A fold's rows with labels, ready for a decision.
+
+    ``selection`` is what is still to be fitted in it; ``features`` tells of one that was.
+    """
 
     table: pd.DataFrame
     absent: pd.DataFrame
     selection: ProfileSettings | None
     facts: dict[str, Any] = field(default_factory=dict)
+    features: dict[str, Any] = field(default_factory=dict)
 
     def train(self, fold: Fold) -> pd.DataFrame:
         """Rows that may be learnt from."""
@@ -70,15 +71,15 @@ def run_tabular_fold(task: TabularFold) -> str:
     with measured(facts), threadpool_limits(1):
         ready = prepare_fold(task.source, task.absent, task.fold, task.labels, task.seed, task.selected,
                              task.decision == "nearest")
-        features = len(feature_columns(ready.table))
         if task.decision == "nearest":
             predictions, covered, without = nearest_predictions(ready, task.fold, list(task.all_labels))
             response, chosen = predictions.iloc[:0], {"chosen": "nearest treatment"}
+            features = ready.features
         else:
-            predictions, response, without, chosen = _classified(task, ready)
+            predictions, response, without, chosen, features = _classified(task, ready)
             covered = None
     facts |= {**chosen, "features": features, "train": int(rows_of(ready.table, task.fold.train).sum()),
-              "without_features": without, **ready.facts}
+              "without_features": without, "predicts": str(predictions["unit"].iloc[0]), **ready.facts}
     named: dict[str, Any] = {"method": task.method, "fold": task.fold.name, "seed": task.seed}
     # The dose series has no labels, whatever a permutation of compounds gave it.
     write_fold(task.out, predictions.assign(**named), task.fold, facts,
@@ -104,21 +105,26 @@ def prepare_fold(
     profile = source.profile
     if selected and (scaled or profile.correction != "none"):
         table, facts = corrected(table, fold, profile, profile.correction, seed)
-        return Prepared(table, missing, None, {"correction": facts} if facts else {})
+        features = after_correction(facts.pop("selection"), facts)
+        return Prepared(table, missing, None, {"correction": facts}, features)
     return Prepared(table, missing, profile if selected else None)
 
 
 def _classified(
     task: TabularFold, ready: Prepared
-) -> tuple[pd.DataFrame, pd.DataFrame, int, dict[str, Any]]:
-    """Predictions of the test rows and of the dose series by a classifier chosen inside the training rows."""
+) -> tuple[pd.DataFrame, pd.DataFrame, int, dict[str, Any], dict[str, Any]]:
+    """Predictions of the test rows and of the dose series by a classifier chosen inside the training rows.
+
+    Then how many rows lack features, what was chosen, and what became of the features.
+    """
     train = ready.train(task.fold)
     labels = list(task.all_labels)
     chosen = choose_and_fit(train, train[LABEL], inner_groups(train), task.classifier,
                             selector(ready.selection) if ready.selection else None, task.seed)
     predictions, without = classified_rows(chosen, train, ready, labels, task.fold.test, task.unit)
     response, _ = classified_rows(chosen, train, ready, labels, task.fold.response, task.unit)
-    return predictions, response, without, {"chosen": chosen.name, "inner_scores": chosen.scores}
+    features = ready.features or feature_facts(ready.table, chosen.preparation.selector)
+    return predictions, response, without, {"chosen": chosen.name, "inner_scores": chosen.scores}, features
 
 
 class Decider(Protocol):
@@ -187,9 +193,3 @@ def nearest_wells(ready: Prepared, fold: Fold, labels: list[str]) -> pd.DataFram
 
 
 _METADATA = ("Metadata_Plate", "Metadata_Well", *TREATMENT_KEY, LABEL)
-
-
-
-
-
-

@@ -114,7 +114,7 @@ def test_the_classical_arm_takes_embeddings_as_they_are(ran):
 
 def test_networks_are_fused_by_what_each_fold_s_own_one_says(ran):
     opened, runs = ran
-    assert runs["joined"].record["features"] == sum(len(feature_columns(read(ran, n, "well")))
+    assert runs["joined"].record["features"]["used"][0] == sum(len(feature_columns(read(ran, n, "well")))
                                                     for n in ("cnn", "frozen"))
     inner = sorted(p.name for p in (runs["cnn"].folder.path / "inner2").iterdir())
     assert len(inner) == 2 * 2 * 2 and not [n for n in inner if "embeddings" in n or "checkpoint" in n]

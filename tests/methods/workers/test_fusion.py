@@ -61,9 +61,10 @@ def test_a_fusion_knows_what_its_parts_know_together(tmp_path, monkeypatch):
     assert max(scores["a"], scores["b"]) < 0.85 <= min(scores["stacked"], scores["joined"])
     record = runs["stacked"].record
     assert (record["role"], record["control"], record["transductive"]) == ("fusion", False, [])
-    assert record["features"] == 6 and record["method"]["parts"] == ["a", "b"] and "3 inner folds" in record["summary"]
+    assert record["features"] == {"used": [6, 6]} and record["method"]["parts"] == ["a", "b"]
+    assert "3 inner folds" in record["summary"]
     assert set(record["weights_of_parts"]) == {"a", "b"} and record["seconds"] > 0
-    assert runs["joined"].record["features"] == 10
+    assert runs["joined"].record["features"]["used"] == [10, 10]
     made = make_report(opened, [runs[m.name] for m in opened.study.methods], reports=tmp_path / "reports")
     page = made.page.read_text()
     assert "stacked, against its parts: " in page and "right by a (" in page and "right by b (" in page
