@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from benchmark.base.cluster import Cluster
 from benchmark.base.tasks import step
 from benchmark.methods.context import FinishedRun, Pipeline
-from benchmark.workflow.before import refuse_before, refuse_device
+from benchmark.workflow.before import refuse_before, refuse_device, with_assumptions
 from benchmark.workflow.context import StudyContext
 from benchmark.workflow.fields import check_images, folds_of, settle_fields
 from benchmark.workflow.measured import measure_all, measure_for_networks
@@ -171,6 +171,7 @@ def prepare(session: Session, only: Sequence[Literal["classical", "cnn"]] = ARMS
     with say("assay, as its table says"):
         assay = session.study.assay.load(session.place)
         refuse_before(session.study, assay, only, session.folder)
+        assay = with_assumptions(session.study, assay)
     with say("images, checked"):
         whole = check_images(session, assay)
         settle_fields(session, whole, {})  # too many flagged fields are refused before CellProfiler runs
