@@ -100,8 +100,8 @@ def well_places(names: Iterable[str]) -> WellPlaces:
         raise MorphobenchError(f"{len(unread)} of {len(wells)} wells have names that give no row and column: "
                                f"{_some(unread)}", "wells", _REMEDY)
     if "nested" in kinds and "letters" in kinds:
-        raise MorphobenchError(f"rows are named in two ways: four in each row of 96 ({_some(kinds['nested'])}; Aa would be "
-                               f"row 1) and a letter each ({_some(kinds['letters'])}; AA would be row 27)", "wells",
+        raise MorphobenchError(f"rows are named in two ways: four in each row of 96 ({_some(kinds['nested'])}; Aa is "
+                               f"row 1) and a letter each ({_some(kinds['letters'])}; AA is row 27)", "wells",
                                "Name all rows in one way: A to Z, AA to AF; or Aa to Hd.")
     outside = [well for well, (row, column) in places.items()
                if not (0 < row <= MOST_ROWS and 0 < column <= MOST_COLUMNS)]

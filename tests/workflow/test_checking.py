@@ -120,7 +120,8 @@ def test_faults_of_profiles_and_their_metadata_come_together(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(("wells", "words"), [
-    (["r01c01", "r02c03", "Aa01", "H12", "A01.a1", "B-02", "B 3", "b4"], "in two ways: four in each row of 96 ('A01.a1', 'Aa01'"),
+    (["r01c01", "r02c03", "Aa01", "H12", "A01.a1", "B-02", "B 3", "b4"],
+     "in two ways: four in each row of 96 ('A01.a1', 'Aa01'"),
     (["r01c01", "r02c03", "well 3", "H12", "x", "y", "z", "b4"], "4 of 8 wells have names that give no row and column"),
     (list("12345678"), "assumed: wells are numbers up to 8: read as places of a plate of 12, counted along its rows"),
 ])
