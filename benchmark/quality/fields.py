@@ -17,17 +17,20 @@ import pandas as pd
 
 from benchmark.assays.fetching.lock import lock_faults
 from benchmark.assays.fieldtable import Assay, lone_labels, row_name
+from benchmark.base.account import Loss
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError
-from benchmark.base.files import once, read_json
+from benchmark.base.files import digest, once, read_json
 from benchmark.base.tables import COMPOUND, CONTROL, FIELD_KEY, LABEL, PLATE, TREATMENT_KEY, WELL_KEY, path_column
 from benchmark.base.tasks import RunTasks, run_serially
-from benchmark.quality.check import assay_hash, check_images, file_hashes
+from benchmark.quality.check import ImageFaults, assay_hash, check_images, file_hashes
 from benchmark.quality.flags import COLUMNS, flag_fields
+from benchmark.quality.found import lost_plates
 from benchmark.quality.measures import measure_quality
 from benchmark.quality.settings import QualitySettings
 
 #: With more bad fields than this something is wrong with the whole assay, and continuing would hide it.
 MOST_BAD = 0.2
+_REMEDY = "Each is listed with its reason."
 
 
 @dataclass(frozen=True)
@@ -61,26 +64,49 @@ def sound_assay(assay: Assay, checked: Path, lone: str = "refuse") -> Sound:
     Raises
     ------
     FaultsError
-        More than `MOST_BAD` of the fields are bad, a fault is of the table as a whole (the same picture in two
-        fields), or files differ from the lock file they were fetched with. All faults are listed.
+        More than `MOST_BAD` of the fields are bad, every field of a plate is, a fault is of the table as a whole (the
+        same picture in two fields, several planes of which the study names none), or files differ from the lock file
+        they were fetched with. All faults are listed.
     """
     title = f"The images of {assay.name} have"
     absent = _absent(assay)
     if len(absent) > MOST_BAD * len(assay.fields):
         faults = check_images(assay).faults
         raise FaultsError(faults, f"{title} {len(faults)} fault(s):")
-    bad = _bad_of(assay, absent) if absent else {}
+    gone = _images_of(assay, absent)
+    bad = {absent[i]: _words(faults) for i, faults in gone.of_fields.items()}
     there = [i for i in range(len(assay.fields)) if i not in bad]
     rest = replace(assay, fields=assay.fields.iloc[there]) if bad else assay
     hashes = file_hashes(rest, known=checked / "hashes.json")
     _check_lock(rest, hashes)
     rest_hash = assay_hash(rest, hashes)
-    for i, words in _checked(rest, rest_hash, checked, len(assay.fields), bad).items():
+    for i, words in _checked(rest, rest_hash, checked, len(assay.fields), gone).items():
         bad[there[i]] = words
     if not bad:
         return Sound(assay, hashes, rest_hash)
-    sound = without_fields(assay, {i: f"left out: {bad[i]}" for i in sorted(bad)}, lone)
+    _refuse_lost_plates(assay, bad)
+    sound = without_fields(assay, {i: f"left out: {bad[i]}" for i in sorted(bad)}, lone,
+                           "their images are missing or cannot be used")
     return Sound(sound, hashes, assay_hash(sound, hashes))
+
+
+def _refuse_lost_plates(assay: Assay, bad: Mapping[int, str]) -> None:
+    """Refuse to go on without a whole plate: that is no field gone bad, but an export that differs from the others.
+
+    Raises
+    ------
+    FaultsError
+        Every field of a plate is bad; one fault a plate.
+    """
+    plates = assay.fields[PLATE].astype(str).to_numpy()
+    faults = []
+    for plate in lost_plates(assay, set(bad)):
+        rows = np.flatnonzero(plates == plate).tolist()
+        faults.append(Fault(f"all {len(rows)} fields of the plate are bad; the first: {bad[rows[0]]}", f"plate {plate}",
+                            "Export or copy its images again; to go on without the plate, take its rows out of the "
+                            "table (`morphobench assay check` lists every fault)."))
+    if faults:
+        raise FaultsError(faults, f"{assay.name} would lose whole plates; {len(faults)} fault(s):")
 
 
 def _absent(assay: Assay) -> list[int]:
@@ -92,10 +118,9 @@ def _absent(assay: Assay) -> list[int]:
     return [i for i, row in enumerate(rows) if lost & set(map(str, row))] if lost else []
 
 
-def _bad_of(assay: Assay, positions: list[int]) -> dict[int, str]:
-    """What is wrong with some fields, in words."""
-    result = check_images(replace(assay, fields=assay.fields.iloc[positions])).of_fields
-    return {positions[i]: _words(faults) for i, faults in result.items()}
+def _images_of(assay: Assay, positions: list[int]) -> ImageFaults:
+    """What is wrong with the images of some fields, by their places among them."""
+    return check_images(replace(assay, fields=assay.fields.iloc[positions])) if positions else ImageFaults((), {}, ())
 
 
 def _words(faults: tuple[Fault, ...]) -> str:
@@ -111,23 +136,25 @@ def _check_lock(assay: Assay, hashes: Mapping[str, str]) -> None:
         raise FaultsError(faults, f"{len(faults)} image(s) of {assay.name} differ from {assay.lock}:")
 
 
-def _checked(assay: Assay, its_hash: str, folder: Path, n: int, absent: Mapping[int, str]) -> dict[int, str]:
+def _checked(assay: Assay, its_hash: str, folder: Path, n: int, absent: ImageFaults) -> dict[int, str]:
     """Bad fields by position, in words; from an earlier check of the same assay where there is one.
 
-    ``n`` is the number of fields with those whose files are absent.
+    ``n`` is the number of fields with those whose files are ``absent``.
     """
 
     def check() -> dict[str, object]:
         result = check_images(assay)
-        if result.of_table or len(result.of_fields) + len(absent) > MOST_BAD * n:
-            faults = [*(Fault(words) for words in absent.values()), *result.faults]
+        if result.of_table or len(result.of_fields) + len(absent.of_fields) > MOST_BAD * n:
+            faults = [*absent.faults, *result.faults]
             raise FaultsError(faults, f"The images of {assay.name} have {len(faults)} fault(s):")
         record: dict[str, object] = {"assay_hash": its_hash, "fields": len(assay.fields)}
         if result.of_fields:
             record["bad"] = {str(i): _words(faults) for i, faults in result.of_fields.items()}
         return record
 
-    path = once(folder / f"{its_hash[:16]}.json", check)
+    # An assay's hash does not tell whether its planes were given or are to be the only ones.
+    unsaid = f"-{digest(assay.only_plane, 8)}" if assay.only_plane else ""
+    path = once(folder / f"{its_hash[:16]}{unsaid}.json", check)
     return {int(i): str(words) for i, words in read_json(path).get("bad", {}).items()}
 
 
@@ -183,16 +210,17 @@ def without_lost(sound: Sound, lost: pd.DataFrame, most: float, lone: str = "ref
         raise FaultsError(faults, f"{len(lost)} of {n} fields of {sound.assay.name} could not be measured, more than "
                                   f"failed_fields allows ({most:.0%}):")
     why = dict(zip(lost[FIELD_KEY].itertuples(index=False, name=None), words, strict=True))
-    return _without(sound, {key: f"left out: {text}" for key, text in why.items()}, lone)
+    return _without(sound, {key: f"left out: {text}" for key, text in why.items()}, lone,
+                    "CellProfiler could not measure them")
 
 
-def _without(sound: Sound, why: Mapping[tuple[object, ...], str], lone: str) -> Sound:
+def _without(sound: Sound, why: Mapping[tuple[object, ...], str], lone: str, cause: str, asked: bool = False) -> Sound:
     """The assay without the fields of some keys; the same object where it has none of them."""
     keys = sound.assay.fields[FIELD_KEY].itertuples(index=False, name=None)
     gone = {i: why[key] for i, key in enumerate(keys) if key in why}
     if not gone:
         return sound
-    assay = without_fields(sound.assay, gone, lone)
+    assay = without_fields(sound.assay, gone, lone, cause, asked)
     return Sound(assay, sound.hashes, assay_hash(assay, dict(sound.hashes)))
 
 
@@ -212,11 +240,12 @@ def without_flagged(sound: Sound, flags: pd.DataFrame, lone: str = "refuse") -> 
     if gone > MOST_BAD * n:
         raise MorphobenchError(f"quality control would leave out {gone} of {n} fields", "quality",
                                "Raise quality.deviations, or set quality.flagged to keep.")
-    return _without(sound, why, lone)
+    return _without(sound, why, lone, "quality control flagged them (quality.flagged: leave_out)", asked=True)
 
 
-def without_fields(assay: Assay, gone: Mapping[int, str], lone: str = "refuse") -> Assay:
-    """An assay without some fields: each, and all that is lost with them, is named in ``left_out``.
+def without_fields(assay: Assay, gone: Mapping[int, str], lone: str = "refuse", cause: str = "they cannot be used",
+                   asked: bool = False) -> Assay:
+    """An assay without some fields: each, and all that is lost with them, is named in ``left_out``, and counted.
 
     Parameters
     ----------
@@ -224,6 +253,8 @@ def without_fields(assay: Assay, gone: Mapping[int, str], lone: str = "refuse") 
         Position in the field table → why, in words.
     lone : {'refuse', 'leave_out'}
         What to do with a label that had several compounds and is left with one, which cannot be scored.
+    cause, asked
+        ``why`` and ``asked`` of the `Loss` that counts them.
 
     Raises
     ------
@@ -236,6 +267,7 @@ def without_fields(assay: Assay, gone: Mapping[int, str], lone: str = "refuse") 
         raise MorphobenchError("none of the fields can be used", assay.name, "`morphobench assay check` lists why.")
     notes = [*assay.left_out, *(Fault(words, row_name(before.iloc[i])) for i, words in gone.items()),
              *_gone_with_them(before, after)]
+    losses = [*assay.losses, *_losses(assay, gone, after, cause, asked)]
     alone = lone_labels(after) if assay.scoring == "treatments" else {}
     for label, compound in alone.items():
         if label in lone_labels(before):
@@ -246,8 +278,25 @@ def without_fields(assay: Assay, gone: Mapping[int, str], lone: str = "refuse") 
                                    "Mend the images, set quality.flagged to keep, or set "
                                    "assay.single_compound_labels to leave_out.")
         notes.append(Fault(f"label {label!r} left out: a single compound ({compound})"))
-        after = after[(after[LABEL] != label) | (after[CONTROL] == "negative")]
-    return replace(assay, fields=after.reset_index(drop=True), left_out=tuple(notes))
+        kept = after[(after[LABEL] != label) | (after[CONTROL] == "negative")]
+        losses.append(Loss("fields", len(after) - len(kept), len(before),
+                           f"the label {label!r} is left with a single compound ({compound})", asked=True))
+        after = kept
+    return replace(assay, fields=after.reset_index(drop=True), left_out=tuple(notes), losses=tuple(losses))
+
+
+def _losses(assay: Assay, gone: Mapping[int, str], after: pd.DataFrame, cause: str, asked: bool) -> list[Loss]:
+    """Fields that go, wells that are left without one, and plates that are: a whole plate is worth a warning."""
+    n, before = len(assay.fields), assay.fields
+    losses = [Loss("fields", len(gone), n, cause, asked=asked, remedy=_REMEDY)]
+    wells = len(before.drop_duplicates(WELL_KEY)), len(after.drop_duplicates(WELL_KEY))
+    if wells[1] < wells[0]:
+        losses.append(Loss("wells", wells[0] - wells[1], wells[0], f"they have no field left; {cause}", asked=asked,
+                           remedy=_REMEDY))
+    for plate in lost_plates(assay, set(gone)):
+        count = int((before[PLATE].astype(str) == plate).sum())
+        losses.append(Loss("fields", count, count, cause, f"plate {plate}", asked, _REMEDY))
+    return losses
 
 
 def _gone_with_them(before: pd.DataFrame, after: pd.DataFrame) -> list[Fault]:
