@@ -73,7 +73,7 @@ def whole_plates(assay: Assay, rows: set[int]) -> str:
     if not plates:
         return ""
     more = f" and {len(plates) - NAMED} more" if len(plates) > NAMED else ""
-    return f" (all of plate {', '.join(plates[:NAMED])}{more})"
+    return f" (all of plate{'s' if len(plates) > 1 else ''} {', '.join(plates[:NAMED])}{more})"
 
 
 def lost_plates(assay: Assay, rows: set[int]) -> list[str]:
