@@ -50,7 +50,7 @@ def renamed(assay, change):
 def test_files_that_are_not_there_are_one_fault_with_its_cause(tmp_path, change, what, remedy):
     fault, = image_faults(renamed(draw(tmp_path), change))
     assert "does not exist" in fault.what and what in fault.what and remedy in fault.remedy, fault
-    assert fault.where.startswith("24 files, 24 fields (all of plates P0, P1, P2 and 3 more): plate P0, well A01, site ")
+    assert fault.where.startswith("24 files, 24 fields (all of plates P0, P1, P2 and 3 more): plate P0, well A01, ")
     assert fault.where.endswith(" and 21 more")
 
 
