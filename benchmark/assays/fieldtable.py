@@ -72,6 +72,8 @@ class Assay:
         SHA-256 of the files the features came from.
     lock : Path or None
         Lock file of the collection that the images were fetched from.
+    only_plane : tuple of str
+        Channels whose plane the study does not give: each of their files must hold a single one.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Assay:
     features: pd.DataFrame | None = field(default=None, repr=False, compare=False)
     features_hash: str = ""
     lock: Path | None = None
+    only_plane: tuple[str, ...] = ()
 
     @property
     def treated(self) -> pd.DataFrame:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,21 +21,11 @@ from benchmark.assays.fieldtable import (
     lone_labels,
     make_assay,
 )
+from benchmark.assays.imagefiles import NAME, ChannelFile, add_files
 from benchmark.assays.registry import ASSAYS, AssaySettings, Place
 from benchmark.assays.settings import REQUIRED, ColumnRule, Key
-from benchmark.base.errors import Fault, FaultsError, MorphobenchError, sheet_row
-from benchmark.base.files import inside
-from benchmark.base.settings import Settings
-from benchmark.base.tables import COMPOUND, SITE, WELL_KEY, path_column, plane_column
-
-_NAME = re.compile(r"\{([^{}]*)\}")
-
-
-class ChannelFile(Settings):
-    """The image file of a channel, and which plane of it."""
-
-    file: str = Field(min_length=1, description="Template: {Column} is a cell of the CSV, {row} its row from 0.")
-    plane: int = Field(0, ge=0, description="Page of a stack, or channel of a colour image (red 0).")
+from benchmark.base.errors import Fault, FaultsError, MorphobenchError
+from benchmark.base.tables import COMPOUND, SITE, WELL_KEY
 
 
 @ASSAYS.register
@@ -81,6 +71,11 @@ class TableAssaySettings(AssaySettings):
     def lone_labels(self) -> Literal["refuse", "leave_out"]:
         """As ``single_compound_labels`` states."""
         return self.single_compound_labels
+
+    @property
+    def only_plane(self) -> tuple[str, ...]:
+        """Channels whose plane is not given."""
+        return tuple(channel for channel, spec in self.channels.items() if spec.plane is None)
 
     def load(self, place: Place) -> Assay:
         """Load an assay from the user's CSV; see `load_table`."""
@@ -151,7 +146,7 @@ def table_faults(settings: TableAssaySettings, name: str, base: Path) -> tuple[A
     table, bad = metadata_of(settings, cells, path.name, faults)
     if SITE not in table:
         table[SITE] = table.groupby(WELL_KEY).cumcount() + 1
-    _files(settings, cells, table, root, bad, faults)
+    notes = add_files(settings.channels, cells, table, root, path.name, bad, faults)
     faults += [Fault(f"{what}_controls names {compound!r}, a compound that the CSV does not have", path.name)
                for what, names in (("negative", settings.negative_controls), ("positive", settings.positive_controls))
                for compound in names if compound not in set(table[COMPOUND])]
@@ -163,14 +158,15 @@ def table_faults(settings: TableAssaySettings, name: str, base: Path) -> tuple[A
             faults += [Fault(f"the label {label!r} has a single compound ({compound}), which leave-one-compound-out "
                              "cannot score", path.name) for label, compound in lone_labels(table).items()]
         sound = table.drop(index=sorted(bad))
-        return (Assay(name, root, sound, tuple(settings.channels)) if len(sound) and root.is_dir() else None), faults
+        some = Assay(name, root, sound, tuple(settings.channels), only_plane=settings.only_plane)
+        return (some if len(sound) and root.is_dir() else None), faults
     table = first_sites(table, settings.fields_per_well)
     try:
         assay = make_assay(name, root, table, list(settings.channels), source=settings.source,
-                           single_compound_labels=settings.single_compound_labels)
+                           single_compound_labels=settings.single_compound_labels, left_out=notes)
     except MorphobenchError as error:
         return None, faults_of(error)
-    return assay, []
+    return replace(assay, only_plane=settings.only_plane), []
 
 
 def _listed(values: Sequence[object] | pd.Index) -> str:
@@ -186,46 +182,9 @@ def _missing_columns(settings: TableAssaySettings, have: pd.Index) -> list[str]:
         if column is not None and column not in have:
             sentences.append(f"has no column {column!r}, wanted for assay.columns.{key}")
     for channel, spec in settings.channels.items():
-        for name in dict.fromkeys(_NAME.findall(spec.file)):
+        for name in dict.fromkeys(NAME.findall(spec.file)):
             if name not in have and name != "row":
                 sentences.append(f"has no column {name!r}, wanted for assay.channels.{channel}.file")
-        if re.search(r"[{}]", _NAME.sub("", spec.file)):
+        if re.search(r"[{}]", NAME.sub("", spec.file)):
             sentences.append(f"assay.channels.{channel}.file {spec.file!r} has a brace without its partner")
     return sentences
-
-
-def _files(settings: TableAssaySettings, cells: pd.DataFrame, table: pd.DataFrame, root: Path, bad: set[int],
-           faults: list[Fault]) -> None:
-    """Add ``Path_`` and ``Plane_`` columns; paths that leave the root become faults.
-
-    Templates are filled in by plain substitution, never by str.format, whose fields can reach attributes.
-    """
-    checked: dict[str, str | Fault] = {}
-    for channel, spec in settings.channels.items():
-        columns = {name: ([str(i) for i in cells.index] if name not in cells else [str(v) for v in cells[name]])
-                   for name in _NAME.findall(spec.file)}
-        paths = []
-        for i in range(len(cells)):
-            text = _NAME.sub(lambda m, i=i, columns=columns: columns[m[1]][i], spec.file)  # type: ignore[misc]
-            if text not in checked:
-                checked[text] = _relative(root, text)
-            relative = checked[text]
-            if isinstance(relative, Fault):
-                faults.append(Fault(f"the file of {channel}, {text!r}, {relative.what}", sheet_row(i), relative.remedy))
-                bad.add(i)
-            paths.append(text if isinstance(relative, Fault) else relative)
-        table[path_column(channel)] = paths
-        table[plane_column(channel)] = spec.plane
-
-
-def _relative(root: Path, text: str) -> str | Fault:
-    """The path below the root in its plainest spelling, so that one file has one name."""
-    if not text.isprintable():
-        return Fault("holds control characters", remedy="Check the CSV.")
-    try:
-        inside(root, text)
-    except MorphobenchError as error:
-        return error.fault
-    path = Path(os.path.normpath(root / text))
-    plain = Path(os.path.normpath(root))
-    return path.relative_to(plain).as_posix() if path.is_relative_to(plain) else Path(text).as_posix()

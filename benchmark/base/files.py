@@ -173,7 +173,11 @@ def safe_name(text: str) -> str:
 
 def inside(root: Path, relative: str) -> Path:
     """``root / relative``, refusing any path that leaves ``root`` (absolute, ``..`` or a link)."""
-    path = (root / relative).resolve()
+    try:
+        path = (root / relative).resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+        raise MorphobenchError("cannot be followed: its links lead in a circle, or its name is none", relative,
+                               f"Files must lie below {root}.") from error
     if not path.is_relative_to(root.resolve()):
         raise MorphobenchError("leads out of the assay's folder", relative, f"Files must lie below {root}.")
     return path

@@ -116,6 +116,11 @@ class Method(Settings):
         """Whether it cannot run on a table of profiles."""
         return self.crop_settings is not None or "whole_field" in self.pipelines
 
+    @property
+    def needs_positions(self) -> bool:
+        """Whether it looks at where wells lie on their plate, so that their names must give row and column."""
+        return False
+
     # What of it is transductive.
 
     def estimated(self) -> list[str]:

@@ -5,33 +5,26 @@ A credible method must beat them; where they score well, the layout of the plate
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pandas as pd
 
 from benchmark.base.errors import MorphobenchError
 from benchmark.base.tables import BATCH, PLATE, WELL, WELL_KEY
-
-_WELL = re.compile(r"(?P<row>[A-Za-z]{1,2})0*(?P<column>[1-9]\d?)")
+from benchmark.base.wells import well_places
 
 
 def well_positions(names: pd.Series) -> pd.DataFrame:
-    """Row (A = 1, AA = 27) and column of wells, int64, from names such as ``B07``.
+    """Row and column of wells, int64, both from 1; see `benchmark.base.wells.well_places`.
 
     Raises
     ------
     MorphobenchError
-        A name is not a row letter with a column number.
+        A name gives no place, or can be read in two ways.
     """
-    matches = [_WELL.fullmatch(str(name).strip()) for name in names]
-    for name, match in zip(names, matches, strict=True):
-        if match is None:
-            raise MorphobenchError(f"the well {name!r} is not a row letter and column number, such as B07",
-                                   "baseline: position", "Remove the method from the study, or rename the wells.")
-    letters = [m["row"].upper() for m in matches if m]
-    rows = [ord(r[-1]) - 64 + 26 * (ord(r[0]) - 64 if len(r) == 2 else 0) for r in letters]
-    return pd.DataFrame({"row": rows, "column": [int(m["column"]) for m in matches if m]}, index=names.index)
+    places = well_places(names.astype(str)).of
+    found = [places[str(name)] for name in names]
+    return pd.DataFrame({"row": [row for row, _ in found], "column": [column for _, column in found]},
+                        index=names.index)
 
 
 def position_profiles(wells: pd.DataFrame) -> pd.DataFrame:

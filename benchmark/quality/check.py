@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,22 +18,14 @@ from benchmark.base.errors import Fault, MorphobenchError
 from benchmark.base.files import digest, inside, read_json, sha256_file, write_json
 from benchmark.base.tables import PLATE, WELL, path_column, plane_column
 from benchmark.base.tasks import progress_bar
-from benchmark.images.reading import read_planes
+from benchmark.images.reading import look_into
+from benchmark.quality.found import NAMED, Found, one_fault_a_cause
+from benchmark.quality.missing import Surroundings
+from benchmark.quality.planes import Plane, Users, odd_planes, plane_of, several_planes
 
 A = TypeVar("A")
 B = TypeVar("B")
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class _Plane:
-    """What the check keeps of a decoded plane: never the pixels."""
-
-    shape: tuple[int, int]
-    dtype: str
-    low: int
-    high: int
-    sha: str
 
 
 def _threaded(function: Callable[[A], B], items: list[A], workers: int, label: str,
@@ -162,11 +153,12 @@ def assay_hash(assay: Assay, hashes: dict[str, str]) -> str:
 
 
 def image_faults(assay: Assay, workers: int = 2, progress: Progress | None = None) -> list[Fault]:
-    """Everything wrong with the images of an assay; every plane in use is decoded whole.
+    """Everything wrong with the images of an assay, one fault for each cause; every plane in use is decoded whole.
 
-    Looked for: files missing, unreadable, truncated or outside the root; planes that a file does not
-    have; sizes and depths that differ from those of most fields; constant planes; and the same picture
-    in two fields, which leaks from training to test when the wells differ.
+    Looked for: files missing (and why), unreadable, truncated or outside the root; planes that a file does not
+    have, or that it has beside others where the study does not say which; sizes and depths that differ from those of
+    most fields; constant planes; and the same picture in two fields, which leaks from training to test when the wells
+    differ.
 
     Parameters
     ----------
@@ -186,26 +178,13 @@ def image_faults(assay: Assay, workers: int = 2, progress: Progress | None = Non
 
 
 @dataclass(frozen=True)
-class _Found:
-    """A fault of one plane of a file, and the (row position, channel) that use the plane."""
-
-    fault: Fault
-    name: str
-    rows: list[tuple[int, str]]
-
-    def of(self, assay: Assay, rows: list[tuple[int, str]]) -> Fault:
-        """The fault as some of its users see it."""
-        return Fault(self.fault.what, f"{_who(assay, rows)}, {self.name}", self.fault.remedy)
-
-
-@dataclass(frozen=True)
 class ImageFaults:
     """Faults of an assay's images.
 
     Attributes
     ----------
     faults : tuple of Fault
-        All of them.
+        All of them, one for each cause.
     of_fields : mapping
         Position in the field table → the faults that concern that field alone: a plane that is missing, truncated,
         unreadable, constant, or of another size or depth than most.
@@ -222,23 +201,26 @@ def check_images(assay: Assay, workers: int = 2, progress: Progress | None = Non
     """The same as `image_faults`, with which field each fault concerns."""
     users = _users(assay)
     names = list(users)
+    around = Surroundings(assay.root)
     read = _threaded(lambda name: _look(assay.root, name, sorted(users[name])), names, workers, "Checking images",
                      progress)
-    planes: dict[tuple[str, int], _Plane] = {}
-    faulty: list[_Found] = []
+    planes: dict[tuple[str, int], Plane] = {}
+    faulty: list[Found] = []
     for name, result in zip(names, read, strict=True):
         for plane, seen in result.items():
             if isinstance(seen, Fault):
-                faulty.append(_Found(seen, name, users[name][plane]))
+                cause, fault = around.why(name) if seen.what == "does not exist" else ("", seen)
+                faulty.append(Found(fault, name, users[name][plane], cause))
             else:
                 planes[name, plane] = seen
-    faulty += _odd_planes(planes, users)
-    of_table = _shared_pictures(assay, planes, users)
+    faulty += odd_planes(assay, planes, users)
+    unsaid = several_planes(assay, planes, users)
+    of_table = [*unsaid, *_shared_pictures(assay, planes, users, bool(unsaid))]
     of_fields: dict[int, list[Fault]] = defaultdict(list)
     for one in faulty:
         for row in one.rows:
             of_fields[row[0]].append(one.of(assay, [row]))
-    return ImageFaults(tuple([*(one.of(assay, one.rows) for one in faulty), *of_table]),
+    return ImageFaults(tuple([*one_fault_a_cause(assay, faulty), *of_table]),
                        {i: tuple(faults) for i, faults in sorted(of_fields.items())}, tuple(of_table))
 
 
@@ -252,54 +234,22 @@ def _users(assay: Assay) -> dict[str, dict[int, list[tuple[int, str]]]]:
     return {name: dict(by_plane) for name, by_plane in users.items()}
 
 
-def _who(assay: Assay, rows: list[tuple[int, str]]) -> str:
-    """Row, plate, well, site and channel of the first user of a plane, and how many more there are."""
-    i, channel = rows[0]
-    more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
-    return f"{row_name(assay.fields.iloc[i])}, {channel}{more}"
-
-
-def _look(root: Path, name: str, planes: list[int]) -> dict[int, _Plane | Fault]:
+def _look(root: Path, name: str, planes: list[int]) -> dict[int, Plane | Fault]:
     """Decode the planes of one file; an error becomes the fault of the plane (or planes) it concerns."""
     try:
-        path = inside(root, name)
-        pixels = read_planes(path, planes)
+        held, pixels = look_into(inside(root, name), planes)
     except MorphobenchError as error:
         if len(planes) == 1:
             return {planes[0]: error.fault}
         return {k: v for p in planes for k, v in _look(root, name, [p]).items()}
-    return {plane: _Plane(p.shape, p.dtype.name, int(p.min()), int(p.max()), hashlib.sha256(p.tobytes()).hexdigest())
-            for plane, p in zip(planes, pixels, strict=True)}
+    return {plane: plane_of(p, held) for plane, p in zip(planes, pixels, strict=True)}
 
 
-def _odd_planes(planes: dict[tuple[str, int], _Plane], users: dict[str, dict[int, list[tuple[int, str]]]]
-                ) -> list[_Found]:
-    """Planes that are constant, or of another size or depth than most."""
-    if not planes:
-        return []
-    shape = Counter(p.shape for p in planes.values()).most_common(1)[0][0]
-    dtype = Counter(p.dtype for p in planes.values()).most_common(1)[0][0]
-    faulty = []
-    for (name, plane), seen in planes.items():
-        faults = []
-        if seen.shape != shape:
-            faults.append(Fault(f"is {seen.shape[1]}×{seen.shape[0]} pixels, where most are {shape[1]}×{shape[0]}",
-                                remedy="All fields of an assay must have one size."))
-        if seen.dtype != dtype:
-            faults.append(Fault(f"is {seen.dtype}, where most are {dtype}",
-                                remedy="All fields of an assay must have one depth."))
-        if seen.low == seen.high:
-            faults.append(Fault(f"is constant: every pixel is {seen.low}",
-                                remedy="Check that `plane` names the right channel, or leave the field out."))
-        faulty += [_Found(fault, name, users[name][plane]) for fault in faults]
-    return faulty
+def _shared_pictures(assay: Assay, planes: dict[tuple[str, int], Plane], users: Users, between: bool) -> list[Fault]:
+    """The same pixels in two fields: a leak across wells, a duplicated field within a well; one fault for each kind.
 
-
-def _shared_pictures(assay: Assay, planes: dict[tuple[str, int], _Plane],
-                     users: dict[str, dict[int, list[tuple[int, str]]]]) -> list[Fault]:
-    """The same pixels in two fields: a leak across wells, a duplicated field within a well.
-
-    Constant planes are left to `_odd_planes`. One fault a pair of fields, with all its channels.
+    Constant planes are left to `odd_planes`. With ``between``, only pictures of two fields are told: which plane a
+    channel is has not been said.
     """
     by_sha: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for (name, plane), seen in planes.items():
@@ -310,7 +260,22 @@ def _shared_pictures(assay: Assay, planes: dict[tuple[str, int], _Plane],
         first = min(rows)
         for i, channel in sorted(rows)[1:]:
             pairs[first[0], i].append(channel)
-    return [_pair_fault(assay.fields, i, j, sorted(set(channels))) for (i, j), channels in sorted(pairs.items())]
+    kinds: dict[str, list[Fault]] = defaultdict(list)
+    for (i, j), channels in sorted(pairs.items()):
+        if i != j or not between:
+            fault = _pair_fault(assay.fields, i, j, sorted(set(channels)))
+            kinds[fault.remedy].append(fault)
+    return [_first_of(same) for same in kinds.values()]
+
+
+def _first_of(same: list[Fault]) -> Fault:
+    """Faults of one kind as one: the first in full, where the next are, and how many."""
+    if len(same) == 1:
+        return same[0]
+    more = f" and {len(same) - NAMED} more" if len(same) > NAMED else ""
+    where = "; ".join(fault.where for fault in same[:NAMED])
+    of_first = "" if all(fault.what == same[0].what for fault in same) else " (the first of them)"
+    return Fault(f"{same[0].what}{of_first}", f"{len(same)} fields: {where}{more}", same[0].remedy)
 
 
 def _pair_fault(fields: pd.DataFrame, i: int, j: int, channels: list[str]) -> Fault:

@@ -19,11 +19,12 @@ from benchmark.assays.fetching.lock import lock_faults
 from benchmark.assays.fieldtable import Assay, lone_labels, row_name
 from benchmark.base.account import Loss
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError
-from benchmark.base.files import once, read_json
+from benchmark.base.files import digest, once, read_json
 from benchmark.base.tables import COMPOUND, CONTROL, FIELD_KEY, LABEL, PLATE, TREATMENT_KEY, WELL_KEY, path_column
 from benchmark.base.tasks import RunTasks, run_serially
-from benchmark.quality.check import assay_hash, check_images, file_hashes
+from benchmark.quality.check import ImageFaults, assay_hash, check_images, file_hashes
 from benchmark.quality.flags import COLUMNS, flag_fields
+from benchmark.quality.found import lost_plates
 from benchmark.quality.losses import cause_of, field_losses, gone_with_fields
 from benchmark.quality.measures import measure_quality
 from benchmark.quality.settings import QualitySettings
@@ -80,27 +81,50 @@ def sound_assay(assay: Assay, checked: Path, lone: str = "refuse") -> Sound:
     Raises
     ------
     FaultsError
-        More than `MOST_BAD` of the fields are bad, a fault is of the table as a whole (the same picture in two
-        fields), or files differ from the lock file they were fetched with. All faults are listed.
+        More than `MOST_BAD` of the fields are bad, every field of a plate is, a fault is of the table as a whole (the
+        same picture in two fields, several planes of which the study names none), or files differ from the lock file
+        they were fetched with. All faults are listed.
     """
     title = f"The images of {assay.name} have"
     absent = _absent(assay)
     if len(absent) > MOST_BAD * len(assay.fields):
         faults = check_images(assay).faults
         raise FaultsError(faults, f"{title} {len(faults)} fault(s):")
-    bad = _bad_of(assay, absent) if absent else {}
+    gone = _images_of(assay, absent)
+    bad = {absent[i]: Bad.of(faults) for i, faults in gone.of_fields.items()}
     there = [i for i in range(len(assay.fields)) if i not in bad]
     rest = replace(assay, fields=assay.fields.iloc[there]) if bad else assay
     hashes = file_hashes(rest, known=checked / "hashes.json")
     _check_lock(rest, hashes)
     rest_hash = assay_hash(rest, hashes)
-    for i, found in _checked(rest, rest_hash, checked, len(assay.fields), bad).items():
+    for i, found in _checked(rest, rest_hash, checked, len(assay.fields), gone).items():
         bad[there[i]] = found
     if not bad:
         return Sound(assay, hashes, rest_hash)
+    _refuse_lost_plates(assay, bad)
     losses = field_losses(assay.fields, {i: bad[i].cause for i in sorted(bad)}, remedy=LISTED)
     sound = without_fields(assay, {i: f"left out: {bad[i].words}" for i in sorted(bad)}, losses, lone)
     return Sound(sound, hashes, assay_hash(sound, hashes))
+
+
+def _refuse_lost_plates(assay: Assay, bad: Mapping[int, Bad]) -> None:
+    """Refuse to go on without a whole plate: that is no field gone bad, but an export that differs from the others.
+
+    Raises
+    ------
+    FaultsError
+        Every field of a plate is bad; one fault a plate.
+    """
+    plates = assay.fields[PLATE].astype(str).to_numpy()
+    faults = []
+    for plate in lost_plates(assay, set(bad)):
+        rows = np.flatnonzero(plates == plate).tolist()
+        faults.append(Fault(f"all {len(rows)} fields of the plate are bad; the first: {bad[rows[0]].words}",
+                            f"plate {plate}",
+                            "Export or copy its images again; to go on without the plate, take its rows out of the "
+                            "table (`morphobench assay check` lists every fault)."))
+    if faults:
+        raise FaultsError(faults, f"{assay.name} would lose whole plates; {len(faults)} fault(s):")
 
 
 def _absent(assay: Assay) -> list[int]:
@@ -112,10 +136,9 @@ def _absent(assay: Assay) -> list[int]:
     return [i for i, row in enumerate(rows) if lost & set(map(str, row))] if lost else []
 
 
-def _bad_of(assay: Assay, positions: list[int]) -> dict[int, Bad]:
-    """What is wrong with some fields."""
-    result = check_images(replace(assay, fields=assay.fields.iloc[positions])).of_fields
-    return {positions[i]: Bad.of(faults) for i, faults in result.items()}
+def _images_of(assay: Assay, positions: list[int]) -> ImageFaults:
+    """What is wrong with the images of some fields, by their places among them."""
+    return check_images(replace(assay, fields=assay.fields.iloc[positions])) if positions else ImageFaults((), {}, ())
 
 
 def _check_lock(assay: Assay, hashes: Mapping[str, str]) -> None:
@@ -125,16 +148,16 @@ def _check_lock(assay: Assay, hashes: Mapping[str, str]) -> None:
         raise FaultsError(faults, f"{len(faults)} image(s) of {assay.name} differ from {assay.lock}:")
 
 
-def _checked(assay: Assay, its_hash: str, folder: Path, n: int, absent: Mapping[int, Bad]) -> dict[int, Bad]:
+def _checked(assay: Assay, its_hash: str, folder: Path, n: int, absent: ImageFaults) -> dict[int, Bad]:
     """Bad fields by position; from an earlier check of the same assay where there is one.
 
-    ``n`` is the number of fields with those whose files are absent.
+    ``n`` is the number of fields with those whose files are ``absent``.
     """
 
     def check() -> dict[str, object]:
         result = check_images(assay)
-        if result.of_table or len(result.of_fields) + len(absent) > MOST_BAD * n:
-            faults = [*(Fault(bad.words) for bad in absent.values()), *result.faults]
+        if result.of_table or len(result.of_fields) + len(absent.of_fields) > MOST_BAD * n:
+            faults = [*absent.faults, *result.faults]
             raise FaultsError(faults, f"The images of {assay.name} have {len(faults)} fault(s):")
         record: dict[str, object] = {"assay_hash": its_hash, "fields": len(assay.fields)}
         if result.of_fields:
@@ -143,7 +166,9 @@ def _checked(assay: Assay, its_hash: str, folder: Path, n: int, absent: Mapping[
             record["causes"] = {i: of.cause for i, of in bad.items()}
         return record
 
-    path = once(folder / f"{its_hash[:16]}.json", check)
+    # An assay's hash does not tell whether its planes were given or are to be the only ones.
+    unsaid = f"-{digest(assay.only_plane, 8)}" if assay.only_plane else ""
+    path = once(folder / f"{its_hash[:16]}{unsaid}.json", check)
     found = read_json(path)
     causes = found.get("causes", {})
     return {int(i): Bad(str(words), str(causes.get(i, UNNOTED))) for i, words in found.get("bad", {}).items()}

@@ -44,11 +44,13 @@ def field_losses(before: pd.DataFrame, causes: Mapping[int, str], asked: bool = 
 
 
 def gone_with_fields(before: pd.DataFrame, after: pd.DataFrame, asked: bool = False) -> list[Loss]:
-    """Wells and compounds that are left without a field."""
+    """Wells, compounds and plates that are left without a field; a whole plate is worth a warning in any assay."""
     losses = []
     kinds: tuple[tuple[Things, list[str]], ...] = (("wells", WELL_KEY), ("compounds", [COMPOUND]))
     for things, key in kinds:
         total, left = (len(table.drop_duplicates(key)) for table in (before, after))
         if left < total:
             losses.append(Loss(things, total - left, total, "no field of them is left", asked=asked))
-    return losses
+    counts = before[PLATE].astype(str).value_counts(sort=False)
+    return losses + [Loss("fields", int(n), int(n), "no field of the plate is left", f"plate {plate}", asked)
+                     for plate, n in counts.items() if plate not in set(after[PLATE].astype(str))]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmark.assays.faults import gathering
 from benchmark.assays.fieldtable import Assay
 from benchmark.base.errors import Fault, FaultsError, LeakError
-from benchmark.base.tables import CONTROL, PLATE
+from benchmark.base.tables import CONTROL, PLATE, WELL
+from benchmark.base.wells import well_places
 from benchmark.folds.make import make_split
 from benchmark.methods.base import Method
 from benchmark.methods.context import Pipeline
@@ -70,6 +72,9 @@ def faults_before(study: Study, assay: Assay, only: Sequence[str] = ARMS) -> lis
     methods = [m for m in study.methods if m.name not in gone and not gone & set(m.builds_on)]
     for method in methods:
         faults += _of_method(method, assay)
+    if any(m.needs_positions for m in methods):
+        with gathering(faults):
+            well_places(assay.wells[WELL])
     for pipeline in pipelines_used(study, assay, "classical" not in only):
         with gathering(faults):
             _fits(study, assay, pipeline)
@@ -80,6 +85,14 @@ def faults_before(study: Study, assay: Assay, only: Sequence[str] = ARMS) -> lis
 
             explained_fold(study, split)
     return list(dict.fromkeys(faults))  # methods share files and pipelines: one fault for each cause
+
+
+def with_assumptions(study: Study, assay: Assay) -> Assay:
+    """The assay with a note of what its wells' names do not say, where a method looks at where they lie."""
+    if not any(m.needs_positions for m in study.methods):
+        return assay
+    assumed = well_places(assay.wells[WELL]).assumed
+    return replace(assay, left_out=(*assay.left_out, Fault(assumed, "assumed"))) if assumed else assay
 
 
 def _of_method(method: Method, assay: Assay) -> Iterator[Fault]:

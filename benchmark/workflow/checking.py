@@ -17,7 +17,7 @@ from benchmark.folds.make import make_split
 from benchmark.profiles.wells import feature_columns
 from benchmark.quality.check import file_hashes, image_faults
 from benchmark.workflow.accounting import notes_of_folds
-from benchmark.workflow.before import faults_before, refuse_test_labels
+from benchmark.workflow.before import faults_before, refuse_test_labels, with_assumptions
 from benchmark.workflow.session import RUNS, open_session
 from benchmark.workflow.study import Study, load_study
 
@@ -38,6 +38,9 @@ def check_assay(name: str) -> tuple[list[Fault], str]:
     if assay is None:
         return faults, (f"{study.name}: {len(faults)} fault(s) in what describes the assay; nothing more can be looked "
                         "at before they are mended.")
+    if not faults:
+        with gathering([]):  # wells that cannot be placed are a fault of the study, below
+            assay = with_assumptions(study, assay)
     # Where the table has faults, its sound rows are looked at all the same: all faults come at once.
     faults = [*faults, *_of_study(study, assay), *image_faults(assay), *_changed_since_fetched(assay)]
     found = f"{len(faults)} fault(s)" if faults else "no fault found"

@@ -14,7 +14,7 @@ from benchmark.base.errors import Fault
 from benchmark.base.tasks import step
 from benchmark.methods.context import FinishedRun, Pipeline
 from benchmark.workflow.accounting import Teller, losses_of, notes_of_folds, untold
-from benchmark.workflow.before import refuse_before, refuse_device
+from benchmark.workflow.before import refuse_before, refuse_device, with_assumptions
 from benchmark.workflow.context import StudyContext
 from benchmark.workflow.fields import check_images, folds_of, settle_fields
 from benchmark.workflow.measured import measure_all, measure_for_networks, measured_losses, measured_notes
@@ -182,8 +182,9 @@ def prepare(session: Session, only: Sequence[Literal["classical", "cnn"]] = ARMS
     """
     with say("assay, as its table says"):
         assay = session.study.assay.load(session.place)
-        tell(assay.left_out, assay.losses)
         refuse_before(session.study, assay, only, session.folder)
+        assay = with_assumptions(session.study, assay)
+        tell(assay.left_out, assay.losses)
     with say("images, checked"):
         whole = check_images(session, assay)
         tell(whole.assay.left_out, whole.assay.losses)

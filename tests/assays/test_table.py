@@ -102,8 +102,9 @@ def test_everything_wrong_is_said_at_once(plan):
     # the sound rows come back, so that their images can be looked at in the same go; they are not for use
     assert assay is not None and set(assay.fields.index) == {0, 1, 5, 7, 8, 9, 10}
     for message in ("row 4: the concentration is '0;1'", "row 5: the concentration is 'inf'",
-                    "row 6: Plate is 'Q_P1'", "row 8: the file of DNA", "leads out of the assay's folder",
-                    "compound drug 3: the compound has several labels", "row 12, plate W1_P1, well B04, site 2: names",
+                    "row 6: Plate is 'Q_P1'", "row 8, Name, 'images/../../secret_dna.tif'",
+                    "each leads out of the assay's folder", "compound drug 3: the compound has several labels",
+                    "row 12, plate W1_P1, well B04, site 2: names",
                     "'taxol', a compound that the CSV does not have"):
         assert message in said, said
 

@@ -147,7 +147,7 @@ def test_what_is_no_image_is_named(tmp_path):
     Image.fromarray(COLOUR8).quantize(8).save(tmp_path / "palette.png")
     Image.fromarray(COLOUR8).save(tmp_path / "jpeg.png", format="JPEG")
     for name, message in {"a.jpg": r"\.jpg.*Use .*\.tif", "empty.tif": "empty", "junk.tif": "corrupt",
-                          "junk.png": "corrupt", "palette.png": "palette", "jpeg.png": "corrupt",
+                          "junk.png": "corrupt", "palette.png": "palette", "jpeg.png": "JPEG image",
                           "none.png": "does not exist"}.items():
         with pytest.raises(MorphobenchError, match=message) as caught:
             read_plane(tmp_path / name, 0)
@@ -155,7 +155,7 @@ def test_what_is_no_image_is_named(tmp_path):
 
 
 def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmark.images.reading.MAX_PIXELS", 1999)
+    monkeypatch.setattr("benchmark.images.formats.MAX_PIXELS", 1999)
     tifffile.imwrite(tmp_path / "a.tif", STACK[0])
     Image.fromarray(GREY8).save(tmp_path / "a.png")
     for name in ("a.tif", "a.png"):

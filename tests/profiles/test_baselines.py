@@ -5,33 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from benchmark.base.errors import MorphobenchError
 from benchmark.base.tables import BATCH, PLATE, WELL, WELL_COLUMNS
 from benchmark.base.tasks import run_serially
 from benchmark.images.means import mean_intensities
 from benchmark.images.reading import read_plane
-from benchmark.profiles.baselines import batch_profiles, intensity_profiles, position_profiles, well_positions
+from benchmark.profiles.baselines import batch_profiles, intensity_profiles, position_profiles
 
 
 def wells(names: list[str], plates: list[str], batches: list[str]) -> pd.DataFrame:
     table = pd.DataFrame({c: "" for c in WELL_COLUMNS}, index=range(len(names)))
     return table.assign(**{WELL: names, PLATE: plates, BATCH: batches})
-
-
-@given(row=st.integers(1, 52), column=st.integers(1, 48), zeros=st.integers(0, 2))
-def test_well_names_are_rows_and_columns(row, column, zeros):
-    letters = chr(64 + row) if row <= 26 else "A" + chr(64 + row - 26)
-    found = well_positions(pd.Series([f"{letters}{'0' * zeros}{column}"]))
-    assert found["row"].item() == row and found["column"].item() == column
-
-
-@pytest.mark.parametrize("name", ["17", "B", "B00", "BBB1", "B1x", "", "β1"])
-def test_other_well_names_are_refused(name):
-    with pytest.raises(MorphobenchError, match="not a row letter and column number"):
-        well_positions(pd.Series([name]))
 
 
 def test_position_and_batch_say_nothing_else():

@@ -103,7 +103,7 @@ def test_images_and_tables_that_differ_from_the_lock_file_come_with_the_others(t
 
 def test_faults_of_profiles_and_their_metadata_come_together(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    rows = [{"Metadata_Plate": "P", "Metadata_Well": f"A{i:02d}", "drug": f"c{i}", "dose": 1, "moa": "xy"[i % 2],
+    rows = [{"Metadata_Plate": "P", "Metadata_Well": f"A{i + 1:02d}", "drug": f"c{i}", "dose": 1, "moa": "xy"[i % 2],
              "Cells_A": i, "Cells_B": i % 3} for i in range(8)]
     assay = {"kind": "profile_table", "profiles": "p.csv", "columns": {
         "plate": "Metadata_Plate", "well": "Metadata_Well", "compound": "drug", "concentration": "dose",
@@ -117,3 +117,21 @@ def test_faults_of_profiles_and_their_metadata_come_together(tmp_path, monkeypat
         "p.csv", index=False)
     status, output = check(tmp_path, assay)
     assert status == 1 and "'much', not a number" in output and "Cells_B holds 'two'" in output
+
+
+@pytest.mark.parametrize(("wells", "words"), [
+    (["r01c01", "r02c03", "Aa01", "H12", "A01.a1", "B-02", "B 3", "b4"],
+     "in two ways: four in each row of 96 ('A01.a1', 'Aa01'"),
+    (["r01c01", "r02c03", "well 3", "H12", "x", "y", "z", "b4"], "4 of 8 wells have names that give no row and column"),
+    (list("12345678"), "assumed: wells are numbers up to 8: read as places of a plate of 12, counted along its rows"),
+])
+def test_wells_that_a_method_cannot_place_are_told_before_it_runs(tmp_path, monkeypatch, wells, words):
+    monkeypatch.chdir(tmp_path)
+    columns = {"plate": "Metadata_Plate", "well": "Metadata_Well", "compound": "drug", "concentration": "dose",
+               "label": "moa"}
+    pd.DataFrame([{"Metadata_Plate": "P", "Metadata_Well": well, "drug": f"c{i}", "dose": 1, "moa": "xy"[i % 2],
+                   "Cells_A": i, "Cells_B": i % 3} for i, well in enumerate(wells)]).to_csv("p.csv", index=False)
+    status, output = check(tmp_path, {"kind": "profile_table", "profiles": "p.csv", "columns": columns})
+    assert words in output and status == ("assumed" not in words), output
+    methods = [{"name": "near", "kind": "profile", "profile": {"normalise": "training"}, "decision": "nearest"}]
+    assert check(tmp_path, {"kind": "profile_table", "profiles": "p.csv", "columns": columns}, methods=methods)[0] == 0

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from benchmark.base.errors import MorphobenchError
 from benchmark.base.files import digest
+from benchmark.base.tables import WELL
+from benchmark.base.wells import well_places
 from benchmark.methods.base import Arm, Role, TabularMethod
 from benchmark.methods.registry import METHODS
 
@@ -50,6 +52,11 @@ class BaselineMethod(TabularMethod):
         """Only mean intensities need images."""
         return self.feature == "intensity"
 
+    @property
+    def needs_positions(self) -> bool:
+        """Only position does."""
+        return self.feature == "position"
+
     def words(self, program: str) -> str:
         """What the chosen feature is."""
         return WORDS[self.feature]
@@ -59,9 +66,12 @@ class BaselineMethod(TabularMethod):
         from benchmark.methods.context import Features
         from benchmark.methods.workers.source import PLAIN, ProfileSource
 
-        key = digest([self.revision, context.assay_hash, self.feature])
+        # Rows Aa, Ab, … were once read as 27, 28, …: what was made of such wells is not taken for what is made now.
+        nested = self.needs_positions and well_places(context.assay.wells[WELL]).nested
+        inputs = {"rows": "four in each row of 96"} if nested else {}
+        key = digest([self.revision, context.assay_hash, self.feature, *inputs.values()])
         table, absent = context.features(f"{self.feature}-{key}", "well", lambda: self._build(context))
-        return Features(ProfileSource(table, PLAIN), absent, "well", {}, {}, False)
+        return Features(ProfileSource(table, PLAIN), absent, "well", inputs, {}, False)
 
     def _build(self, context: Context) -> pd.DataFrame:
         from benchmark.images.means import mean_intensities
