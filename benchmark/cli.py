@@ -16,6 +16,7 @@ from rich.table import Table
 from benchmark import __version__
 from benchmark.base.errors import Fault, MorphobenchError
 from benchmark.base.files import PROJECT
+from benchmark.base.machine import trouble_of
 
 if TYPE_CHECKING:
     from benchmark.workflow.walk import Result
@@ -54,11 +55,18 @@ err = Console(stderr=True, soft_wrap=True)
 
 @contextmanager
 def _said_clearly() -> Iterator[None]:
-    """Bad input ends with its message and exit status 2; a bug keeps its traceback; Ctrl-C says what is kept."""
+    """Bad input, and trouble of the machine, end with a message and exit status 2; a bug keeps its traceback; Ctrl-C
+    says what is kept."""
     try:
         yield
     except MorphobenchError as error:
         err.print(f"morphobench: {error}", style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from None
+    except OSError as error:
+        trouble = trouble_of(error)
+        if trouble is None:
+            raise
+        err.print(f"morphobench: {trouble}", style="red", markup=False, highlight=False)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         err.print("Stopped. What was finished is kept; run the same command again to resume.")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.base.errors import MorphobenchError
+from benchmark.base.machine import MachineError
 from benchmark.cellprofiler.find import CellProfiler
 
 PIPELINE, TABLE, LOG, DONE, OUT = "pipeline.cppipe", "load_data.csv", "log.txt", "done.txt", "out"
@@ -26,7 +27,7 @@ ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", 
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-class CannotRunError(MorphobenchError):
+class CannotRunError(MachineError):
     """No run of CellProfiler can succeed here (it does not start, the disk is full): no field is to blame."""
 
 

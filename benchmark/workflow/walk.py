@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from benchmark.base.cluster import Cluster
+from benchmark.base.machine import blaming_machine, refuse_unwritable
 from benchmark.base.tasks import step
 from benchmark.methods.context import FinishedRun, Pipeline
 from benchmark.workflow.before import refuse_before, refuse_device
@@ -93,6 +94,8 @@ def run(
     ------
     MorphobenchError
         The study or its assay has faults (all are listed), a tool is missing, or a step fails.
+    MachineError
+        ``runs`` or ``reports`` cannot be written to, a disk is full and the like.
     LeakError
         Test wells would reach training.
     """
@@ -100,9 +103,11 @@ def run(
     if "cnn" in only:
         refuse_device(device, study)
     count = jobs_of(jobs)
+    for folder in (runs / study.name, *([reports] if set(only) == set(ARMS) else ())):
+        refuse_unwritable(folder)
     if cluster != "local":
         runs = runs.resolve()  # its workers may have been started in another folder
-    with Cluster(count, threads_of(count), "" if cluster == "local" else cluster) as run_tasks:
+    with blaming_machine(runs), Cluster(count, threads_of(count), "" if cluster == "local" else cluster) as run_tasks:
         return _walk(open_session(study, run_tasks, count, device, runs), only, reports)
 
 

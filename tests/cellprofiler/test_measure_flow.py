@@ -1,5 +1,6 @@
 """How `measure` lands, reuses and reports shards, with a stand-in for CellProfiler."""
 
+import errno
 import os
 import signal
 import socket
@@ -19,10 +20,11 @@ from small_assay import small_assay
 from benchmark.base import files
 from benchmark.base.errors import FaultsError, MorphobenchError
 from benchmark.base.files import read_json
+from benchmark.base.machine import MachineError
 from benchmark.base.tables import FIELD_KEY, SITE, WELL
 from benchmark.base.tasks import run_serially
 from benchmark.cellprofiler import measure as measure_module
-from benchmark.cellprofiler import retry
+from benchmark.cellprofiler import retry, shards
 from benchmark.cellprofiler.execute import OutOfTimeError, execute
 from benchmark.cellprofiler.find import CellProfiler
 from benchmark.cellprofiler.measure import measure
@@ -356,9 +358,20 @@ def test_a_pipeline_that_drops_a_module_stops_at_once(bench):
 
 def test_a_full_disk_is_no_fields_fault(bench):
     bench.monkeypatch.setattr(retry, "_LEAST_SPACE", 2**62)
-    with pytest.raises(FaultsError, match="disk is full"):
+    with pytest.raises(MachineError, match="disk is full"):
         bench.run(fault="silent")
     assert bench.called == [2]
+
+
+def test_a_disk_that_fills_while_planes_are_staged_is_no_fields_fault(bench):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    bench.monkeypatch.setattr(shards.tifffile, "imwrite", full)
+    with pytest.raises(MachineError, match="shards: the disk is full") as caught:
+        bench.run()
+    assert len(str(caught.value).splitlines()) == 1 and bench.called == []
+    assert not [p for p in bench.folder.iterdir() if p.is_dir()]
 
 
 def test_single_cells_are_brought_together_by_plate(bench):
@@ -435,7 +448,7 @@ def test_the_child_has_one_thread(bench):
 
 def test_a_command_that_is_not_there_is_named(bench, tmp_path):
     bench.cellprofiler = CellProfiler((str(tmp_path / "none"),), "1", "x")
-    with pytest.raises(FaultsError, match="cannot be started"):
+    with pytest.raises(MachineError, match="none: cannot be started"):
         bench.run()
 
 
