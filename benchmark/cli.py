@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -61,6 +62,12 @@ def _said_clearly() -> Iterator[None]:
         yield
     except MorphobenchError as error:
         err.print(f"morphobench: {error}", style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from None
+    except UnicodeEncodeError as error:
+        if sys.getfilesystemencoding() == "utf-8":
+            raise
+        err.print(f"morphobench: the locale ({error.encoding}) has no letter {error.object[error.start]!a} for "
+                  "names of files. Set PYTHONUTF8=1, or LC_ALL=C.UTF-8.", style="red", markup=False, highlight=False)
         raise typer.Exit(2) from None
     except OSError as error:
         trouble = trouble_of(error)
@@ -263,6 +270,9 @@ def bench(study: StudyName = "demo") -> None:
 
 def start() -> NoReturn:
     """Run the command line; after Ctrl-C end with all that was started, whatever state it is in."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without a locale: µ is written \\xb5, not refused
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except SystemExit as end:

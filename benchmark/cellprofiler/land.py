@@ -166,7 +166,7 @@ def _measure_shard(task: Task, work: Path, landing: Path, failed: Path) -> None:
         "seconds": round(time.monotonic() - start, 2),
         "cpu_seconds": round(children_cpu() - before, 2),
         "exit_status": [run.execution.status for run in found.runs][-1] if found.runs else None,
-        "done": (found.runs[-1].folder / DONE).read_text().strip() if found.runs else "",
+        "done": (found.runs[-1].folder / DONE).read_text(encoding="utf-8").strip() if found.runs else "",
     }
     if found.started > 1:
         record["started"] = found.started

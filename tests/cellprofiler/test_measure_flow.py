@@ -23,9 +23,10 @@ from benchmark.base.files import read_json
 from benchmark.base.machine import MachineError
 from benchmark.base.tables import FIELD_KEY, SITE, WELL
 from benchmark.base.tasks import run_serially
+from benchmark.cellprofiler import execute as executing
 from benchmark.cellprofiler import measure as measure_module
 from benchmark.cellprofiler import retry, shards
-from benchmark.cellprofiler.execute import OutOfTimeError, execute
+from benchmark.cellprofiler.execute import OutOfTimeError, execute, utf8_locale
 from benchmark.cellprofiler.find import CellProfiler
 from benchmark.cellprofiler.measure import measure
 from benchmark.cellprofiler.settings import CellProfilerSettings
@@ -444,6 +445,30 @@ def test_time_runs_out_for_all_that_was_started(bench, tmp_path):
 def test_the_child_has_one_thread(bench):
     measured = bench.run()
     assert "threads 1" in (measured.shards[0] / "log.txt").read_text()
+
+
+def test_the_child_reads_names_as_utf8_whatever_the_locale(bench, tmp_path):
+    for name in ("LC_ALL", "LANG", "PYTHONIOENCODING"):
+        bench.monkeypatch.setenv(name, "C" if name != "PYTHONIOENCODING" else "ascii")
+    script = tmp_path / "child.py"
+    script.write_text("import locale, os, sys\nprint(locale.setlocale(locale.LC_ALL, ''), os.environ['LC_ALL'], 'µ')\n")
+    folder = tmp_path / "é"
+    folder.mkdir()
+    execute(CellProfiler((sys.executable, str(script)), "1", "x"), folder, 60)
+    assert (folder / "log.txt").read_text("utf-8").split() == [utf8_locale(), utf8_locale(), "µ"]
+
+
+def test_folders_in_which_cellprofiler_finds_nothing_are_named_before_it_starts(bench, tmp_path):
+    bench.folder = tmp_path / "two\nlines"
+    with pytest.raises(MachineError, match=r"two\\nlines.*line break in its name") as caught:
+        bench.run()
+    assert len(str(caught.value).splitlines()) == 1 and bench.called == []
+    bench.monkeypatch.setattr(executing, "utf8_locale", lambda: "")
+    bench.folder = tmp_path / "écran"
+    with pytest.raises(MachineError, match=r"écran.*CellProfiler finds no files.*Install the locale"):
+        bench.run()
+    bench.folder = tmp_path / "plain"
+    assert bench.run().record["fields"] == 6
 
 
 def test_a_command_that_is_not_there_is_named(bench, tmp_path):
