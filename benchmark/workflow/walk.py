@@ -15,6 +15,7 @@ from benchmark.methods.context import FinishedRun, Pipeline
 from benchmark.workflow.before import refuse_before, refuse_device
 from benchmark.workflow.context import StudyContext
 from benchmark.workflow.fields import check_images, folds_of, settle_fields
+from benchmark.workflow.found import note_dim_channels, refuse_without_cells
 from benchmark.workflow.measured import measure_all, measure_for_networks
 from benchmark.workflow.session import REPORTS, RUNS, Session, jobs_of, open_session, threads_of
 from benchmark.workflow.study import Study, load_study
@@ -172,15 +173,22 @@ def prepare(session: Session, only: Sequence[Literal["classical", "cnn"]] = ARMS
     StudyContext
     tuple of str
         What the user is to be told.
+
+    Raises
+    ------
+    MorphobenchError
+        The study does not fit its assay, images are bad, fields cannot be measured, or no cell was found in any.
     """
     with say("assay, as its table says"):
         assay = session.study.assay.load(session.place)
         refuse_before(session.study, assay, only, session.folder)
     with say("images, checked"):
         whole = check_images(session, assay)
+        note_dim_channels(session, whole)
         settle_fields(session, whole, {})  # too many flagged fields are refused before CellProfiler runs
     with say("measurements"):
         measured, unknown = _measured(session, whole, "classical" not in only)
+        refuse_without_cells(session, whole, measured, "classical" not in only)
     with say("fields and folds"):
         fields = settle_fields(session, whole, measured)
         split = folds_of(session, fields.used)
