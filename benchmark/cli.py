@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from rich.table import Table
 from benchmark import __version__
 from benchmark.base.errors import Fault, MorphobenchError
 from benchmark.base.files import PROJECT
+from benchmark.base.machine import trouble_of
 
 if TYPE_CHECKING:
     from benchmark.workflow.walk import Result
@@ -54,11 +56,24 @@ err = Console(stderr=True, soft_wrap=True)
 
 @contextmanager
 def _said_clearly() -> Iterator[None]:
-    """Bad input ends with its message and exit status 2; a bug keeps its traceback; Ctrl-C says what is kept."""
+    """Bad input, and trouble of the machine, end with a message and exit status 2; a bug keeps its traceback; Ctrl-C
+    says what is kept."""
     try:
         yield
     except MorphobenchError as error:
         err.print(f"morphobench: {error}", style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from None
+    except UnicodeEncodeError as error:
+        if sys.getfilesystemencoding() == "utf-8":
+            raise
+        err.print(f"morphobench: the locale ({error.encoding}) has no letter {error.object[error.start]!a} for "
+                  "names of files. Set PYTHONUTF8=1, or LC_ALL=C.UTF-8.", style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from None
+    except OSError as error:
+        trouble = trouble_of(error)
+        if trouble is None:
+            raise
+        err.print(f"morphobench: {trouble}", style="red", markup=False, highlight=False)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         err.print("Stopped. What was finished is kept; run the same command again to resume.")
@@ -266,6 +281,9 @@ def bench(study: StudyName = "demo") -> None:
 
 def start() -> NoReturn:
     """Run the command line; after Ctrl-C end with all that was started, whatever state it is in."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without a locale: µ is written \\xb5, not refused
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except SystemExit as end:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from benchmark.base.errors import MorphobenchError
+from benchmark.base.machine import trouble_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,18 +36,25 @@ def whole(path: Path) -> Iterator[Path]:
 
     A file (or folder) that exists under its final name is therefore complete: the block may be
     killed at any moment. The data are flushed to disk before the rename.
+
+    Raises
+    ------
+    MachineError
+        The disk is full, read-only and the like; it names the folder.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield tmp
         if tmp.is_file():
             with tmp.open("rb") as handle:
                 os.fsync(handle.fileno())
         tmp.replace(path)
-    except BaseException:
+    except BaseException as error:
         if tmp.is_file():
             tmp.unlink()
+        if isinstance(error, OSError) and (trouble := trouble_of(error, path.parent)):
+            raise trouble from error
         raise
 
 

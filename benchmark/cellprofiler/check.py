@@ -96,7 +96,7 @@ def check_run(shard: Shard, folder: Path, pipeline: str, log: str = "") -> Outpu
     if unknown:
         raise fail(f"CellProfiler does not know the module(s) {', '.join(unknown)} and leaves them out",
                    "Correct the pipeline, or install the plugin.", PipelineFault)
-    done = (folder / DONE).read_text(errors="replace").strip() if (folder / DONE).exists() else "nothing"
+    done = "\n".join(_log_lines(folder / DONE)).strip() if (folder / DONE).exists() else "nothing"
     if done != "Complete":
         raise fail(f"CellProfiler did not complete (done-file says {done}{_last_place(lines, shard)})")
     prefix = csv_prefix(pipeline)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import locale
 import os
 import resource
 import signal
@@ -12,9 +13,11 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from benchmark.base.errors import MorphobenchError
+from benchmark.base.machine import MachineError
 from benchmark.cellprofiler.find import CellProfiler
 
 PIPELINE, TABLE, LOG, DONE, OUT = "pipeline.cppipe", "load_data.csv", "log.txt", "done.txt", "out"
@@ -26,7 +29,7 @@ ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", 
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-class CannotRunError(MorphobenchError):
+class CannotRunError(MachineError):
     """No run of CellProfiler can succeed here (it does not start, the disk is full): no field is to blame."""
 
 
@@ -53,7 +56,7 @@ def execute(cellprofiler: CellProfiler, folder: Path, timeout_seconds: float, lo
     Raises
     ------
     CannotRunError
-        CellProfiler cannot be started.
+        CellProfiler cannot be started, or not in a folder of this name.
     OutOfTimeError
         It was still running at its time limit.
     """
@@ -61,10 +64,11 @@ def execute(cellprofiler: CellProfiler, folder: Path, timeout_seconds: float, lo
     out.mkdir(exist_ok=True)
     command = [*cellprofiler.command, "-c", "-r", "-p", str(folder / PIPELINE), "--data-file", str(folder / TABLE),
                "-i", str(folder), "-o", str(out), "-d", str(folder / DONE)]
+    environment = {**os.environ, **ONE_THREAD, **_utf8(folder)}
     start, before = time.monotonic(), children_cpu()
     with (folder / LOG).open("wb") as log:
         try:
-            child = subprocess.Popen(command, cwd=folder, env={**os.environ, **ONE_THREAD}, stdin=subprocess.DEVNULL,
+            child = subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL,
                                      stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
                                      preexec_fn=_die_with(os.getpid()))
         except OSError as error:
@@ -80,6 +84,36 @@ def execute(cellprofiler: CellProfiler, folder: Path, timeout_seconds: float, lo
         finally:
             _end(child)
     return Execution(status, time.monotonic() - start, children_cpu() - before)
+
+
+def _utf8(folder: Path) -> dict[str, str]:
+    """Environment in which CellProfiler's Python and Java read names of files as UTF-8, whatever the locale here.
+
+    Without a locale (containers, cron, jobs of a cluster) Java finds no file below a folder with an accent.
+    """
+    if any(ord(c) < 32 for c in str(folder)):
+        raise CannotRunError("CellProfiler cannot run in a folder with a line break in its name", ascii(str(folder)),
+                             "Rename the folder, or run in another one.")
+    name = utf8_locale()
+    if not name and not str(folder).isascii():
+        raise CannotRunError("CellProfiler finds no files here: the folder's name has letters beyond ASCII, and this "
+                             "machine has no locale that knows them", str(folder),
+                             "Install the locale C.UTF-8, or run in a folder with a plain name.")
+    return {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8", **({"LC_ALL": name, "LANG": name} if name else {})}
+
+
+@cache
+def utf8_locale() -> str:
+    """A locale with UTF-8 that this machine has and that writes numbers with points; '' where there is none."""
+    before = locale.setlocale(locale.LC_CTYPE)
+    try:
+        for name in ("C.UTF-8", "C.utf8", "en_US.UTF-8", "en_GB.UTF-8"):
+            with contextlib.suppress(locale.Error):
+                locale.setlocale(locale.LC_CTYPE, name)
+                return name
+        return ""
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
 
 
 def _die_with(parent: int) -> Callable[[], None]:

@@ -49,8 +49,8 @@ def version_of(executable: Path, seconds: float = 120) -> str:
     """
     remedy = "Set CELLPROFILER to the path of a working `cellprofiler` command, or unset it and run `make setup`."
     try:
-        done = subprocess.run([str(executable), "--version"], capture_output=True, text=True, timeout=seconds,
-                              stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run([str(executable), "--version"], capture_output=True, encoding="utf-8", errors="replace",
+                              timeout=seconds, stdin=subprocess.DEVNULL, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MorphobenchError(f"cannot be run ({error})", str(executable), remedy) from error
     # Installations without MySQL put a traceback before the version.

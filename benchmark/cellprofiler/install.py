@@ -168,7 +168,7 @@ def _usable(python: Path) -> bool:
         return False
     try:
         done = subprocess.run([str(python), "-c", "import sys, pip; print(*sys.version_info[:2])"], capture_output=True,
-                              text=True, check=False, timeout=60)
+                              encoding="utf-8", errors="replace", check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.stdout.split() == [str(part) for part in sys.version_info[:2]]
@@ -177,7 +177,7 @@ def _usable(python: Path) -> bool:
 def _modules_folder(python: Path) -> Path:
     """Where CellProfiler's modules lie, without importing them."""
     code = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
-    done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([str(python), "-c", code], capture_output=True, encoding="utf-8", check=True)
     return Path(done.stdout.strip()) / "cellprofiler" / "modules"
 
 
@@ -189,7 +189,8 @@ def _pip(python: Path, arguments: Sequence[str], environ: Mapping[str, str], wha
 def _run(command: Sequence[str], environ: Mapping[str, str], what: str) -> None:
     """Run a step quietly; its output is shown only when it fails."""
     try:
-        done = subprocess.run(list(command), capture_output=True, text=True, env=dict(environ), check=False)
+        done = subprocess.run(list(command), capture_output=True, encoding="utf-8", errors="replace", env=dict(environ),
+                              check=False)
     except OSError as error:
         raise MorphobenchError(f"{what} failed ({error})", command[0]) from error
     if done.returncode:

@@ -14,6 +14,7 @@ import tifffile
 
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError
 from benchmark.base.files import digest, process_tag, read_json, replace_folder, write_json, write_parquet
+from benchmark.base.machine import MachineError, blaming_machine
 from benchmark.base.tables import FIELD_KEY
 from benchmark.cellprofiler.check import PipelineFault
 from benchmark.cellprofiler.execute import DONE, LOG, children_cpu
@@ -66,6 +67,11 @@ def run_shard(task: Task) -> tuple[Fault, ...]:
 
     The shard is made in a temporary folder beside its place and renamed when whole. An existing one that is not
     `finished` stays until then. After a failure its log, pipeline and table of images are kept in ``failed-<key>``.
+
+    Raises
+    ------
+    MachineError
+        CellProfiler cannot be started, the disk is full and the like: neither fields nor pipeline are at fault.
     """
     final, failed = task.folder / task.shard.key, task.folder / f"failed-{task.shard.key}"
     work = task.folder / f"{RUNNING}{process_tag()}"
@@ -73,7 +79,10 @@ def run_shard(task: Task) -> tuple[Fault, ...]:
     try:
         landing = work / "shard"
         try:
-            _measure_shard(task, work, landing, failed)
+            with blaming_machine(task.folder):
+                _measure_shard(task, work, landing, failed)
+        except MachineError:
+            raise
         except MorphobenchError as error:
             shutil.rmtree(failed, ignore_errors=True)
             runs = sorted(work.glob(f"run*/{LOG}"))
@@ -157,7 +166,7 @@ def _measure_shard(task: Task, work: Path, landing: Path, failed: Path) -> None:
         "seconds": round(time.monotonic() - start, 2),
         "cpu_seconds": round(children_cpu() - before, 2),
         "exit_status": [run.execution.status for run in found.runs][-1] if found.runs else None,
-        "done": (found.runs[-1].folder / DONE).read_text().strip() if found.runs else "",
+        "done": (found.runs[-1].folder / DONE).read_text(encoding="utf-8").strip() if found.runs else "",
     }
     if found.started > 1:
         record["started"] = found.started

@@ -4,7 +4,7 @@ One bad field makes CellProfiler drop all fields of its run (`tests/cellprofiler
 its exit status does not tell which. So a shard is tried again, then halved, and its halves in turn, until the fields
 that fail even alone are known; they are left out, and the output of the other runs is combined as if a single run had
 written it. A run that timed out is not tried again but halved at once. A field that cannot be staged is left out at
-once. Faults that leaving out fields cannot cure (`check.PipelineFault`, `CannotRunError`) are never tried again. Where
+once. Faults that leaving out fields cannot cure (`check.PipelineFault`, `MachineError`) are never tried again. Where
 every field of a shard fails alone, and they are more than the study tolerates, single fields are not to blame.
 """
 
@@ -19,6 +19,7 @@ from typing import TypeVar
 import pandas as pd
 
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError
+from benchmark.base.machine import MachineError
 from benchmark.cellprofiler.check import Output, PipelineFault, check_run
 from benchmark.cellprofiler.execute import LOG, OUT, CannotRunError, Execution, OutOfTimeError, execute
 from benchmark.cellprofiler.find import CellProfiler
@@ -26,7 +27,7 @@ from benchmark.cellprofiler.shards import NUMBER, Shard, stage
 
 T = TypeVar("T")
 #: Errors that neither another try nor fewer fields can cure.
-FINAL = (PipelineFault, CannotRunError)
+FINAL = (PipelineFault, MachineError)
 #: With less free space a failure says nothing about the fields: CellProfiler reports a full disk as any other failure.
 _LEAST_SPACE = 100 * 2**20
 _IMAGES = "images"
@@ -243,7 +244,7 @@ def run_with_retries(shard: Shard, pipeline: str, cellprofiler: CellProfiler, wo
 
     Raises
     ------
-    PipelineFault, CannotRunError
+    PipelineFault, MachineError
         No field is to blame.
     FaultsError
         CellProfiler failed on every field alone, and more of them than may fail (`none_measured`).

@@ -24,6 +24,8 @@ import pandas as pd
 from benchmark.assays.fieldtable import Assay, row_name
 from benchmark.base.errors import MorphobenchError
 from benchmark.base.files import digest, is_left_over, process_tag
+from benchmark.base.hdf5 import writing
+from benchmark.base.machine import blaming_machine
 from benchmark.base.tables import FIELD_KEY
 from benchmark.base.tasks import RunTasks, run_serially
 from benchmark.crops import layout
@@ -97,6 +99,8 @@ def build_crops(
     MorphobenchError
         ``path`` is a file other than a crop cache; an image cannot be read (it is named); a plate lacks the negative
         controls that the scheme needs; a field does not suit the scheme; or no field gave a crop.
+    MachineError
+        They cannot be written: the disk is full, for example. Nothing is left behind.
     """
     if illumination is not None and not settings.uses_illumination:
         raise MorphobenchError(f"crops with intensity {settings.intensity} take no illumination correction",
@@ -108,10 +112,10 @@ def build_crops(
     if path.exists() and _is_current(path, key):
         return
     statistics = plate_statistics(assay, settings, illumination, run_tasks)
-    with _workshop(path) as place:
+    with blaming_machine(path.parent), _workshop(path) as place:
         tasks = list(_tasks(assay, wanted, settings, statistics, illumination, cells, place))
         tmp = place / "crops.h5"
-        with h5py.File(tmp, "w", libver="v110") as file:
+        with writing(tmp) as file:
             crop = (len(crop_channels(assay.channels, settings)), settings.size, settings.size)
             dataset = layout.create_crops(file, crop, crop_dtype(settings))
             table = file.create_dataset("table", (0,), layout.ROW, maxshape=(None,), chunks=(8192,))

@@ -23,6 +23,8 @@ import imagecodecs
 import numpy as np
 
 from benchmark.base.errors import MorphobenchError
+from benchmark.base.hdf5 import is_hdf5, reading
+from benchmark.base.machine import MachineError, blaming_machine, trouble_of
 
 FORMAT = "morphobench crops"
 #: Increased when the layout or the way pixels become crops changes, which makes older files stale.
@@ -87,10 +89,14 @@ def chunk(crops: h5py.Dataset, row: int) -> bytes:
     ------
     ValueError
         The file does not hold it.
+    MachineError
+        Its disk cannot be read.
     """
     try:
         mask, data = crops.id.read_direct_chunk((row, 0, 0, 0))
     except (OSError, RuntimeError, ValueError) as error:
+        if trouble := trouble_of(error, str(crops.file.filename)):
+            raise trouble from error
         raise ValueError(f"is not in the file ({' '.join(str(error).split())[:120]})") from error
     if mask:
         raise ValueError("was stored without its filter")
@@ -137,12 +143,17 @@ def is_ours(path: Path) -> bool:
     ------
     MorphobenchError
         It is an HDF5 file that cannot be opened, so that this cannot be known.
+    MachineError
+        The same, and the machine is at fault: the file may be sound.
     """
-    if not path.is_file() or not h5py.is_hdf5(path):
-        return False
     try:
-        with h5py.File(path, "r") as file:
-            return bool(file.attrs.get("format") == FORMAT)
+        with blaming_machine(path):
+            if not path.is_file() or not is_hdf5(path):
+                return False
+            with reading(path) as file:
+                return bool(file.attrs.get("format") == FORMAT)
+    except MachineError:
+        raise
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise MorphobenchError(f"is not a complete crop cache ({' '.join(str(error).split())[:120]})", str(path),
                                AGAIN) from error
@@ -160,7 +171,8 @@ def open_file(path: Path) -> h5py.File:
         raise MorphobenchError("does not exist", str(path), "Run the study again: crops are built where missing.")
     if not is_ours(path):
         raise MorphobenchError("is not a crop cache of morphobench", str(path), "Move it away and run again.")
-    return h5py.File(path, "r")
+    with blaming_machine(path):
+        return reading(path)
 
 
 def read_header(file: h5py.File, path: Path) -> Header:
@@ -191,6 +203,8 @@ def read_header(file: h5py.File, path: Path) -> Header:
         )
         header = Header(str(file.attrs["key"]), channels, crops.shape, crops.dtype, str(file.attrs["digest"]))
     except (KeyError, ValueError, TypeError, AttributeError, OSError, RuntimeError) as error:
+        if trouble := trouble_of(error, path):
+            raise trouble from error
         raise MorphobenchError(f"lacks parts of a crop cache ({error})", where, AGAIN) from error
     if not sound:
         raise MorphobenchError("is damaged: its parts do not fit together", where, AGAIN)

@@ -74,6 +74,8 @@ class Crops:
         ------
         IndexError
             A number is out of range.
+        MachineError
+            The disk cannot be read.
         MorphobenchError
             A crop in the file differs from what was written: damaged bytes are never returned as pixels.
         """

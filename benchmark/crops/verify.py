@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from benchmark.base.errors import Fault, MorphobenchError
+from benchmark.base.machine import trouble_of
 from benchmark.crops import layout
 
 
@@ -21,7 +22,7 @@ def verify_crops(path: Path) -> list[Fault]:
     -------
     list of Fault
         Empty for an intact file. Damaged crops are named by field and number. A file whose structure is broken has
-        that one fault.
+        that one fault; so has one that the machine cannot read, which may be sound.
     """
     try:
         with layout.open_file(path) as file:
@@ -40,6 +41,8 @@ def verify_crops(path: Path) -> list[Fault]:
     except MorphobenchError as error:
         return [error.fault]
     except (OSError, RuntimeError, KeyError, ValueError) as error:
+        if trouble := trouble_of(error, path):
+            return [trouble.fault]
         return [Fault(f"cannot be read ({' '.join(str(error).split())[:120]})", str(path), layout.AGAIN)]
 
 

@@ -172,10 +172,14 @@ def make_well_profiles(
     ------
     MorphobenchError
         A plate has too few control cells where its controls are the reference; there are no reference cells at all; a
-        requested feature does not exist.
+        requested feature does not exist; or there are no cells, or no features.
     """
     by_field = settings.unit == "field"
     key, columns = (FIELD_KEY, FIELD_COLUMNS) if by_field else (WELL_KEY, WELL_COLUMNS)
+    if not len(cells) or not cells.features:
+        raise MorphobenchError("there is not one cell to make profiles of" if not len(cells) else
+                               "the cells have no features to make profiles of", "single cells",
+                               "Look at what the pipeline finds in an image, or at the columns of the table.")
     features = _wanted_features(list(cells.features), settings.features)
     wells = wells[columns].drop_duplicates(key)
     strange = sorted(set(cells.plates) - set(wells[PLATE]))

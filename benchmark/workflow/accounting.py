@@ -63,7 +63,8 @@ def losses_of(context: StudyContext, finished: Sequence[FinishedRun] = (), grid:
                   for loss in feature_losses(str(row["title"]), row["ranges"])]
     for run in finished:
         of_methods += _guessed(context, run)
-    return list(dict.fromkeys([*context.assay.losses, *measured_losses(context.measured), *joined(of_methods)]))
+    measured = measured_losses(context.study, context.measured)
+    return list(dict.fromkeys([*context.assay.losses, *measured, *joined(of_methods)]))
 
 
 def joined(losses: Iterable[Loss]) -> list[Loss]:

@@ -7,7 +7,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from benchmark.assays.registry import ASSAYS, AssaySettings
@@ -22,7 +21,8 @@ from benchmark.methods.base import Method
 from benchmark.methods.grid import GridSettings
 from benchmark.methods.registry import METHODS, kinds_that, refuse_unfit_parts
 from benchmark.quality.settings import QualitySettings
-from benchmark.workflow.study_faults import faults_of
+from benchmark.workflow.study_faults import faults_of, read_as_other, truths_as_numbers
+from benchmark.workflow.study_yaml import EXAMPLE, read_document
 
 #: Studies that come with morphobench.
 STUDIES = Path(__file__).parents[1] / "studies"
@@ -86,7 +86,7 @@ class Study(Settings):
     assay: Annotated[AssaySettings, AnyKind(ASSAYS)]
     split: Scheme = "leave-one-compound-out"
     methods: tuple[Annotated[Method, AnyKind(METHODS)], ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field((1,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field((1,), min_length=1)
     ensembles: tuple[str, ...] = ()
     cellprofiler: CellProfilerSettings = CellProfilerSettings()
     illumination: IlluminationSettings = IlluminationSettings()
@@ -168,10 +168,16 @@ def shipped_studies() -> list[str]:
 def study_path(name: str) -> Path:
     """The file of a study: a path the user gives, or the name of one that comes with morphobench."""
     path = Path(name)
+    try:
+        there, folder = path.is_file(), path.is_dir()
+    except (OSError, ValueError) as error:  # a name of thousands of letters, or with a zero byte
+        raise MorphobenchError("is no name of a study or a file", name[:60], "See `morphobench report --help`."
+                               ) from error
     if path.suffix in SUFFIXES:
-        if path.is_file():
+        if there:
             return path
-        raise MorphobenchError("there is no such study file", str(path))
+        raise MorphobenchError("is a folder, not a study file" if folder else "there is no such study file", str(path),
+                               "Give the path of a YAML file.")
     for suffix in SUFFIXES:
         found = STUDIES / f"{name}{suffix}"
         if "/" not in name and found.is_file():
@@ -191,19 +197,26 @@ def load_study(name: str) -> Study:
         Keys or values are wrong: every one is listed with its key and what is allowed there.
     MorphobenchError
         There is no such study, or the file is not YAML.
+
+    Notes
+    -----
+    Where a text is wanted it is the text as written, whatever YAML makes of it: ``negative_controls: [NO, 5290]`` are
+    the compounds NO and 5290.
     """
     path = study_path(name)
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
-        raise MorphobenchError(f"is not valid YAML ({getattr(error, 'problem', error)})", f"{path}{line}") from error
-    if not isinstance(raw, dict):
-        raise MorphobenchError("is not a study: keys with values are wanted", str(path),
-                               "See benchmark/studies/demo.yaml.")
-    try:
-        return rebuilt(Study).model_validate(raw, context=path.resolve().parent)
-    except ValidationError as error:
-        faults = faults_of(error, Study.model_json_schema())
-        raise FaultsError(faults, f"The study {path} has {len(faults)} fault(s):") from error
+    document = read_document(path)
+    model = rebuilt(Study)
+    while True:
+        raw = document.value()
+        if not isinstance(raw, dict):
+            raise MorphobenchError("is empty" if raw is None else "is not a study: keys with values are wanted",
+                                   str(path), EXAMPLE)
+        try:
+            study = model.model_validate(raw, context=path.resolve().parent)
+        except ValidationError as error:
+            if any([document.as_text(place) for place in read_as_other(error)]):
+                continue
+            faults = faults_of(error, Study.model_json_schema(), document.line)
+            raise FaultsError(faults, f"The study {path} has {len(faults)} fault(s):") from error
+        if not any([document.as_text(place) for place in truths_as_numbers(raw, study)]):
+            return study

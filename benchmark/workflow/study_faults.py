@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from benchmark.assays.registry import ASSAYS
 from benchmark.base.errors import Fault
@@ -15,28 +15,66 @@ from benchmark.methods.registry import METHODS
 #: One of pydantic's errors, and the JSON schema of the settings.
 Error = dict[str, Any]
 Schema = dict[str, Any]
+Location = tuple[int | str, ...]
+#: Pydantic's type of an error → what is wanted, in the words of a study file.
+_WANTED = {
+    "string_type": "a text is wanted here", "list_type": "a list is wanted here: [a, b]",
+    "tuple_type": "a list is wanted here: [a, b]", "dict_type": "a block of keys with values is wanted here",
+    "model_type": "a block of keys with values is wanted here", "int_type": "a whole number is wanted here",
+    "int_parsing": "a whole number is wanted here", "int_from_float": "a whole number is wanted here",
+    "int_parsing_size": "the number is too large", "float_type": "a number is wanted here",
+    "float_parsing": "a number is wanted here", "bool_type": "true or false is wanted here",
+    "bool_parsing": "true or false is wanted here", "finite_number": "a finite number is wanted here",
+}
+_NOTHING = "Give a value, or take the key out; put the word null in quotes where it is a name."
 
 
-def faults_of(error: ValidationError, schema: Schema) -> list[Fault]:
-    """Every fault of a study file, each cause once.
+def faults_of(error: ValidationError, schema: Schema, line: Callable[[Location], int]) -> list[Fault]:
+    """Every fault of a study file, each cause once, with its line.
 
     Parameters
     ----------
     schema : dict
         JSON schema of the study, for the keys that are allowed.
+    line : callable
+        Location → line of the file.
     """
-    errors = [dict(e) for e in error.errors()]
-    return [_fault(e, schema) for e in errors if not _follows(e, errors)]
+    errors: list[Error] = [dict(e) for e in error.errors()]
+    faults = ((_fault(e, schema), line(e["loc"])) for e in errors if not _follows(e, errors))
+    placed = [Fault(f.what, f"line {at}, {f.where}" if f.where else "", f.remedy) for f, at in faults]
+    return list(dict.fromkeys(placed))
+
+
+def read_as_other(error: ValidationError) -> list[Location]:
+    """Where a text is wanted, or one of some words, and YAML made something else of what is written."""
+    return [e["loc"] for e in error.errors() if e["type"] in ("string_type", "literal_error", "enum")
+            and not isinstance(e["input"], (str, dict, list, type(None)))]
+
+
+def truths_as_numbers(raw: Any, value: Any, place: Location = ()) -> Iterator[Location]:
+    """Where a file says true or false (yes, no, on, off) and pydantic took it for 1 or 0."""
+    if isinstance(raw, bool):
+        if not isinstance(value, (bool, str)):
+            yield place
+    elif isinstance(raw, Mapping):
+        for key, part in raw.items():
+            own = getattr(value, key, None) if isinstance(value, BaseModel) else (
+                value.get(key) if isinstance(value, Mapping) else None)
+            if own is not None:
+                yield from truths_as_numbers(part, own, (*place, key))
+    elif isinstance(raw, list) and isinstance(value, Sequence):
+        for i, (part, own) in enumerate(zip(raw, value, strict=False)):
+            yield from truths_as_numbers(part, own, (*place, i))
 
 
 def _fault(error: Error, schema: Schema) -> Fault:
     """One of pydantic's errors in the words of a study file: the key as it is written, and what is allowed."""
     location = [str(p) for p in error["loc"]]
-    key = ".".join(_written(location))
+    key = ".".join(_shown(part) for part in _written(location))
     kind, context = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
         allowed = _allowed_keys(error["loc"], schema)
-        close = get_close_matches(location[-1], allowed, 1)
+        close = get_close_matches(location[-1].strip().lower(), allowed, 1)
         hint = f"Did you mean {close[0]}? " if close else ""
         return Fault("there is no such key", key, f"{hint}Allowed: {', '.join(allowed)}." if allowed else hint)
     if kind == "missing":
@@ -47,7 +85,18 @@ def _fault(error: Error, schema: Schema) -> Fault:
         return Fault(given, f"{key}.kind", f"Allowed: {expected}.")
     if kind == "literal_error":
         return Fault(f"{error['input']!r} is not allowed", key, f"Allowed: {context.get('expected', '')}.")
-    return Fault(f"{error['msg'].removeprefix('Value error, ')} (given: {str(error['input'])[:60]!r})", key)
+    given, remedy = repr(error["input"]), ""
+    if error["input"] is None:
+        given, remedy = "nothing", _NOTHING
+    what = _WANTED.get(kind, error["msg"].removeprefix("Value error, "))
+    if kind == "value_error" and isinstance(error["input"], dict):  # of a whole block: the words name what they mean
+        return Fault(what, key)
+    return Fault(f"{what} (given: {given if len(given) <= 60 else given[:60] + '…'})", key, remedy)
+
+
+def _shown(part: str) -> str:
+    """A key as messages show it: what cannot be seen on a screen is spelt out."""
+    return part if part.isprintable() and part.strip() == part else ascii(part)
 
 
 def _written(location: list[str]) -> list[str]:

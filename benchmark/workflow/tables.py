@@ -6,10 +6,12 @@ those; which rows are trained on and tested is decided by each fold.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from benchmark.base.errors import MorphobenchError
@@ -50,13 +52,27 @@ def profile_features(context: StudyContext, profile: ProfileSettings, where: str
         if profile.fold_wise:  # a fold makes its own: here only which wells have cells
             return _with_cells(wells, cells())
         reference = wells[wells[CONTROL] == "negative"]
-        return normalised(make_well_profiles(cells(), wells, profile, reference, context.seeds[0]), profile)
+        made = make_well_profiles(cells(), wells, profile, reference, context.seeds[0])
+        _refuse_constant(made, profile.unit, where)
+        return normalised(made, profile)
 
     table, absent = feature_files(context, f"profiles-{key}", profile.unit, build, controls=True)
     left_out = context.fields.dropped
     place = _cells_on_disk(context, inputs) if profile.fold_wise else None
     return Features(ProfileSource(table, profile, place, left_out if place is not None else None), absent, profile.unit,
                     inputs, facts, True)
+
+
+def _refuse_constant(profiles: pd.DataFrame, unit: str, where: str) -> None:
+    """MorphobenchError where all profiles are the same, so that whatever is said of one is said of all."""
+    values = profiles[feature_columns(profiles)].to_numpy(float)
+    known = np.where(np.isfinite(values), values, np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # features without a single value
+        differing = np.nanmin(known, axis=0) < np.nanmax(known, axis=0) if len(known) > 1 else np.zeros(0, bool)
+    if not differing.any():
+        raise MorphobenchError(f"all {len(values)} {unit}s have the same profile: none of {values.shape[1]} features "
+                               "differs between them", where, "Look at the images and at what was measured in them.")
 
 
 def _cells(

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Literal
 from benchmark.base.account import Loss
 from benchmark.base.cluster import Cluster
 from benchmark.base.errors import Fault
+from benchmark.base.machine import blaming_machine, refuse_unwritable
 from benchmark.base.tasks import step
 from benchmark.methods.context import FinishedRun, Pipeline
 from benchmark.workflow.accounting import Teller, losses_of, notes_of_folds, untold
 from benchmark.workflow.before import refuse_before, refuse_device, with_assumptions
 from benchmark.workflow.context import StudyContext
 from benchmark.workflow.fields import check_images, folds_of, settle_fields
+from benchmark.workflow.found import refuse_without_cells, with_dim_channels
 from benchmark.workflow.measured import measure_all, measure_for_networks, measured_losses, measured_notes
 from benchmark.workflow.session import REPORTS, RUNS, Session, jobs_of, open_session, threads_of
 from benchmark.workflow.study import Study, load_study
@@ -99,6 +101,8 @@ def run(
     ------
     MorphobenchError
         The study or its assay has faults (all are listed), a tool is missing, or a step fails.
+    MachineError
+        ``runs`` or ``reports`` cannot be written to, a disk is full and the like.
     LeakError
         Test wells would reach training.
     """
@@ -106,9 +110,11 @@ def run(
     if "cnn" in only:
         refuse_device(device, study)
     count = jobs_of(jobs)
+    for folder in (runs / study.name, *([reports] if set(only) == set(ARMS) else ())):
+        refuse_unwritable(folder)
     if cluster != "local":
         runs = runs.resolve()  # its workers may have been started in another folder
-    with Cluster(count, threads_of(count), "" if cluster == "local" else cluster) as run_tasks:
+    with blaming_machine(runs), Cluster(count, threads_of(count), "" if cluster == "local" else cluster) as run_tasks:
         return _walk(open_session(study, run_tasks, count, device, runs), only, reports)
 
 
@@ -179,6 +185,11 @@ def prepare(session: Session, only: Sequence[Literal["classical", "cnn"]] = ARMS
     StudyContext
     tuple of str
         What the user is to be told.
+
+    Raises
+    ------
+    MorphobenchError
+        The study does not fit its assay, images are bad, fields cannot be measured, or no cell was found in any.
     """
     with say("assay, as its table says"):
         assay = session.study.assay.load(session.place)
@@ -187,11 +198,13 @@ def prepare(session: Session, only: Sequence[Literal["classical", "cnn"]] = ARMS
         tell(assay.left_out, assay.losses)
     with say("images, checked"):
         whole = check_images(session, assay)
+        whole = with_dim_channels(session, whole)
         tell(whole.assay.left_out, whole.assay.losses)
         settle_fields(session, whole, {})  # too many flagged fields are refused before CellProfiler runs
     with say("measurements"):
         measured, unknown = _measured(session, whole, "classical" not in only)
-        tell(measured_notes(measured), measured_losses(measured))
+        refuse_without_cells(session, whole, measured, "classical" not in only)
+        tell(measured_notes(measured), measured_losses(session.study, measured))
     with say("fields and folds"):
         fields = settle_fields(session, whole, measured)
         tell(fields.used.assay.left_out, fields.used.assay.losses)

@@ -52,8 +52,11 @@ def settings(pipeline: Path = PIPELINE, **more) -> CellProfilerSettings:
 
 @pytest.fixture(scope="session")
 def measured(cellprofiler, assay, tmp_path_factory) -> Measured:
-    folder = tmp_path_factory.mktemp("shards") / "my runs, 100% &c. µ"
-    return measure(assay, file_hashes(assay), settings(), cellprofiler, folder, run_serially)
+    """In a folder with a name for which CellProfiler's Java needs a locale, and without one (cron, containers)."""
+    folder = tmp_path_factory.mktemp("shards") / "my runs, 100% &c. µ é #1 [a] 'b' \"c\" ;+?"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LC_ALL", "C")
+        return measure(assay, file_hashes(assay), settings(), cellprofiler, folder, run_serially)
 
 
 def test_every_field_is_counted_right_the_empty_one_too(measured, assay):

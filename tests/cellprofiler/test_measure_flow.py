@@ -1,5 +1,6 @@
 """How `measure` lands, reuses and reports shards, with a stand-in for CellProfiler."""
 
+import errno
 import os
 import signal
 import socket
@@ -19,11 +20,13 @@ from small_assay import small_assay
 from benchmark.base import files
 from benchmark.base.errors import FaultsError, MorphobenchError
 from benchmark.base.files import read_json
+from benchmark.base.machine import MachineError
 from benchmark.base.tables import FIELD_KEY, SITE, WELL
 from benchmark.base.tasks import run_serially
+from benchmark.cellprofiler import execute as executing
 from benchmark.cellprofiler import measure as measure_module
-from benchmark.cellprofiler import retry
-from benchmark.cellprofiler.execute import OutOfTimeError, execute
+from benchmark.cellprofiler import retry, shards
+from benchmark.cellprofiler.execute import OutOfTimeError, execute, utf8_locale
 from benchmark.cellprofiler.find import CellProfiler
 from benchmark.cellprofiler.measure import measure
 from benchmark.cellprofiler.settings import CellProfilerSettings
@@ -356,9 +359,20 @@ def test_a_pipeline_that_drops_a_module_stops_at_once(bench):
 
 def test_a_full_disk_is_no_fields_fault(bench):
     bench.monkeypatch.setattr(retry, "_LEAST_SPACE", 2**62)
-    with pytest.raises(FaultsError, match="disk is full"):
+    with pytest.raises(MachineError, match="disk is full"):
         bench.run(fault="silent")
     assert bench.called == [2]
+
+
+def test_a_disk_that_fills_while_planes_are_staged_is_no_fields_fault(bench):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    bench.monkeypatch.setattr(shards.tifffile, "imwrite", full)
+    with pytest.raises(MachineError, match="shards: the disk is full") as caught:
+        bench.run()
+    assert len(str(caught.value).splitlines()) == 1 and bench.called == []
+    assert not [p for p in bench.folder.iterdir() if p.is_dir()]
 
 
 def test_single_cells_are_brought_together_by_plate(bench):
@@ -433,9 +447,33 @@ def test_the_child_has_one_thread(bench):
     assert "threads 1" in (measured.shards[0] / "log.txt").read_text()
 
 
+def test_the_child_reads_names_as_utf8_whatever_the_locale(bench, tmp_path):
+    for name in ("LC_ALL", "LANG", "PYTHONIOENCODING"):
+        bench.monkeypatch.setenv(name, "C" if name != "PYTHONIOENCODING" else "ascii")
+    script = tmp_path / "child.py"
+    script.write_text("import locale, os, sys\nprint(locale.setlocale(locale.LC_ALL, ''), os.environ['LC_ALL'], 'µ')\n")
+    folder = tmp_path / "é"
+    folder.mkdir()
+    execute(CellProfiler((sys.executable, str(script)), "1", "x"), folder, 60)
+    assert (folder / "log.txt").read_text("utf-8").split() == [utf8_locale(), utf8_locale(), "µ"]
+
+
+def test_folders_in_which_cellprofiler_finds_nothing_are_named_before_it_starts(bench, tmp_path):
+    bench.folder = tmp_path / "two\nlines"
+    with pytest.raises(MachineError, match=r"two\\nlines.*line break in its name") as caught:
+        bench.run()
+    assert len(str(caught.value).splitlines()) == 1 and bench.called == []
+    bench.monkeypatch.setattr(executing, "utf8_locale", lambda: "")
+    bench.folder = tmp_path / "écran"
+    with pytest.raises(MachineError, match=r"écran.*CellProfiler finds no files.*Install the locale"):
+        bench.run()
+    bench.folder = tmp_path / "plain"
+    assert bench.run().record["fields"] == 6
+
+
 def test_a_command_that_is_not_there_is_named(bench, tmp_path):
     bench.cellprofiler = CellProfiler((str(tmp_path / "none"),), "1", "x")
-    with pytest.raises(FaultsError, match="cannot be started"):
+    with pytest.raises(MachineError, match="none: cannot be started"):
         bench.run()
 
 

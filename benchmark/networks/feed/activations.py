@@ -20,6 +20,8 @@ from torch import Tensor
 
 from benchmark.base.errors import MorphobenchError
 from benchmark.base.files import whole
+from benchmark.base.hdf5 import reading, writing
+from benchmark.base.machine import blaming_machine, trouble_of
 from benchmark.networks.device import autocast
 from benchmark.networks.feed.augment import dihedral, scaled
 from benchmark.networks.feed.cutting import Cut, cut
@@ -83,19 +85,18 @@ class Activations:
             The file is damaged: each view has a checksum.
         """
         if self._open is None:
-            self._open = h5py.File(self.path, "r")
+            with blaming_machine(self.path):
+                self._open = reading(self.path)
         stored = self._open["activations"]
         out = np.empty((len(rows), *self.shape), np.float32)
         try:
             for i in np.argsort(rows, kind="stable").tolist():  # in the order of the file
                 stored.read_direct(out, np.s_[int(rows[i])], np.s_[i])
         except OSError as error:
+            if trouble := trouble_of(error, self.path):
+                raise trouble from error
             raise MorphobenchError(f"holds damaged activations ({error})", str(self.path), AGAIN) from error
         return out
-
-
-
-
 
 
 def store_activations(
@@ -130,7 +131,7 @@ def store_activations(
     free = shutil.disk_usage(path.parent).free
     if size > DISK_SHARE * free:
         return f"{size / 2**30:.1f} GiB of activations are too many for the {free / 2**30:.1f} GiB free on the disk"
-    with whole(path) as tmp, h5py.File(tmp, "w") as file:
+    with blaming_machine(path.parent), whole(path) as tmp, writing(tmp) as file:
         stored = file.create_dataset("activations", (count * views, *shape), "f4", chunks=(1, *shape), fletcher32=True)
         file.attrs.update({"key": key, "crops": source.shape, "views": views})
         start = 0
@@ -166,13 +167,15 @@ def open_activations(path: Path, key: str) -> Activations:
         The file is missing, not such a file, or of something else.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with reading(path) as file:
             stored, attributes = file["activations"], dict(file.attrs)
             if attributes["key"] != key:
                 raise MorphobenchError("holds activations of other crops or another network", str(path), AGAIN)
             c, height, width = (int(v) for v in attributes["crops"])
             return Activations(path, key, (c, height, width), int(attributes["views"]), tuple(stored.shape[1:]))
     except (OSError, KeyError, ValueError) as error:
+        if trouble := trouble_of(error, path):
+            raise trouble from error
         raise MorphobenchError(f"is not a file of activations ({error})", str(path), AGAIN) from error
 
 
