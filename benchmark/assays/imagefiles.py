@@ -141,7 +141,8 @@ def _fault(where: _Where, csv: str) -> Fault:
     if first.columns:
         return Fault(first.what, f"{csv}, {where}", remedy)
     each = "each " if len(where.texts) > 1 else ""
-    return Fault(f"{each}{first.what}", f"{csv}, {where}, {where.examples}", remedy)
+    of_first = "" if all(one.what == first.what for one in where.wrongs) else " (the first of them)"
+    return Fault(f"{each}{first.what}{of_first}", f"{csv}, {where}, {where.examples}", remedy)
 
 
 def _read(root: Path, template: str, values: Mapping[str, str]) -> _Read:
