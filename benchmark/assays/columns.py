@@ -1,42 +1,19 @@
-"""Reading tables of metadata: CSV as text, and the study's rules for which column is what."""
+"""Reading a CSV as text, and paths of the study file."""
 
 from __future__ import annotations
 
 import csv
 import gzip
-import math
 import os
 import re
 import zlib
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO, cast
 
 import pandas as pd
 
-from benchmark.assays.settings import ColumnRule, Key, Mapped
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError, sheet_row
-from benchmark.base.tables import (
-    BATCH,
-    CELL_LINE,
-    COMPOUND,
-    CONCENTRATION,
-    CONTROL,
-    LABEL,
-    PLATE,
-    REPLICATE,
-    SITE,
-    WELL,
-    typed,
-)
 
-_COLUMN_OF: dict[Key, str] = {
-    "batch": BATCH, "plate": PLATE, "well": WELL, "site": SITE, "replicate": REPLICATE, "compound": COMPOUND,
-    "concentration": CONCENTRATION, "label": LABEL, "cell_line": CELL_LINE,
-}
-#: Values of keys that the mapping leaves out; sites are left to the caller.
-_DEFAULTS: dict[Key, str] = {"batch": "1", "replicate": "1", "cell_line": ""}
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -100,98 +77,3 @@ def open_text(path: Path) -> TextIO:
     if path.suffix == ".gz":
         return cast(TextIO, gzip.open(path, "rt", encoding="utf-8-sig", newline=""))
     return path.open(encoding="utf-8-sig", newline="")
-
-
-def metadata_of(settings: Mapped, cells: pd.DataFrame, where: str,
-                faults: list[Fault]) -> tuple[pd.DataFrame, set[int]]:
-    """Metadata as a study's mapping of columns says, and controls by their compounds' names.
-
-    Blanks around a cell are dropped, so that ``taxol`` and ``taxol `` are one compound.
-
-    Parameters
-    ----------
-    settings : Mapped
-        The mapping, and the names of controls.
-    cells : DataFrame
-        Text, with every column that the mapping names.
-    where : str
-        How messages name the table.
-    faults : list of Fault
-        What is wrong is added here.
-
-    Returns
-    -------
-    table : DataFrame
-        One row per row of ``cells``: ``Metadata_*`` of the mapping and of the defaults (batch and replicate 1, no cell
-        line), the concentration in µM, with types as `benchmark.base.tables.typed` gives them.
-    bad : set of int
-        Rows that have a fault.
-    """
-    table = pd.DataFrame(index=cells.index)
-    bad: set[int] = set()
-    for key, column in _COLUMN_OF.items():
-        source = settings.columns.get(key, ColumnRule(value=_DEFAULTS[key]) if key in _DEFAULTS else None)
-        if source is not None:
-            table[column] = values_of(rule_of(source), key, cells, where, faults, bad)
-    # The rules of the settings keep a compound from being both.
-    kinds = {c: "negative" for c in settings.negative_controls} | {c: "positive" for c in settings.positive_controls}
-    table[CONTROL] = [kinds.get(c, "") for c in table[COMPOUND]]
-    table[CONCENTRATION] = concentrations_of(table, where, faults, bad)
-    return typed(table), bad
-
-
-def rule_of(source: str | ColumnRule) -> ColumnRule:
-    """The rule of a key; a bare name is a column taken unchanged."""
-    return ColumnRule(column=source) if isinstance(source, str) else source
-
-
-def values_of(rule: ColumnRule, key: str, cells: pd.DataFrame, where: str, faults: list[Fault],
-              bad: set[int]) -> list[str]:
-    """Text of one key in every row."""
-    if rule.column is None:
-        return [str(rule.value).strip()] * len(cells)
-    texts = [str(v).strip() for v in cells[rule.column]]
-    if rule.pattern is None:
-        return texts
-    matches = [re.search(rule.pattern, t) for t in texts]
-    values = [(m[1] or "").strip() if m else "" for m in matches]
-    misses = {i: texts[i] for i, value in enumerate(values) if not value}
-    faults += [Fault(f"{rule.column} is {text!r}, in which the pattern of assay.columns.{key} finds nothing "
-                     f"({rule.pattern})", f"{where}, {rows}") for text, rows in _grouped(misses)]
-    bad.update(misses)
-    return values
-
-
-def concentrations_of(table: pd.DataFrame, where: str, faults: list[Fault], bad: set[int]) -> list[float]:
-    """Concentrations in µM; an empty cell is 0 for a negative control and a fault otherwise."""
-    numbers, wrong = [], {}
-    for i, (text, control) in enumerate(zip(table[CONCENTRATION], table[CONTROL], strict=True)):
-        try:
-            number = 0.0 if text == "" and control == "negative" else float(text)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            wrong[i] = text
-        numbers.append(number)
-    for text, rows in _grouped(wrong):
-        comma = " Write decimals with a point." if "," in text else ""
-        faults.append(Fault(f"the concentration is {text!r}, not a number", f"{where}, {rows}",
-                            f"Give µM as a plain number.{comma}"))
-    bad.update(wrong)
-    return numbers
-
-
-def _grouped(wrong: Mapping[int, str]) -> list[tuple[str, str]]:
-    """Wrong texts by row → each distinct text with its rows, in words."""
-    rows: dict[str, list[int]] = defaultdict(list)
-    for i, text in wrong.items():
-        rows[text].append(i)
-    return [(text, _rows(indices)) for text, indices in rows.items()]
-
-
-def _rows(rows: Sequence[int]) -> str:
-    """``row 3``, ``rows 3, 5, 8``, or the first ten and how many more, from indices; see `sheet_row`."""
-    if len(rows) == 1:
-        return sheet_row(rows[0])
-    more = f" and {len(rows) - 10} more" if len(rows) > 10 else ""
-    return f"rows {', '.join(sheet_row(i).removeprefix('row ') for i in rows[:10])}{more}"

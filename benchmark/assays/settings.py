@@ -11,6 +11,8 @@ from pydantic import Field, model_validator
 from benchmark.base.settings import Settings
 
 Key = Literal["batch", "plate", "well", "site", "replicate", "compound", "concentration", "label", "cell_line"]
+Unlabelled = Literal["refuse", "keep", "leave_out"]
+Doses = Literal["nominal", "as_written"]
 REQUIRED: tuple[Key, ...] = ("plate", "well", "compound", "concentration", "label")
 
 
@@ -53,4 +55,14 @@ class Mapped(Protocol):
     @property
     def positive_controls(self) -> Sequence[str]:
         """Names of compounds with a known strong effect."""
+        ...
+
+    @property
+    def unlabelled(self) -> Unlabelled:
+        """What to do with rows without a label that are no control."""
+        ...
+
+    @property
+    def doses(self) -> Doses:
+        """Whether doses of a compound within a few percent are one."""
         ...

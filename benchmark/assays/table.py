@@ -11,21 +11,24 @@ from typing import Annotated, Literal
 import pandas as pd
 from pydantic import Field, field_validator, model_validator
 
-from benchmark.assays.columns import expand, metadata_of, read_text_table, rule_of
+from benchmark.assays.columns import expand, read_text_table
 from benchmark.assays.faults import faults_of
-from benchmark.assays.fieldtable import (
-    CHANNEL_NAME,
-    Assay,
-    field_table_faults,
-    first_sites,
-    lone_labels,
-    make_assay,
-)
+from benchmark.assays.fieldfaults import CHANNEL_NAME, field_table_faults
+from benchmark.assays.fieldtable import Assay, first_sites, lone_label_faults, make_assay
 from benchmark.assays.imagefiles import NAME, ChannelFile, add_files
+from benchmark.assays.metadata import (
+    Metadata,
+    control_faults,
+    metadata_of,
+    partly_unlabelled,
+    rule_of,
+    unlabelled_note,
+)
 from benchmark.assays.registry import ASSAYS, AssaySettings, Place
-from benchmark.assays.settings import REQUIRED, ColumnRule, Key
+from benchmark.assays.settings import REQUIRED, ColumnRule, Doses, Key, Unlabelled
+from benchmark.base.account import Loss
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError
-from benchmark.base.tables import COMPOUND, SITE, WELL_KEY
+from benchmark.base.tables import SITE, WELL_KEY
 
 
 @ASSAYS.register
@@ -40,6 +43,9 @@ class TableAssaySettings(AssaySettings):
     channels: dict[str, ChannelFile] = Field(min_length=1)
     negative_controls: list[str] = Field([], description="Names of compounds that are untreated or DMSO.")
     positive_controls: list[str] = Field([], description="Names of compounds with a known strong effect.")
+    unlabelled: Unlabelled = Field("refuse", description="Rows without a label that are no control; kept ones are in "
+                                   "no fold.")
+    doses: Doses = Field("nominal", description="Doses of a compound less than 5 % apart: one dose, or each its own.")
     single_compound_labels: Literal["refuse", "leave_out"] = "refuse"
     fields_per_well: int | None = Field(None, ge=1, description="Keep the first n sites of each well: a quick look.")
     source: str = Field("", description="A sentence for the report: where the images come from.")
@@ -143,30 +149,49 @@ def table_faults(settings: TableAssaySettings, name: str, base: Path) -> tuple[A
         if len(cells.columns) == 1:
             remedy += f" Is {settings.separator!r} the right assay.separator?"
         return None, [*faults, *(Fault(m, path.name, remedy) for m in missing)]
-    table, bad = metadata_of(settings, cells, path.name, faults)
+    metadata = metadata_of(settings, cells, path.name, faults)
+    table, bad = metadata.table, metadata.bad
     if SITE not in table:
         table[SITE] = table.groupby(WELL_KEY).cumcount() + 1
-    notes = add_files(settings.channels, cells, table, root, path.name, bad, faults)
-    faults += [Fault(f"{what}_controls names {compound!r}, a compound that the CSV does not have", path.name)
-               for what, names in (("negative", settings.negative_controls), ("positive", settings.positive_controls))
-               for compound in names if compound not in set(table[COMPOUND])]
+    file_notes = add_files(settings.channels, cells, table, root, path.name, bad, faults)
+    faults += [*control_faults(settings, table, path.name), *partly_unlabelled(metadata)]
+    bad -= metadata.aside
     # Rows that have a fault are left out of the further checks, which would only report its consequences.
-    if len(bad) < len(table):
-        faults += field_table_faults(table.drop(index=sorted(bad)), list(settings.channels))
+    sound = table.drop(index=sorted(bad | metadata.aside))
+    if len(sound) or not bad:
+        faults += field_table_faults(sound, list(settings.channels), unlabelled=settings.unlabelled == "keep",
+                                     origin=metadata.origin)
     if faults:
         if settings.single_compound_labels == "refuse":
-            faults += [Fault(f"the label {label!r} has a single compound ({compound}), which leave-one-compound-out "
-                             "cannot score", path.name) for label, compound in lone_labels(table).items()]
-        sound = table.drop(index=sorted(bad))
+            faults += lone_label_faults(table, metadata.origin)
         some = Assay(name, root, sound, tuple(settings.channels), only_plane=settings.only_plane)
         return (some if len(sound) and root.is_dir() else None), faults
-    table = first_sites(table, settings.fields_per_well)
+    notes, losses = _accounts(settings, metadata, sound)
     try:
-        assay = make_assay(name, root, table, list(settings.channels), source=settings.source,
-                           single_compound_labels=settings.single_compound_labels, left_out=notes)
+        assay = make_assay(name, root, first_sites(sound, settings.fields_per_well), list(settings.channels),
+                           source=settings.source, single_compound_labels=settings.single_compound_labels,
+                           unlabelled="keep" if settings.unlabelled == "keep" else "refuse",
+                           left_out=[*file_notes, *notes], losses=losses, origin=metadata.origin)
     except MorphobenchError as error:
         return None, faults_of(error)
     return replace(assay, only_plane=settings.only_plane), []
+
+
+def _accounts(settings: TableAssaySettings, metadata: Metadata, sound: pd.DataFrame) -> tuple[list[Fault], list[Loss]]:
+    """What was read as empty, merged, left out and assumed, as notes and counted."""
+    where = metadata.origin.where
+    notes, losses = unlabelled_note(metadata, len(metadata.aside), len(metadata.table), "rows")
+    fields = sound.groupby(WELL_KEY).size()
+    if "site" not in settings.columns and (fields > 1).any():
+        notes.append(Fault(f"{int((fields > 1).sum())} of {len(fields)} wells have several rows, up to {fields.max()}: "
+                           "no column is mapped to `site`, so their rows count as sites 1, 2, … in the CSV's order",
+                           where, "Map a column to `site` under assay.columns if rows of a well differ in anything "
+                           "else (time, plane, plate)."))
+    most = settings.fields_per_well
+    if most is not None and (fields > most).any():
+        losses.append(Loss("fields", int((fields - most).clip(lower=0).sum()), len(sound),
+                           f"fields_per_well is {most}", where, asked=True))
+    return [*metadata.notes, *notes], losses
 
 
 def _listed(values: Sequence[object] | pd.Index) -> str:

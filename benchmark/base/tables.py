@@ -78,8 +78,10 @@ def _whole_numbers(values: pd.Series) -> pd.Series:
     """Numbers as they are, or names as their places in sorted order, from 1."""
     if pd.api.types.is_float_dtype(values) and (values == values.round()).all():
         return values.astype(np.int64)
-    text = _text(values)
-    if not text.str.fullmatch(r"\d{1,9}").all():
+    text = _text(values).str.strip()
+    if text.str.fullmatch(r"[0-9]{1,9}(\.0*)?").all():  # also where a missing value made an integer column float
+        text = text.str.split(".").str[0]
+    else:
         text = text.map({name: i for i, name in enumerate(sorted(text.unique()), 1)})
     return text.astype(np.int64)
 

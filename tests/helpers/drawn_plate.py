@@ -37,10 +37,10 @@ def _field(rng: np.random.Generator) -> np.ndarray:
 def draw_plate(folder: Path) -> None:
     """Four fields a well; file f<i>.tif is row i of plan.csv."""
     rng = np.random.default_rng(0)
-    rows = ["Plate,Well,Drug,Dose,MoA,File"]
+    rows = ["Plate,Well,Drug,Dose,MoA,File,Site"]
     for i in range(32):
         drug = i // 4 % 4
-        rows.append(f"P{i // 16},A{drug:02d},drug {drug},1,{'xy'[drug % 2]},f{i}.tif")
+        rows.append(f"P{i // 16},A{drug:02d},drug {drug},1,{'xy'[drug % 2]},f{i}.tif,{i % 4 + 1}")
         tifffile.imwrite(folder / f"f{i}.tif", _field(rng))
     (folder / "plan.csv").write_text("\n".join(rows))
 
@@ -53,7 +53,7 @@ def plate_session(folder: Path, flagged: str = "keep", lone: str = "refuse", mor
         "assay": {"kind": "table", "csv": "plan.csv", "channels": {"DNA": {"file": "{File}"}},
                   "single_compound_labels": lone,
                   "columns": {"plate": "Plate", "well": "Well", "compound": "Drug", "concentration": "Dose",
-                              "label": "MoA"}},
+                              "label": "MoA", "site": "Site"}},
     } | (more or {})
     (folder / "mine.yaml").write_text(yaml.safe_dump(text))
     return open_session(load_study(str(folder / "mine.yaml")), run_serially, 1, "cpu")

@@ -202,8 +202,8 @@ def test_the_same_picture_twice_refuses_beside_a_bad_one(plate):
 
 def test_wells_and_compounds_that_go_are_named_and_a_lone_label_is_not_scored(plate):
     wells = [("x", (0, 1)), ("y", (2, 3)), ("x", (4, 5)), ("y", (12,)), ("z", (6, 7)), ("z", (8, 9))]
-    rows = ["Plate,Well,Drug,Dose,MoA,File"]
-    rows += [f"P0,A{k:02d},drug {k},1,{label},f{i}.tif" for k, (label, files) in enumerate(wells) for i in files]
+    rows = ["Plate,Well,Drug,Dose,MoA,File,Site"]
+    rows += [f"P0,A{k:02d},drug {k},1,{label},f{i}.tif,{i}" for k, (label, files) in enumerate(wells) for i in files]
     (plate / "plan.csv").write_text("\n".join(rows))
     opened_plate(plate)
     truncate(plate, 12)  # the only field of drug 3, one of the two compounds with the label y

@@ -151,8 +151,8 @@ def test_what_goes_with_lost_fields_is_named_and_a_lone_label_refused_or_left_ou
     with pytest.raises(MorphobenchError, match=r"the label 'y' has a single compound \(drug 3\)"):
         losing(study, gone)
     wells = ["x", "y", "x", "y", "z", "z"]  # a label more, so that two are left
-    rows = [f"P0,A{i // 4:02d},drug {i // 4},1,{wells[i // 4]},f{i}.tif" for i in range(24)]
-    (plate / "plan.csv").write_text("\n".join(["Plate,Well,Drug,Dose,MoA,File", *rows]))
+    rows = [f"P0,A{i // 4:02d},drug {i // 4},1,{wells[i // 4]},f{i}.tif,{i % 4 + 1}" for i in range(24)]
+    (plate / "plan.csv").write_text("\n".join(["Plate,Well,Drug,Dose,MoA,File,Site", *rows]))
     study = opened(drawn(plate, lone="leave_out", cellprofiler=block))
     fields = study.fields.whole.assay.fields
     after = losing(study, lost(study, *fields.index[fields["Metadata_Compound"] == "drug 1"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from benchmark.assays.fieldtable import Assay, make_assay
 from benchmark.assays.profiles.profile_file import PREFIXES, read_features, read_header
 from benchmark.assays.profiles.profile_table import features_hash_of, join_wells, key_columns, well_index
 from benchmark.assays.registry import ASSAYS, AssaySettings, Place, Published
+from benchmark.base.account import Loss
 from benchmark.base.errors import MorphobenchError
 from benchmark.base.files import sha256_file
 from benchmark.base.tables import CELL_LINE, WELL_COLUMNS, WELL_KEY
@@ -77,8 +79,10 @@ def load_bbbc021_profiles(settings: Bbbc021ProfilesSettings, name: str, base: Pa
     # Wells of the screen that are not part of the question are no mistake of the file.
     every = images.drop_duplicates(WELL_KEY)
     aside = every[~well_index(every).isin(well_index(wells))]
+    losses: list[Loss] = []
     wells, features, notes = join_wells(
         name, path, wells, features, notes, aside, "no mechanism is given for their treatment, or they hold taxol and "
-        "are not those of the paper")
+        "are not those of the paper", losses)
+    losses = [replace(loss, asked=True) for loss in losses]  # the file is as published
     return make_assay(name, path.parent, wells, (), source=LJOSA_SOURCE + SOURCE, features=features,
-                      features_hash=features_hash_of(sha256_file(path), features), left_out=notes)
+                      features_hash=features_hash_of(sha256_file(path), features), left_out=notes, losses=losses)

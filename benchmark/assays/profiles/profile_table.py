@@ -20,23 +20,27 @@ from typing import Annotated, Literal
 import pandas as pd
 from pydantic import Field, model_validator
 
-from benchmark.assays.columns import expand, metadata_of, read_text_table, rule_of
+from benchmark.assays.columns import expand, read_text_table
 from benchmark.assays.faults import gathering, refuse
+from benchmark.assays.fieldfaults import empty_faults
 from benchmark.assays.fieldtable import Assay, make_assay
+from benchmark.assays.metadata import (
+    Metadata,
+    control_faults,
+    metadata_of,
+    partly_unlabelled,
+    rule_of,
+)
+from benchmark.assays.places import several
 from benchmark.assays.profiles.cellprofiler_files import find_output, is_output, read_cells
+from benchmark.assays.profiles.matching import disagreeing, rows_of_wells, spelt_otherwise, unknown_fault
 from benchmark.assays.profiles.profile_file import PREFIXES, read_columns, read_features, read_header
 from benchmark.assays.registry import ASSAYS, AssaySettings, Place
-from benchmark.assays.settings import REQUIRED, ColumnRule
+from benchmark.assays.settings import REQUIRED, ColumnRule, Doses, Unlabelled
+from benchmark.base.account import Loss
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError
 from benchmark.base.files import digest, sha256_file
-from benchmark.base.tables import (
-    COMPOUND,
-    CONTROL,
-    LABEL,
-    SITE,
-    WELL_COLUMNS,
-    WELL_KEY,
-)
+from benchmark.base.tables import LABEL, SITE, WELL_KEY
 
 _PLATES = ("Metadata_Plate", "Image_Metadata_Plate")
 _WELLS = ("Metadata_Well", "Image_Metadata_Well")
@@ -67,8 +71,9 @@ class ProfileTableSettings(AssaySettings):
                                              "`columns`.")
     negative_controls: list[str] = Field([], description="Names of compounds that are untreated or DMSO.")
     positive_controls: list[str] = Field([], description="Names of compounds with a known strong effect.")
-    unlabelled: Literal["refuse", "keep", "leave_out"] = Field("refuse", description="Wells without a label that are "
-                                                               "no control; kept ones are in no fold.")
+    unlabelled: Unlabelled = Field("refuse", description="Wells without a label that are no control; kept ones are in "
+                                   "no fold. leave_out: wells that the metadata do not name as well.")
+    doses: Doses = Field("nominal", description="Doses of a compound less than 5 % apart: one dose, or each its own.")
     single_compound_labels: Literal["refuse", "leave_out"] = "refuse"
     source: str = Field("", description="A sentence for the report: where the profiles come from.")
 
@@ -130,27 +135,27 @@ def load_profile_table(settings: ProfileTableSettings, name: str, base: Path) ->
         cells = output.metadata(named) if output else read_columns(path, settings.separator, named, text=True)
     else:
         given, used = [settings.plate_column, settings.well_column], set()
-        metadata = expand(settings.metadata, base)
-        cells, where = read_text_table(metadata, settings.separator), metadata.name
+        plan = expand(settings.metadata, base)
+        cells, where = read_text_table(plan, settings.separator), plan.name
     faults: list[Fault] = []
     with gathering(faults):
-        wells = _wells(settings, cells, where)
+        wells, aside, metadata = _wells(settings, cells, where)
     with gathering(faults):
         plate, well = key_columns(given, header, path)
         prefixes = settings.prefixes
         features, notes = read_cells(output, plate, well, prefixes) if output else read_features(
             path, settings.separator, header, plate, well, PREFIXES if prefixes is None else prefixes, used)
     refuse(faults, f"The profiles of {name} have {len(faults)} fault(s):")
-    aside = wells.iloc[:0]
-    if settings.unlabelled == "leave_out":
-        bare = (wells[LABEL] == "") & (wells[CONTROL] == "")
-        wells, aside = wells[~bare], wells[bare]
-    wells, features, notes = join_wells(name, path, wells, features, notes, aside,
-                                        "they have no label and are no control")
+    losses: list[Loss] = []
+    why = f"they have no label ({metadata.origin.name(LABEL)} is empty) and are no control"
+    notes = [*metadata.notes, *notes, *rows_of_wells(features, path.name)]
+    wells, features, notes = join_wells(
+        name, path, wells, features, notes, aside, why, losses,
+        strange="leave_out" if settings.unlabelled == "leave_out" else "refuse")
     sha256 = output.sha256 if output else sha256_file(path)
     return make_assay(name, path.parent, wells, (), source=settings.source, features=features,
                       features_hash=features_hash_of(sha256, features), left_out=notes,
-                      single_compound_labels=settings.single_compound_labels,
+                      losses=losses, origin=metadata.origin, single_compound_labels=settings.single_compound_labels,
                       unlabelled="keep" if settings.unlabelled == "keep" else "refuse")
 
 
@@ -167,7 +172,7 @@ def well_index(table: pd.DataFrame) -> pd.MultiIndex:
 
 def join_wells(
     name: str, path: Path, wells: pd.DataFrame, features: pd.DataFrame, notes: list[Fault], aside: pd.DataFrame,
-    why: str,
+    why: str, losses: list[Loss], strange: Literal["refuse", "leave_out"] = "refuse",
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[Fault]]:
     """Match wells and features by plate and well.
 
@@ -177,6 +182,11 @@ def join_wells(
         One row per well; one or many.
     aside : DataFrame
         Wells that are known and not wanted: their features go, with a note that says ``why``.
+    losses : list of Loss
+        What goes is added here, counted.
+    strange : {'refuse', 'leave_out'}
+        What to do with wells of the features that are not known at all. Those whose plate or well is only spelt in
+        another way are always refused.
 
     Returns
     -------
@@ -186,28 +196,33 @@ def join_wells(
     Raises
     ------
     FaultsError
-        Features have wells that are not known at all, or two wells have the very same features.
+        Features have wells that are not known, or two wells have the very same features.
     """
     total = well_index(features).nunique()
     dropped = well_index(features).isin(well_index(aside))
     if dropped.any():
-        notes = [*notes, Fault(f"{well_index(features[dropped]).nunique()} wells of {path.name} left out: {why}")]
+        n = well_index(features[dropped]).nunique()
+        notes = [*notes, Fault(f"{n} wells of {path.name} left out: {why}")]
+        losses.append(Loss("wells", n, total, why, path.name, asked=True))
         features = features[~dropped]
     _refuse_copies(name, path, features)
     known, have = well_index(wells), well_index(features)
-    strange = have[~have.isin(known)].unique()
-    if len(strange):
-        example = f"Metadata name their wells like {known[0][0]} {known[0][1]}: " if len(known) else ""
-        raise FaultsError([Fault(
-            f"{len(strange)} of {total} wells have no metadata, for example "
-            f"{', '.join(f'{p} {w}' for p, w in strange[:5])}", path.name,
-            f"{example}plate and well must be spelt alike.")],
-            f"The profiles of {name} and their metadata do not fit together:")
+    unknown = have[~have.isin(known)].unique()
+    if len(unknown):
+        fault = unknown_fault(path, unknown, known, total)
+        if strange == "refuse" or not have.isin(known).any() or spelt_otherwise(unknown, known[~known.isin(have)]):
+            raise FaultsError([fault], f"The profiles of {name} and their metadata do not fit together:")
+        notes = [*notes, Fault(f"{len(unknown)} of {total} wells left out: the metadata do not name them "
+                               f"({several([f'{p} {w}' for p, w in unknown])})", path.name)]
+        losses.append(Loss("wells", len(unknown), total, "the metadata do not name them", path.name))
+        features = features[~have.isin(unknown)]
+        have = well_index(features)
     lacking = ~known.isin(have)
     if lacking.any():
         examples = ", ".join(f"{p} {w}" for p, w in known[lacking][:5])
         notes = [*notes, Fault(f"{int(lacking.sum())} wells of the metadata left out: {path.name} has no profile of "
                                f"them ({examples}{', …' if lacking.sum() > 5 else ''})")]
+        losses.append(Loss("wells", int(lacking.sum()), len(known), f"{path.name} has no profile of them"))
     return wells[~lacking].assign(**{SITE: 1}), features.reset_index(drop=True), notes
 
 
@@ -242,23 +257,23 @@ def key_columns(given: Sequence[str | None], header: Sequence[str], path: Path) 
     return columns[0], columns[1]
 
 
-def _wells(settings: ProfileTableSettings, cells: pd.DataFrame, where: str) -> pd.DataFrame:
-    """One row per well: metadata as the mapping says, and controls."""
+def _wells(
+    settings: ProfileTableSettings, cells: pd.DataFrame, where: str
+) -> tuple[pd.DataFrame, pd.DataFrame, Metadata]:
+    """One row per well: metadata as the mapping says, and controls; those set aside; and all as read."""
     faults: list[Fault] = []
     missing = sorted({c for s in settings.columns.values() if (c := rule_of(s).column) is not None and c not in cells})
     if missing:
         raise FaultsError([Fault(f"has no column {c!r}, wanted in assay.columns", where,
                                  f"It has: {', '.join(map(repr, cells.columns[:12]))}.") for c in missing],
                           "The mapping of columns does not fit the metadata:")
-    table, bad = metadata_of(settings, cells, where, faults)
-    controls = dict.fromkeys((*settings.negative_controls, *settings.positive_controls))
-    faults += [Fault(f"controls name {c!r}, a compound that is in no well", where)
-               for c in controls if c not in set(table[COMPOUND])]
-    wells = table.drop(index=sorted(bad)).drop_duplicates()
-    for (plate, well), rows in wells[wells.duplicated(WELL_KEY, keep=False)].groupby(WELL_KEY):
-        differing = [c for c in WELL_COLUMNS if rows[c].nunique() > 1]
-        faults.append(Fault(f"rows of the well disagree on {', '.join(differing)}",
-                            f"{where}, plate {plate}, well {well}"))
+    metadata = metadata_of(settings, cells, where, faults)
+    table, out = metadata.table, metadata.aside
+    faults += [*control_faults(settings, table, where), *partly_unlabelled(metadata)]
+    rows = table.drop(index=sorted(metadata.bad | out))
+    faults += empty_faults(rows, WELL_KEY, "rows", metadata.origin)
+    wells = rows[(rows[WELL_KEY] != "").all(axis=1)].drop_duplicates()
+    faults += disagreeing(wells, metadata.origin)
     if faults:
         raise FaultsError(faults, f"The metadata in {where} have {len(faults)} fault(s):")
-    return wells
+    return wells, table.loc[sorted(out)].drop_duplicates(WELL_KEY), metadata

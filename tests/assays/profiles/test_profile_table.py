@@ -194,10 +194,12 @@ def test_metadata_of_their_own_are_joined_by_plate_and_well(tmp_path):
     with pytest.raises(MorphobenchError, match=r"Metadata_Well or Image_Metadata_Well.*assay.well_column.*Position"):
         _load(tmp_path, metadata="plan.csv.gz", columns=COLUMNS, well_column=None)
     # Wells spelt otherwise are no wells of the metadata: said, with an example of each.
-    profiles["Position"] = profiles["Position"].str.replace("A0", "A")
-    _write(profiles, tmp_path / "p.csv")
-    with pytest.raises(FaultsError, match=r"14 of 14 wells have no metadata.*W1_P1 A1.*like W1_P1 A01"):
-        _load(tmp_path, metadata="plan.csv.gz", well_column="Position")
+    for old, new, message in (("A0", "A", "plate 'W1_P1', well 'A1' here is plate 'W1_P1', well 'A01' there"),
+                              ("A0", "X", "like W1_P1 A01: plate and well must be spelt alike")):
+        _write(profiles.assign(Position=profiles["Position"].str.replace(old, new)), tmp_path / "p.csv")
+        for unlabelled in ("refuse", "leave_out"):
+            with pytest.raises(FaultsError, match=rf"14 of 14 wells have no metadata.*W1_P1 {new}1.*{message}"):
+                _load(tmp_path, metadata="plan.csv.gz", well_column="Position", unlabelled=unlabelled)
 
 
 def test_cytotable_parquet(tmp_path):
@@ -222,7 +224,7 @@ def test_wells_without_label(tmp_path):
     plan = _plan()
     plan.loc[plan["Drug"] == "drug 5", "MoA"] = ""
     _write(_features(plan), tmp_path / "p.csv")
-    with pytest.raises(FaultsError, match="Metadata_Label is empty and the well is no control"):
+    with pytest.raises(FaultsError, match=r"p.csv, rows 7, 14: MoA is empty and the well is no control. Set assay.un"):
         _load(tmp_path)
     kept = _load(tmp_path, unlabelled="keep")
     assert "drug 5" in set(kept.fields[COMPOUND]) - set(kept.treated[COMPOUND])
@@ -279,7 +281,7 @@ def test_columns_that_are_doubled_missing_or_not_wanted(tmp_path):
     (tmp_path / "p.csv").write_text(text.replace("Cytoplasm_", "embedding_"))
     assert "embedding_Intensity_Mean" in _load(tmp_path, prefixes=[]).features
     assert "embedding_Intensity_Mean" not in _load(tmp_path).features
-    with pytest.raises(FaultsError, match="controls name 'water'"):
+    with pytest.raises(FaultsError, match="negative_controls names 'water', a compound that no row has"):
         _load(tmp_path, negative_controls=["DMSO", "water"])
 
 
@@ -287,7 +289,7 @@ def test_rows_of_a_well_that_disagree(tmp_path):
     table = _features(_plan(), cells=3)
     table.loc[4, "Drug"] = "drug 6"
     _write(table, tmp_path / "p.csv")
-    with pytest.raises(FaultsError, match="plate W1_P1, well A02: rows of the well disagree on Metadata_Compound"):
+    with pytest.raises(FaultsError, match="plate W1_P1, well A02: rows of the well disagree on Drug"):
         _load(tmp_path)
 
 
