@@ -15,7 +15,7 @@ import pandas as pd
 from benchmark.base.account import Loss
 from benchmark.base.errors import Fault, MorphobenchError
 from benchmark.base.files import PROJECT, digest
-from benchmark.base.tables import FIELD_KEY
+from benchmark.base.tables import FIELD_KEY, PLATE, WELL_KEY
 from benchmark.methods.context import Pipeline
 from benchmark.workflow.session import Session
 from benchmark.workflow.study import Study
@@ -98,11 +98,6 @@ def measure_for_networks(session: Session, whole: Sound) -> tuple[dict[Pipeline,
     words = ("CellProfiler has not measured this study yet, so the networks run on all its fields; should it fail "
              "on some, `make report` leaves them out of both arms and runs the networks again.")
     return measured, words if unknown else ""
-
-
-def measured_losses(measured: Mapping[Pipeline, Measured]) -> list[Loss]:
-    """What the pipelines of a study left out and counted, as the record of each says under ``losses``."""
-    return [Loss(**loss) for of in measured.values() for loss in of.record.get("losses", ())]
 
 
 def measured_notes(measured: Mapping[Pipeline, Measured]) -> list[Fault]:
@@ -245,6 +240,39 @@ def counts_if_any(study: Study, measured: Measured) -> pd.DataFrame | None:
         if name and f"Count_{name}" in images:
             return images[[*FIELD_KEY, f"Count_{name}"]].rename(columns={f"Count_{name}": "cells"})
     return None
+
+
+def measured_losses(study: Study, assay: Assay, measured: Mapping[Pipeline, Measured]) -> list[Loss]:
+    """Fields and wells that measuring lost, with counts: fields that failed, and fields and wells without a cell.
+
+    Parameters
+    ----------
+    assay : Assay
+        That was measured: what failed is still among its fields.
+    measured : mapping
+        What each pipeline measured; empty where there are no images.
+    """
+    n, losses = len(assay.fields), []
+    for pipeline, of in measured.items():
+        failed = of.failed
+        if len(failed):
+            why = f"could not be measured, for example since: {failed['reason'].iloc[0]}"
+            losses.append(Loss("fields", len(failed), n, why, STAGES[pipeline], remedy="The page lists each."))
+    counts = counts_if_any(study, measured["cellprofiler"]) if "cellprofiler" in measured else None
+    if counts is None or not len(counts):
+        return losses
+    empty = int((counts["cells"] == 0).sum())
+    if empty:
+        losses.append(Loss("fields", empty, len(counts), "no cell was found in them", STAGES["cellprofiler"],
+                           remedy="Look at some of them; dim or blurred ones may need other thresholds."))
+        wells = counts.groupby(WELL_KEY)["cells"].sum()
+        if (bare := int((wells == 0).sum())):
+            losses.append(Loss("wells", bare, len(wells), "no cell was found in them", STAGES["cellprofiler"]))
+        plates = counts.groupby(PLATE)["cells"].agg(["sum", "size"])
+        losses += [Loss("fields", int(size), int(size), "no cell was found on the whole plate", f"plate {plate}",
+                        remedy="Compare its images with those of another plate.")
+                   for plate, size in plates.loc[plates["sum"] == 0, "size"].items()]
+    return losses
 
 
 def field_counts(study: Study, measured: Measured) -> pd.DataFrame:
