@@ -68,11 +68,11 @@ def step(name: str, number: int, total: int) -> Iterator[None]:
 def timed_line(name: str, start: str) -> Iterator[None]:
     """Write ``start`` with the time of day to standard error, and at the end how long it took where it was long."""
     began = time.perf_counter()
-    say(start)
+    said(start)
     yield
     seconds = time.perf_counter() - began
     if seconds >= LONG:
-        say(f"{name}, done in {duration(seconds)}")
+        said(f"{name}, done in {duration(seconds)}")
 
 
 def duration(seconds: float) -> str:
@@ -83,6 +83,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def say(line: str) -> None:
-    """Write a line with the time of day to standard error: the log of a call."""
+def said(line: str) -> None:
+    """Write a line with the time of day to standard error."""
     print(f"{datetime.now():%H:%M:%S} {line}", file=sys.stderr, flush=True)

@@ -226,17 +226,20 @@ def without_lost(sound: Sound, lost: pd.DataFrame, most: float, lone: str = "ref
         raise FaultsError(faults, f"{len(lost)} of {n} fields of {sound.assay.name} could not be measured, more than "
                                   f"failed_fields allows ({most:.0%}):")
     why = dict(zip(lost[FIELD_KEY].itertuples(index=False, name=None), words, strict=True))
-    return _without(sound, {key: f"left out: {text}" for key, text in why.items()},
-                    "could not be measured by CellProfiler", False, lone)
+    # Not counted here: what could not be measured is counted by pipeline, with what was measured.
+    return _without(sound, {key: f"left out: {text}" for key, text in why.items()}, "", lone)
 
 
-def _without(sound: Sound, why: Mapping[tuple[object, ...], str], cause: str, asked: bool, lone: str) -> Sound:
-    """The assay without the fields of some keys; the same object where it has none of them."""
+def _without(sound: Sound, why: Mapping[tuple[object, ...], str], asked: str, lone: str) -> Sound:
+    """The assay without the fields of some keys; the same object where it has none of them.
+
+    ``asked`` is what of the study asks for it, in words; then they are counted.
+    """
     keys = sound.assay.fields[FIELD_KEY].itertuples(index=False, name=None)
     gone = {i: why[key] for i, key in enumerate(keys) if key in why}
     if not gone:
         return sound
-    losses = field_losses(sound.assay.fields, dict.fromkeys(gone, cause), asked)
+    losses = field_losses(sound.assay.fields, dict.fromkeys(gone, asked), asked=True) if asked else []
     assay = without_fields(sound.assay, gone, losses, lone)
     return Sound(assay, sound.hashes, assay_hash(assay, dict(sound.hashes)))
 
@@ -257,7 +260,7 @@ def without_flagged(sound: Sound, flags: pd.DataFrame, lone: str = "refuse") -> 
     if gone > MOST_BAD * n:
         raise MorphobenchError(f"quality control would leave out {gone} of {n} fields", "quality",
                                "Raise quality.deviations, or set quality.flagged to keep.")
-    return _without(sound, why, "flagged by quality control, and quality.flagged is leave_out", True, lone)
+    return _without(sound, why, "flagged by quality control, and quality.flagged is leave_out", lone)
 
 
 def without_fields(assay: Assay, gone: Mapping[int, str], losses: Sequence[Loss] = (), lone: str = "refuse") -> Assay:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from benchmark.base.account import Loss, Things
 from benchmark.base.errors import Fault
 from benchmark.base.tables import CELL_LINE, COMPOUND, CONTROL, FIELD_KEY, PLATE, TREATMENT_KEY, WELL_KEY
-from benchmark.base.tasks import say
+from benchmark.base.tasks import said
 from benchmark.base.telling import kind_of, told
 from benchmark.folds.fold import Split, rows_of
 from benchmark.methods.context import FinishedRun
@@ -50,7 +50,7 @@ class Teller:
         for line in told(notes, losses):
             if line not in self._said:
                 self._said.add(line)
-                say(line)
+                said(line)
 
 
 def untold(notes: Sequence[Fault], losses: Sequence[Loss]) -> None:
@@ -63,8 +63,8 @@ def losses_of(context: StudyContext, finished: Sequence[FinishedRun] = (), grid:
                   for loss in feature_losses(str(row["title"]), row["ranges"])]
     for run in finished:
         of_methods += _guessed(context, run)
-    measured = measured_losses(context.study, context.measured)
-    return list(dict.fromkeys([*context.assay.losses, *measured, *joined(of_methods)]))
+    of_pipelines = measured_losses(context.study, context.fields.whole.assay, context.measured)
+    return list(dict.fromkeys([*context.assay.losses, *of_pipelines, *joined(of_methods)]))
 
 
 def joined(losses: Iterable[Loss]) -> list[Loss]:

@@ -9,7 +9,7 @@ from benchmark.base.account import Loss
 from benchmark.base.errors import MorphobenchError
 from benchmark.base.files import digest
 from benchmark.base.tables import FIELD_KEY
-from benchmark.base.tasks import say
+from benchmark.base.tasks import said
 from benchmark.workflow.context import StudyContext
 from benchmark.workflow.measured import illumination_of, object_roles_of
 
@@ -72,7 +72,7 @@ def cell_centres(context: StudyContext) -> CellCentres:
     kept = context.fields.kept(table)
     table = kept.dropna().rename(columns=dict(zip(columns, ("x", "y"), strict=True)))
     if len(table) < len(kept):
-        say(str(Loss("cells", len(kept) - len(table), len(kept), "CellProfiler gives no centre of their nucleus, so "
+        said(str(Loss("cells", len(kept) - len(table), len(kept), "CellProfiler gives no centre of their nucleus, so "
                      "that no crop can be cut")))
     return CellCentres(table.reset_index(drop=True), lambda field: measured.mask_path(field, roles.cells),
                        digest([measured.record["shards_digest"], roles.nuclei, roles.cells]))

@@ -242,17 +242,22 @@ def counts_if_any(study: Study, measured: Measured) -> pd.DataFrame | None:
     return None
 
 
-def measured_losses(study: Study, measured: Mapping[Pipeline, Measured]) -> list[Loss]:
-    """Fields, wells and plates in which no cell was found, with counts.
-
-    Fields that could not be measured at all are counted where they are left out (`benchmark.quality.fields`).
+def measured_losses(study: Study, assay: Assay, measured: Mapping[Pipeline, Measured]) -> list[Loss]:
+    """Fields and wells that measuring lost, with counts: fields that failed, and fields and wells without a cell.
 
     Parameters
     ----------
+    assay : Assay
+        That was measured: what failed is still among its fields.
     measured : mapping
         What each pipeline measured; empty where there are no images.
     """
-    losses: list[Loss] = []
+    n, losses = len(assay.fields), []
+    for pipeline, of in measured.items():
+        failed = of.failed
+        if len(failed):
+            why = f"could not be measured, for example since: {failed['reason'].iloc[0]}"
+            losses.append(Loss("fields", len(failed), n, why, STAGES[pipeline], remedy="The page lists each."))
     counts = counts_if_any(study, measured["cellprofiler"]) if "cellprofiler" in measured else None
     if counts is None or not len(counts):
         return losses

@@ -204,7 +204,7 @@ def prepare(session: Session, only: Sequence[Literal["classical", "cnn"]] = ARMS
     with say("measurements"):
         measured, unknown = _measured(session, whole, "classical" not in only)
         refuse_without_cells(session, whole, measured, "classical" not in only)
-        tell(measured_notes(measured), measured_losses(session.study, measured))
+        tell(measured_notes(measured), measured_losses(session.study, whole.assay, measured))
     with say("fields and folds"):
         fields = settle_fields(session, whole, measured)
         tell(fields.used.assay.left_out, fields.used.assay.losses)

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import tifffile
 import yaml
-from drawn_plate import draw_plate, measured_as, opened_plate
+from drawn_plate import context_of, draw_plate, measured_as, opened_plate, plate_session
 from drawn_study import drawn_profiles, profile, profile_study, run_arm
 from typer.testing import CliRunner
 
 from benchmark.base.account import Loss, warnings_of
 from benchmark.base.files import write_json
+from benchmark.base.tables import FIELD_KEY
 from benchmark.cli import app
+from benchmark.workflow import measured as measuring
 from benchmark.workflow.accounting import feature_losses, joined, losses_of
 from benchmark.workflow.measured import measured_notes
 from benchmark.workflow.reporting import make_report
@@ -77,6 +79,19 @@ def test_what_quality_control_leaves_out_is_asked_for(tmp_path, monkeypatch):
     opened = opened_plate(tmp_path, "leave_out")
     loss, = opened.assay.losses
     assert (loss.lost, loss.total, loss.asked, loss.warns) == (4, 32, True, False) and "plates P0, P1" in loss.why
+
+
+def test_fields_that_cellprofiler_failed_on_are_counted_once_with_the_wells_that_go(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw_plate(tmp_path)
+    session = plate_session(tmp_path, "off", more={"cellprofiler": {"failed_fields": 0.3}})
+    fields = opened_plate(tmp_path, "off").assay.fields[FIELD_KEY]
+    failed = fields.iloc[4:8].assign(reason="no objects")
+    opened = context_of(session, {"cellprofiler": measured_as(fields.assign(cells=9), failed)})
+    monkeypatch.setattr(measuring, "counts_if_any", lambda study, measured: None)
+    words = list(map(str, losses_of(opened)))
+    assert len(words) == 2 and words[0] == "1 of 8 wells left out (12.5 %): no field of them is left"
+    assert words[1].startswith("CellProfiler: 4 of 32 fields left out (12.5 %): could not be measured")
 
 
 def test_check_says_notes_and_losses_and_still_ends_with_0(tmp_path, monkeypatch):

@@ -87,15 +87,15 @@ def test_what_measuring_loses_is_counted(plate):  # noqa: F811
     gone = lost(study, 0, 1)
     counts = fields.drop(index=gone.index)[["Metadata_Plate", "Metadata_Well", "Metadata_Site"]].assign(cells=60)
     counts.loc[counts["Metadata_Plate"] == "P1", "cells"] = 0
-    losses = measured_losses(study.study, {"cellprofiler": measured_as(counts, gone)})
+    losses = measured_losses(study.study, study.fields.whole.assay, {"cellprofiler": measured_as(counts, gone)})
     empty = int((counts["cells"] == 0).sum())
     assert [(x.things, x.lost, x.total, x.where) for x in losses] == [
-        ("fields", empty, 30, "CellProfiler"),
+        ("fields", 2, 32, "CellProfiler"), ("fields", empty, 30, "CellProfiler"),
         ("wells", empty // 4, 8, "CellProfiler"), ("fields", empty, empty, "plate P1")]
-    assert [x.warns for x in losses] == [True, True, True]
+    assert [x.warns for x in losses] == [False, True, True, True]
     full = counts.assign(cells=3)
-    assert measured_losses(study.study, {"cellprofiler": measured_as(full, gone[:0])}) == []
-    assert measured_losses(study.study, {}) == []
+    assert measured_losses(study.study, study.fields.whole.assay, {"cellprofiler": measured_as(full, gone[:0])}) == []
+    assert measured_losses(study.study, study.fields.whole.assay, {}) == []
 
 
 def test_profiles_of_nothing_and_profiles_that_are_all_the_same_are_refused():
