@@ -116,6 +116,9 @@ def read_pipeline(path: Path) -> str:
         raise MorphobenchError("no such pipeline", str(path), "Set cellprofiler.pipeline in the study.") from None
     except UnicodeDecodeError as error:
         raise MorphobenchError("is not a text pipeline", str(path), _EXPORT) from error
+    except OSError as error:
+        raise MorphobenchError(f"cannot be read as a pipeline ({error.strerror})", str(path),
+                               "Set cellprofiler.pipeline to a .cppipe file.") from error
     if not text.lstrip("\ufeff").startswith(MAGIC):
         raise MorphobenchError("is not a CellProfiler pipeline", str(path), _EXPORT)
     return text

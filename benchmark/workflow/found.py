@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from benchmark.workflow.session import Session
 
 if TYPE_CHECKING:
     from benchmark.cellprofiler.measure import Measured
+    from benchmark.cellprofiler.pipeline import Module
     from benchmark.quality.fields import Sound
 
 _THRESHOLDS = ("Open an image in CellProfiler and look at what its thresholds find; the lower one is set by "
@@ -20,36 +21,45 @@ _THRESHOLDS = ("Open an image in CellProfiler and look at what its thresholds fi
 
 
 def with_dim_channels(session: Session, whole: Sound) -> Sound:
-    """The assay with a note of each channel whose brightest pixels are a small part of what its files hold.
+    """The assay with a note of the channels whose brightest pixels are a small part of what their files hold.
 
     Before CellProfiler runs: it may be about to look for hours and find nothing.
     """
-    notes = dim_channels(session, whole) if pipelines_used(session.study, whole.assay) else []
-    if not notes:
-        return whole
-    return replace(whole, assay=replace(whole.assay, left_out=(*whole.assay.left_out, *notes)))
+    note = dim_channels(session, whole) if pipelines_used(session.study, whole.assay) else None
+    return whole if note is None else replace(whole, assay=replace(whole.assay, left_out=(*whole.assay.left_out, note)))
 
 
-def dim_channels(session: Session, whole: Sound) -> list[Fault]:
-    """A fault for each dim channel, with what to multiply it by; none where the pipeline multiplies already."""
+def dim_channels(session: Session, whole: Sound) -> Fault | None:
+    """Which channels are dim, and what to multiply them by; None where there are none, or the pipeline does already."""
     from benchmark.cellprofiler.measure import effective_pipeline
     from benchmark.cellprofiler.pipeline import parse
     from benchmark.quality.brightness import DIM, brightest_pixels
 
     settings = at_its_path(session.study, settings_of(session.study, "cellprofiler"))
     maths = [m for m in parse(effective_pipeline(settings)) if m.enabled and m.name == "ImageMath"]
-    factors = [m.as_number("Multiply the result by", 1.0) for m in maths]
+    done = max([1.0, *(m.as_number("Multiply the result by", 1.0) for m in maths)])
     seen = brightest_pixels(whole.assay, whole.assay_hash, session.folder / "checked")
-    where = f"{seen[0].fields} fields" if seen[0].fields == len(whole.assay.fields) else (
-        f"{seen[0].fields} of {len(whole.assay.fields)} fields")
-    faults = []
-    for one in seen:
-        if one.share * max([1.0, *factors]) < DIM:
-            how = (f"cellprofiler.settings: {{ImageMath: {{Multiply the result by: {one.factor}}}}}" if maths else
-                   f"an ImageMath module in {settings.pipeline} that multiplies by {one.factor}")
-            faults.append(Fault(f"{one}; CellProfiler's thresholds are parts of the whole range and may find nothing",
-                                where, f"If cells are missed: {how}."))
-    return faults
+    dim = [one for one in seen if one.share * done < DIM]
+    if not dim:
+        return None
+    n, total = seen[0].fields, len(whole.assay.fields)
+    others = ", ".join(f"{one.channel} {100 * one.share:.2g} %" for one in dim[1:])
+    what = f"{dim[0]}{f' ({others})' if others else ''}: CellProfiler's thresholds are parts of the whole range"
+    factor = min(one.factor for one in dim)
+    if not maths:
+        how = f"multiply by {factor} with ImageMath modules in {settings.pipeline}"
+    else:
+        names = ["ImageMath"] if len(dim) == len(seen) else _named(maths, [one.channel for one in dim])
+        how = "cellprofiler.settings: {" + ", ".join(f"{n}: {{Multiply the result by: {factor}}}" for n in names) + "}"
+    return Fault(what, f"{n} fields" if n == total else f"{n} of {total} fields", f"If cells are missed: {how}.")
+
+
+def _named(maths: Sequence[Module], channels: Sequence[str]) -> list[str]:
+    """The modules that multiply some channels (``ImageMath[2]``): others would be clipped if they were multiplied."""
+    of = [i for i, m in enumerate(maths, 1) if any(
+        s.text in ("Select the image", "Name the output image") and s.value.endswith(tuple(channels))
+        for s in m.settings)]
+    return [f"ImageMath[{i}]" for i in of] or ["ImageMath"]
 
 
 def refuse_without_cells(session: Session, whole: Sound, measured: Mapping[Pipeline, Measured],
@@ -67,6 +77,6 @@ def refuse_without_cells(session: Session, whole: Sound, measured: Mapping[Pipel
     if counts is None or counts["cells"].sum() > 0:
         return
     dim = dim_channels(session, whole)
-    remedy = " ".join(f"In {f.where} {f.what}. {f.remedy}" for f in dim) or _THRESHOLDS
+    remedy = _THRESHOLDS if dim is None else f"In {dim.where} {dim.what}. {dim.remedy}"
     raise MorphobenchError(f"no cell was found in any of {len(counts)} fields",
                            str(measured["cellprofiler"].record["pipeline"]), remedy)

@@ -13,7 +13,9 @@ from test_settle import INTENSITY, PROFILE, TILES, drawn, lost, opened, plate  #
 from typer.testing import CliRunner
 
 from benchmark.base.errors import MorphobenchError
+from benchmark.base.files import PROJECT
 from benchmark.base.tables import FIELD_KEY
+from benchmark.cellprofiler.pipeline import parse
 from benchmark.cells.table import SingleCells
 from benchmark.cli import app
 from benchmark.methods.context import Pipeline
@@ -21,7 +23,7 @@ from benchmark.profiles.aggregate import make_well_profiles
 from benchmark.profiles.settings import ProfileSettings
 from benchmark.quality.brightness import Brightest
 from benchmark.quality.fields import Sound
-from benchmark.workflow.found import refuse_without_cells
+from benchmark.workflow.found import _named, refuse_without_cells
 from benchmark.workflow.measured import measured_losses
 from benchmark.workflow.session import Session
 from benchmark.workflow.tables import _refuse_constant
@@ -42,7 +44,7 @@ def test_no_cell_in_any_field_is_refused_before_any_method(plate, monkeypatch, m
 def test_a_dim_channel_is_noted_before_and_is_the_remedy_after(plate, monkeypatch):  # noqa: F811
     (note,) = prepare(drawn(plate))[0].assay.left_out
     assert note.what.startswith("the brightest pixel of DNA is 2 % of what 16 bits hold") and note.where == "32 fields"
-    assert "an ImageMath module in" in note.remedy and "by 16" in note.remedy
+    assert "multiply by 16 with ImageMath modules in" in note.remedy
     said = CliRunner().invoke(app, ["baseline", "mine.yaml", "--jobs", "1"]).stderr
     assert said.index("the brightest pixel of DNA") < said.index("fields and folds")
     maths = "\nImageMath:[module_num:9|svn_version:'Unknown'|enabled:True]\n    Multiply the result by:1.0\n"
@@ -69,6 +71,15 @@ def test_networks_that_need_no_cells_run_without_any(plate, monkeypatch):  # noq
     assert len(context.assay.fields) == 32
     context, _ = prepare(drawn(plate, INTENSITY))
     assert len(context.assay.fields) == 32
+
+
+def test_only_dim_channels_are_to_be_multiplied():
+    """The others would be clipped at the end of their range."""
+    text = (PROJECT / "pipelines" / "analysis.cppipe").read_text("utf-8")
+    maths = [m for m in parse(text) if m.name == "ImageMath"]
+    assert _named(maths, ["Tubulin"]) == ["ImageMath[2]"]
+    assert _named(maths, ["DNA", "Actin"]) == ["ImageMath[1]", "ImageMath[3]"]
+    assert _named(maths, ["x"]) == ["ImageMath"]
 
 
 @pytest.mark.parametrize(("value", "bits", "share", "factor"), [

@@ -164,7 +164,7 @@ def test_code_in_a_weights_file_does_not_run(tmp_path):
 
 
 def test_junk_and_absent_weights_are_named(tmp_path):
-    (tmp_path / "junk.safetensors").write_bytes(b"not weights")
+    (tmp_path / "junk.safetensors").write_bytes(b"\0\1not weights")
     for weights, text in ((str(tmp_path / "junk.safetensors"), "no readable weights"), (str(tmp_path), "holds no"),
                           (str(tmp_path / "absent.pth"), "neither a file nor a folder")):
         with pytest.raises(MorphobenchError, match=text):
