@@ -190,7 +190,8 @@ def read_features(
     keys = read_text(path, separator, list(names))[list(names)].set_axis(list(names.values()), axis=1)
     faults = [empty_fault(c, keys.index[keys[column] == ""], path.name)
               for c, column in zip((plate, well), WELL_KEY, strict=True) if (keys[column] == "").any()]
-    values, flags, wrong = as_numbers(read_numbers(path, separator, features), path.name)
+    values, flags, wrong = as_numbers(read_numbers(path, separator, features), path.name,
+                                      path.suffix not in PARQUET)
     faults += wrong
     if faults:
         raise FaultsError(faults, f"{path} has {len(faults)} fault(s):")

@@ -23,7 +23,7 @@ _WRITTEN_NUMBER = re.compile(r"[+-]?\d[\d.,' \u00a0]*")
 _FLAGS = frozenset({"true", "false"})
 
 
-def as_numbers(table: pyarrow.Table, where: str) -> tuple[pd.DataFrame, list[str], list[Fault]]:
+def as_numbers(table: pyarrow.Table, where: str, written: bool) -> tuple[pd.DataFrame, list[str], list[Fault]]:
     """Columns of a table as floats.
 
     Whole numbers, decimals and categories of numbers are numbers; text that is a number is one too in a CSV, which
@@ -35,6 +35,8 @@ def as_numbers(table: pyarrow.Table, where: str) -> tuple[pd.DataFrame, list[str
         What would be features.
     where : str
         How messages name the table.
+    written : bool
+        Whether the file knows no types, as a CSV: text that is a number is one.
 
     Returns
     -------
@@ -56,7 +58,7 @@ def as_numbers(table: pyarrow.Table, where: str) -> tuple[pd.DataFrame, list[str
         elif types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_null(kind):
             wide = column if types.is_float32(kind) else column.cast(pyarrow.float64(), safe=False)
             numbers[name] = wide.to_numpy()
-        elif (found := _from_text(column)) is not None:
+        elif written and (found := _from_text(column)) is not None:
             numbers[name] = found
         else:
             texts.append(_text_fault(name, column, where))
@@ -80,8 +82,6 @@ def _is_yes_or_no(column: pyarrow.ChunkedArray) -> bool:
 
 def _from_text(column: pyarrow.ChunkedArray) -> np.ndarray | None:
     """Numbers of a CSV's column, read as text since another column is text; None where it is none itself."""
-    if not types.is_string(column.type) or column.type in (pyarrow.large_string(),):
-        return None
     try:
         empty = pyarrow.compute.equal(column, "")
         cells = pyarrow.compute.if_else(empty, pyarrow.scalar(None, pyarrow.string()), column)
