@@ -15,6 +15,8 @@ NULL_SIZE = 10_000
 NULL_PAIRS = 10_000
 #: Share of treatments found significant that may be false (Benjamini & Hochberg 1995).
 FDR = 0.05
+#: Share of wells that may lack a feature, one well in any case; as `benchmark.profiles.missing` has it.
+MISSING = 0.05
 TREATMENT, NEGATIVE = "Metadata_Treatment", "Metadata_Negative"
 
 
@@ -25,7 +27,8 @@ def reproducibility(table: pd.DataFrame, seed: int) -> dict[str, Any]:
     ----------
     table : DataFrame
         Metadata and features, one row per well: labelled wells and negative controls. Features are standardised over
-        the rows here; those that are missing or constant are dropped. Labels are used only for ``label_*``.
+        the rows here; those that are constant, or missing in more than a few rows, are dropped. Labels are used only
+        for ``label_*``.
     seed : int
         Seed of the null distributions.
 
@@ -67,13 +70,25 @@ def _standardised(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
     """Metadata with a column for the treatment, and features as z scores."""
     names = [c for c in table.columns if not c.startswith("Metadata_")]
     values = table[names].to_numpy(float)
-    values = values[:, np.isfinite(values).all(axis=0)]
+    values = _filled(values)
     values = values[:, np.ptp(values, axis=0) > 0] if len(values) else values
     spread = values.std(axis=0)
     values = (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     metadata = table[[c for c in table.columns if c.startswith("Metadata_")]].reset_index(drop=True)
     treatment = metadata[TREATMENT_KEY].astype(str).agg(" ".join, axis=1)
     return metadata.assign(**{TREATMENT: treatment.where(metadata[CONTROL] != "negative", "control")}), values
+
+
+def _filled(values: np.ndarray) -> np.ndarray:
+    """Features with the median where a few rows lack a value; those go that more rows lack, or that are infinite.
+
+    As in the feature selection: a median for a whole plate (infinite, since its controls have no spread) would make its
+    wells look like controls, and one well that lacks a feature must not cost all others the feature.
+    """
+    missing = np.isnan(values)
+    few = (missing.sum(axis=0) <= max(1.0, MISSING * len(values))) & ~missing.all(axis=0)
+    values, missing = (v[:, few & ~np.isinf(values).any(axis=0)] for v in (values, missing))
+    return np.where(missing, np.nanmedian(values, axis=0), values) if missing.any() else values
 
 
 def replicate_precision(metadata: pd.DataFrame, values: np.ndarray, against_controls: bool, seed: int) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from benchmark.base.errors import MorphobenchError
 from benchmark.base.tables import TREATMENT_KEY, WELL_KEY
+from benchmark.profiles.missing import too_often_missing, undefined
 from benchmark.profiles.settings import Selection
 from benchmark.profiles.transformers import finite_features, is_constant, with_features
 
@@ -22,15 +23,18 @@ MIN_VARIANCE = 1e-6
 #: Significance level: a feature is kept where replicates would agree this well by chance in at most this share of
 #: cases.
 CHANCE = 0.05
+#: How `ProfileSelector.dropped_` names features without a value on a whole plate.
+NO_SPREAD = "no spread on a plate"
 
 
 class ProfileSelector(TransformerMixin, BaseEstimator):
     """Drop features, step by step, by criteria computed on the training profiles.
 
-    Steps: ``missing`` (a value is missing in any training row), ``variance`` (below `MIN_VARIANCE`, or none),
-    ``correlation`` (see `redundant`), ``blocklist`` (pycytominer's list of noisy CellProfiler features; Way 2019,
-    doi:10.6084/m9.figshare.10255811), ``reproducibility`` (see `irreproducible`). None uses a label. Values
-    still missing in other rows become the training median. At least one feature is kept.
+    Steps: ``missing`` (see `benchmark.profiles.missing`: a training plate has no value, or more than 5 % of training
+    rows lack one), ``variance`` (below `MIN_VARIANCE`, or none), ``correlation`` (see `redundant`), ``blocklist``
+    (pycytominer's list of noisy CellProfiler features; Way 2019, doi:10.6084/m9.figshare.10255811),
+    ``reproducibility`` (see `irreproducible`). None uses a label. Values that are still missing, in training rows or
+    others, become the training median. At least one feature is kept.
 
     Parameters
     ----------
@@ -47,7 +51,10 @@ class ProfileSelector(TransformerMixin, BaseEstimator):
     columns_ : list of str
         Features that are kept, in the table's order.
     dropped_ : dict
-        How many features each step dropped.
+        How many features each step dropped; those of ``missing`` that have no value on a whole plate, as where its
+        controls have no spread, under `NO_SPREAD`.
+    imputed_ : int
+        Values of kept features that are missing in training rows.
     """
 
     def __init__(
@@ -67,9 +74,10 @@ class ProfileSelector(TransformerMixin, BaseEstimator):
             Profile table of the training rows only; metadata are used only for ``reproducibility``.
         """
         features = finite_features(X)
+        unscaled = set(undefined(X[features.columns]))
         metadata = X.drop(columns=features.columns)
         rules: Mapping[str, Callable[[pd.DataFrame], list[str]]] = {
-            "missing": lambda table: list(table.columns[table.isna().any()]),
+            "missing": lambda table: sorted(unscaled.intersection(table.columns).union(too_often_missing(table))),
             "variance": lambda table: list(table.columns[
                 is_constant(table) if self.own_units else ~(table.var(ddof=0) > MIN_VARIANCE)]),
             "correlation": lambda table: redundant(table, self.correlation),
@@ -83,9 +91,12 @@ class ProfileSelector(TransformerMixin, BaseEstimator):
             gone = rules[step](kept) if kept.shape[1] and features.shape[1] > 1 else []
             kept = kept.drop(columns=gone)
             self.dropped_[step] = len(gone)
+            if step == "missing" and (whole := len(unscaled.intersection(gone))):
+                self.dropped_ |= {step: len(gone) - whole, NO_SPREAD: whole}
         # If none passes, keep what varies rather than nothing.
         self.columns_ = (list(kept.columns) or list(features.columns[features.nunique() > 1])
                          or list(features.columns))
+        self.imputed_ = int(features[self.columns_].isna().to_numpy().sum())
         self.medians_ = features[self.columns_].median().fillna(0.0)
         return self
 

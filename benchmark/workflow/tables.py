@@ -31,6 +31,9 @@ from benchmark.workflow.measured import field_counts, object_roles_of, pipeline_
 if TYPE_CHECKING:
     from benchmark.cellprofiler.measure import Measured
 
+#: Raised when tables of profiles are written in another way that predicts the same: they are then made anew.
+TABLES = 2
+
 
 def profile_features(context: StudyContext, profile: ProfileSettings, where: str) -> Features:
     """Profiles of all wells (or fields); ``where`` is how messages name what asks for them."""
@@ -42,17 +45,19 @@ def profile_features(context: StudyContext, profile: ProfileSettings, where: str
         inputs = inputs | {"seed": context.seeds[0]}
     # The correction is a fold's matter: profiles with and without it are one and the same table.
     settings = profile.model_dump(mode="json", exclude={"correction", "select", "correlation", "clip"})
-    key = digest([PROFILES, inputs, context.assay_hash, settings])
+    key = digest([PROFILES, TABLES, inputs, context.assay_hash, settings])
     columns = FIELD_COLUMNS if profile.unit == "field" else WELL_COLUMNS
     wells = context.assay.fields[columns].drop_duplicates(FIELD_KEY if profile.unit == "field" else WELL_KEY)
     def build() -> pd.DataFrame:
         from benchmark.methods.workers.foldtable import normalised
         from benchmark.profiles.aggregate import make_well_profiles
+        from benchmark.profiles.missing import usable_rows
 
-        if profile.fold_wise:  # a fold makes its own: here only which wells have cells
-            return _with_cells(wells, cells())
         reference = wells[wells[CONTROL] == "negative"]
-        made = make_well_profiles(cells(), wells, profile, reference, context.seeds[0])
+        if profile.fold_wise:  # a fold makes its own: here only which wells have cells, and values of them
+            plain = profile.model_copy(update={"aggregate": "mean", "normalise": "training", "level": "wells"})
+            return usable_rows(make_well_profiles(cells(), wells, plain, reference, context.seeds[0]))[columns]
+        made = usable_rows(make_well_profiles(cells(), wells, profile, reference, context.seeds[0]))
         _refuse_constant(made, profile.unit, where)
         return normalised(made, profile)
 
@@ -105,12 +110,6 @@ def measured_inputs(measured: Measured) -> tuple[dict[str, Any], dict[str, Any]]
     facts = {"cellprofiler": measured.record["cellprofiler"], "pipeline": measured.record["pipeline_as_run"]}
     # The digest covers all that the cells depend on: version, pipeline, which plane is which image, illumination.
     return {"cellprofiler": facts["cellprofiler"]["version"], "measurements": measured.record["shards_digest"]}, facts
-
-
-def _with_cells(wells: pd.DataFrame, cells: SingleCells) -> pd.DataFrame:
-    have = set(cells.counts[WELL_KEY].itertuples(index=False, name=None))
-    rows = [w in have for w in wells[WELL_KEY].itertuples(index=False, name=None)]
-    return wells[rows].sort_values(WELL_KEY).reset_index(drop=True)
 
 
 def _cells_on_disk(context: StudyContext, inputs: dict[str, Any]) -> Path:
@@ -193,5 +192,6 @@ def feature_files(
             if not controls:
                 table = table[rows_of(table, wanted)].reset_index(drop=True)
             write_parquet(features, table)
-            facts["detail"] = f"{len(table)} {unit}s x {len(feature_columns(table))} features"
+            facts["detail"] = f"{len(table)} {unit}s x {len(feature_columns(table))} features" + (
+                f"; {len(lacking)} to predict have no cells, or lack most features" if len(lacking) else "")
     return features, absent

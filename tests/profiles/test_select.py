@@ -24,7 +24,8 @@ def profiles(seed=0, rows=40, features=30):
     table = pd.DataFrame(values, columns=[f"f{i}" for i in range(features)])
     table["f1"] = table["f0"] + 0.01 * rng.normal(size=rows)
     table["flat"], table["tiny"] = 3.0, 1e-4 * rng.normal(size=rows)
-    table["gap"] = np.where(np.arange(rows) == 3, np.nan, rng.normal(size=rows))
+    table["gap"] = np.where(np.arange(rows) < 3, np.nan, rng.normal(size=rows))
+    table["rarer"] = np.where(np.arange(rows) < 2, np.nan, rng.normal(size=rows))
     return table
 
 
@@ -55,7 +56,7 @@ def test_steps_in_any_order_are_those_of_pycytominer(seed, steps):
     table = profiles(seed)
     table["Nuclei_Correlation_Manders_AGP_DNA"] = np.random.default_rng(seed).normal(size=len(table))
     steps = [s for s in steps if s != "correlation" or "variance" in steps[:steps.index(s)]]  # r of a constant is none
-    kept = feature_select(table, features=list(table.columns), operation=[OPERATIONS[s] for s in steps], na_cutoff=0,
+    kept = feature_select(table, features=list(table.columns), operation=[OPERATIONS[s] for s in steps], na_cutoff=0.05,
                           corr_threshold=0.8)
     assert ProfileSelector(steps, 0.8).fit(table).columns_ == list(kept.columns)
 
@@ -63,7 +64,7 @@ def test_steps_in_any_order_are_those_of_pycytominer(seed, steps):
 def test_each_steps_drops_are_counted():
     found = ProfileSelector(correlation=0.9).fit(profiles())
     assert found.dropped_["missing"] == 1 and found.dropped_["variance"] == 2 and found.dropped_["correlation"] >= 1
-    assert len(found.columns_) == 33 - sum(found.dropped_.values())
+    assert len(found.columns_) == 34 - sum(found.dropped_.values())
 
 
 def test_the_blocklist_is_pycytominers_own():

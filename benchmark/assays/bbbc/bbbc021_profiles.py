@@ -14,6 +14,7 @@ from benchmark.assays.columns import expand
 from benchmark.assays.fetching.collections import data_folder
 from benchmark.assays.fieldtable import Assay, make_assay
 from benchmark.assays.profiles.profile_file import PREFIXES, read_features, read_header
+from benchmark.assays.profiles.profile_numbers import gaps
 from benchmark.assays.profiles.profile_table import features_hash_of, join_wells, key_columns, well_index
 from benchmark.assays.registry import ASSAYS, AssaySettings, Place, Published
 from benchmark.base.account import Loss
@@ -75,7 +76,7 @@ def load_bbbc021_profiles(settings: Bbbc021ProfilesSettings, name: str, base: Pa
     wells = table.assign(**{CELL_LINE: ""})[WELL_COLUMNS].drop_duplicates(WELL_KEY)
     header = read_header(path, ",")
     plate, well = key_columns([None, None], header, path)
-    features, notes = read_features(path, ",", header, plate, well, PREFIXES)
+    features, notes, losses = read_features(path, ",", header, plate, well, PREFIXES)
     # Wells of the screen that are not part of the question are no mistake of the file.
     every = images.drop_duplicates(WELL_KEY)
     aside = every[~well_index(every).isin(well_index(wells))]
@@ -84,5 +85,7 @@ def load_bbbc021_profiles(settings: Bbbc021ProfilesSettings, name: str, base: Pa
         name, path, wells, features, notes, aside, "no mechanism is given for their treatment, or they hold taxol and "
         "are not those of the paper", losses)
     losses = [replace(loss, asked=True) for loss in losses]  # the file is as published
+    said, more = gaps(features, path.name)
     return make_assay(name, path.parent, wells, (), source=LJOSA_SOURCE + SOURCE, features=features,
-                      features_hash=features_hash_of(sha256_file(path), features), left_out=notes, losses=losses)
+                      features_hash=features_hash_of(sha256_file(path), features), left_out=[*notes, *said],
+                      losses=[*losses, *more])

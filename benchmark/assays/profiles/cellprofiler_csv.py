@@ -1,8 +1,7 @@
-"""What ExportToSpreadsheet wrote: a folder of CSV files."""
+"""One CSV file of ExportToSpreadsheet as tables: of images, of one kind of object, or of several side by side."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -13,13 +12,11 @@ import pandas as pd
 import pyarrow
 import pyarrow.csv
 
-from benchmark.assays.columns import open_text
-from benchmark.assays.profiles.cellprofiler_tables import AGAIN, Export, Table, image_names, side_by_side, text_frame
+from benchmark.assays.profiles.cellprofiler_tables import AGAIN, Table, image_names, side_by_side, text_frame
 from benchmark.assays.profiles.profile_file import guarded
 from benchmark.base.errors import MorphobenchError
 from benchmark.cells.objects import IMAGE_NUMBER, OBJECT_NUMBER
 
-_CSV = (".csv", ".txt")
 _BLOCK = 1 << 20  # bytes of a CSV at once; pyarrow reads some dozens ahead
 
 
@@ -73,58 +70,24 @@ class CsvTable:
                 yield batch
 
 
-def csv_exports(folder: Path, separator: str) -> list[Export]:
-    """Exports of ExportToSpreadsheet in a folder and below it, by path.
-
-    The table of images is a CSV whose name ends in ``Image`` and that has a column ImageNumber; the files beside it
-    that begin like it (``MyExpt_``) and have ImageNumber and ObjectNumber are its objects. Others are passed over.
-    """
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _CSV and p.name[0] != "." and p.is_file())
-    headers = {p: _csv_header(p, separator) for p in files}
-    images = [p for p in files if p.stem.endswith("Image") and IMAGE_NUMBER in headers[p][0]
-              and OBJECT_NUMBER not in headers[p][0]]
-    exports = {p: Export(str(p.relative_to(folder)), _csv_image(p, separator, headers[p][0]), {}) for p in images}
-    for path in set(files) - set(images):
-        own = [p for p in images if p.parent == path.parent and path.name.startswith(_prefix(p))]
-        if own:
-            image = max(own, key=lambda p: len(p.name))
-            name = path.stem.removeprefix(_prefix(image))
-            objects = _csv_objects(path, separator, headers[path][0], headers[path][1], name)
-            if not objects and f"Count_{name}" in exports[image].images.columns:
-                raise MorphobenchError("is cut off or no table of objects: lacks ImageNumber or ObjectNumber",
-                                       str(path), AGAIN)
-            twice = set(objects) & set(exports[image].objects)
-            if twice:
-                raise MorphobenchError(f"{', '.join(sorted(twice))} are in two files", str(path), "Remove one.")
-            exports[image].objects.update(objects)
-    return [Export(e.where, e.images, dict(sorted(e.objects.items()))) for e in exports.values()]
-
-
-def _csv_header(path: Path, separator: str) -> list[list[str]]:
-    """The first two rows; empty ones where a file is no table (it is passed over)."""
-    try:
-        with open_text(path) as handle:
-            rows = csv.reader(handle, delimiter=separator)
-            return [next(rows, []), next(rows, [])]
-    except (UnicodeDecodeError, csv.Error):
-        return [[], []]
-
-
-def _prefix(image: Path) -> str:
-    return image.stem.removesuffix("Image")
-
-
-def _csv_image(path: Path, separator: str, header: Sequence[str]) -> CsvTable:
+def csv_image(path: Path, separator: str, header: Sequence[str]) -> CsvTable:
+    """The table of images in a file."""
     return CsvTable(path, separator, _once(path, header), image_names(header))
 
 
-def _csv_objects(
+def holds_objects(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Whether a file's first two rows are those of a table of objects, of one kind or of several side by side."""
+    wide = [*first[:1], *second[:1]] == ["Image", IMAGE_NUMBER] and len(first) == len(second)
+    return {IMAGE_NUMBER, OBJECT_NUMBER} <= set(first) or wide
+
+
+def csv_objects(
     path: Path, separator: str, first: Sequence[str], second: Sequence[str], name: str
 ) -> dict[str, Table]:
     """The kinds of objects in a file: one, or several, where the names of objects are above the header."""
     if {IMAGE_NUMBER, OBJECT_NUMBER} <= set(first):
         return {name: CsvTable(path, separator, _once(path, first), {c: c for c in first})} if name else {}
-    if first[:1] != ["Image"] or second[:1] != [IMAGE_NUMBER] or len(first) != len(second):
+    if not holds_objects(first, second):
         return {}
     names = _once(path, [f"{o}_{c}" for o, c in zip(first, second, strict=True)])
     tables: dict[str, Table] = {}

@@ -14,16 +14,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmark.assays.profiles.cellprofiler_csv import csv_exports
+from benchmark.assays.faults import gathering
+from benchmark.assays.profiles.cellprofiler_folder import csv_exports, files_below
 from benchmark.assays.profiles.cellprofiler_sqlite import DATABASES, sqlite_exports
 from benchmark.assays.profiles.cellprofiler_tables import AGAIN, TABLE_NUMBER, Export, Table
-from benchmark.assays.profiles.profile_file import SITES, clean
+from benchmark.assays.profiles.profile_file import SITES
+from benchmark.assays.profiles.profile_numbers import clean, empty_fault
+from benchmark.base.account import Loss
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError, sheet_row
 from benchmark.base.files import digest, sha256_file
 from benchmark.base.tables import PLATE, SITE, WELL
 from benchmark.base.tasks import progress_bar
 from benchmark.cells.objects import BOOKKEEPING, IMAGE_NUMBER, OBJECT_NUMBER, base_object, join_objects
 
+#: Thumbnails that Windows leaves in folders of images.
+_WINDOWS = ("thumbs.db", "ehthumbs.db")
 _IMAGE = "image"  # position of an object's image among those of all exports
 
 
@@ -39,11 +44,17 @@ class CellProfilerOutput:
         By path.
     columns : tuple of str
         Columns of the images that every export has, by their names with and without ``Image_``.
+    aside : tuple of Export
+        Databases beside CSV files, which are not read: most often the same run, exported twice.
+    strange : tuple of Fault
+        Databases beside CSV files that are none of CellProfiler's.
     """
 
     path: Path
     exports: tuple[Export, ...]
     columns: tuple[str, ...]
+    aside: tuple[Export, ...] = ()
+    strange: tuple[Fault, ...] = ()
 
     @property
     def sha256(self) -> str:
@@ -55,6 +66,8 @@ class CellProfilerOutput:
 
     def metadata(self, columns: Sequence[str]) -> pd.DataFrame:
         """Columns of the images as text, one row an image, those of all exports one after the other."""
+        if not columns:
+            return pd.DataFrame()
         return pd.concat([e.images.text(columns) for e in self.exports], ignore_index=True)
 
 
@@ -71,11 +84,14 @@ def find_output(path: Path, separator: str) -> CellProfilerOutput:
     MorphobenchError
         There is no table of images, or no table of objects beside one.
     """
+    aside: list[Export] = []
+    strange: list[Fault] = []
     if path.is_dir():
         exports = csv_exports(path, separator)
+        databases = _databases(path, strange)
         if not exports:
-            exports = [e for p in sorted(path.rglob("*")) if p.suffix.lower() in DATABASES and p.is_file()
-                       for e in sqlite_exports(p)]
+            _refuse(str(path), strange)
+        exports, aside = (exports, databases) if exports else (databases, [])
     else:
         exports = sqlite_exports(path)
     if not exports:
@@ -83,17 +99,29 @@ def find_output(path: Path, separator: str) -> CellProfilerOutput:
             "holds no table of images of CellProfiler", str(path),
             "A folder needs Image.csv (with or without a prefix, columns parted by assay.separator) or SQLite files, "
             "a SQLite file a table Per_Image.")
-    for export in exports:
-        if not export.objects:
-            raise MorphobenchError("holds images and no table of objects", f"{path}, {export.where}",
-                                   "Export the objects as well (Cells, Nuclei, …), each with its ImageNumber.")
+    bare = [e.where for e in exports if not e.objects]
+    if bare:
+        raise FaultsError([Fault(f"{', '.join(bare[:3])}{', …' if len(bare) > 3 else ''}: holds images and no table of "
+                                 "objects", str(path), "Export the objects as well (Cells, Nuclei, …), each with its "
+                                 "ImageNumber, or take the images out.")],
+                          f"{path} cannot be read as CellProfiler's output:")
     shared = [c for c in exports[0].images.columns if all(c in e.images.columns for e in exports)]
-    return CellProfilerOutput(path, tuple(exports), tuple(shared))
+    return CellProfilerOutput(path, tuple(exports), tuple(shared), tuple(aside), tuple(strange))
+
+
+def _databases(folder: Path, faults: list[Fault]) -> list[Export]:
+    """Exports in the databases of a folder and below it; those that cannot be read are added to the faults."""
+    exports = []
+    for path in files_below(folder, DATABASES):
+        if path.name.lower() not in _WINDOWS:
+            with gathering(faults):
+                exports += sqlite_exports(path)
+    return exports
 
 
 def read_cells(
     output: CellProfilerOutput, plate: str, well: str, prefixes: Sequence[str] | None
-) -> tuple[pd.DataFrame, list[Fault]]:
+) -> tuple[pd.DataFrame, list[Fault], list[Loss]]:
     """All cells of an output.
 
     Parameters
@@ -112,14 +140,18 @@ def read_cells(
         have it, and features ``<Object>_<feature>`` (float32; NaN where an object has no counterpart or no value).
     notes : list of Fault
         What was left out.
+    losses : list of Loss
+        The same with counts.
 
     Raises
     ------
     FaultsError
         Plates or wells are empty, images appear twice, objects belong to no image, appear twice or are not
-        as many as were counted, or a file is cut off.
+        as many as were counted, a file is cut off, or an export lacks a kind of object that another has.
     """
+    _refuse(str(output.path), _lacking_kinds(output, prefixes))
     images = _images(output, plate, well)
+    _refuse(str(output.path), _not_in_csv(output, images, plate, well))
     objects = _objects(output.exports)
     tables = {name: _object_keys(output.exports, name, objects, images) for name in objects}
     base = base_object(tables, _IMAGE)
@@ -128,6 +160,8 @@ def read_cells(
         raise MorphobenchError(f"holds no {base}", str(output.path), "The cell table has a row for each of them.")
     rows, apart = join_objects(tables, base, _IMAGE)
     notes = [Fault(f"{name} left out: they do not pair off with {base}", output.path.name) for name in apart]
+    notes += [Fault(f"{e.where} left out: the CSV files hold the same wells", output.path.name) for e in output.aside]
+    notes += [Fault(f"left out: {f.what}", f.where) for f in output.strange]
     absent = sorted({n for e in output.exports for n in e.objects} - set(objects))
     counted = [c.removeprefix("Count_") for c in output.columns if c.startswith("Count_")]
     notes += [Fault(f"{name} left out: they are counted and have no table", output.path.name)
@@ -145,6 +179,38 @@ def read_cells(
     return clean(keys.reset_index(drop=True), numbers, names, output.path.name, notes)
 
 
+def _lacking_kinds(output: CellProfilerOutput, prefixes: Sequence[str] | None) -> list[Fault]:
+    """A fault for each kind of object that is wanted and that some exports lack: all plates would go without it."""
+    kinds = dict.fromkeys(name for e in output.exports for name in e.objects)
+    faults = []
+    for name in kinds:
+        lacking = [e.where for e in output.exports if name not in e.objects]
+        wanted = not prefixes or any(p.startswith(f"{name}_") or f"{name}_".startswith(p) for p in prefixes)
+        if lacking and wanted:
+            everywhere = ", ".join(f"{k}_" for k in kinds if all(k in e.objects for e in output.exports))
+            faults.append(Fault(
+                f"{len(lacking)} of {len(output.exports)} exports have no table of {name}: {', '.join(lacking[:3])}"
+                f"{', …' if len(lacking) > 3 else ''}", output.path.name,
+                f"Export it again, or name the kinds to use in assay.prefixes ({everywhere or 'none is in all'})."))
+    return faults
+
+
+def _not_in_csv(output: CellProfilerOutput, images: pd.DataFrame, plate: str, well: str) -> list[Fault]:
+    """Databases beside CSV files with wells that the CSV files do not have: they are no second copy of them."""
+    known = pd.MultiIndex.from_frame(images[[PLATE, WELL]])
+    faults = []
+    for export in output.aside:
+        if not {plate, well} <= set(export.images.columns):
+            continue
+        wells = pd.MultiIndex.from_frame(export.images.text([plate, well]).drop_duplicates())
+        more = wells[~wells.isin(known)]
+        if len(more):
+            faults.append(Fault(f"{export.where} has {len(more)} wells that the CSV files do not have "
+                                f"({', '.join(f'{p} {w}' for p, w in more[:3])}{', …' if len(more) > 3 else ''})",
+                                output.path.name, "Give one form of output: CSV files or databases."))
+    return faults
+
+
 def _images(output: CellProfilerOutput, plate: str, well: str) -> pd.DataFrame:
     """One row per image: export, numbers, plate, well and site; counts of objects as ``Count_<kind>``."""
     site = next((c for c in SITES if c in output.columns), None)
@@ -160,22 +226,33 @@ def _images(output: CellProfilerOutput, plate: str, well: str) -> pd.DataFrame:
         if counts:
             part[counts] = np.concatenate([np.empty((0, len(counts))), *export.images.blocks(counts)])
         where = export.images.where
-        faults += [Fault(f"{column} is empty", f"{where}, {sheet_row(j)}", "Every image needs its plate and well.")
-                   for key, column in named.items() if key != SITE for j in part.index[part[key] == ""]]
-        faults += [Fault(f"the image {n} appears twice", where, AGAIN)
-                   for n in part[IMAGE_NUMBER][part[IMAGE_NUMBER].duplicated()].unique()]
+        faults += [empty_fault(column, part.index[part[key] == ""], where, "Every image needs its plate and well.")
+                   for key, column in named.items() if key != SITE and (part[key] == "").any()]
+        twice = part[IMAGE_NUMBER][part[IMAGE_NUMBER].duplicated()].unique()
+        if len(twice):
+            more = f", and {len(twice) - 1} more do" if len(twice) > 1 else ""
+            faults.append(Fault(f"the image {twice[0]} appears twice{more}", where, AGAIN))
+        if part.empty:
+            faults.append(Fault("has no images", where, AGAIN))
         parts.append(part)
     images = pd.concat(parts, ignore_index=True)
     # The same field in two exports would count its cells twice; files tell time points and planes apart.
     key = [*named, *files]
     if site or files:
-        faults += [Fault("the same images appear twice", f"{output.exports[row['export']].where}, plate "
-                         f"{row[PLATE]}, well {row[WELL]}", "Keep one of the exports.")
-                   for row in images[images.duplicated(key)].to_dict("records")]
-    if images.empty:
-        faults.append(Fault("has no images", str(output.path), AGAIN))
+        faults += _same_images(output, images[images.duplicated(key)])
     _refuse(str(output.path), faults)
     return images.drop(columns=files)
+
+
+def _same_images(output: CellProfilerOutput, again: pd.DataFrame) -> list[Fault]:
+    """A fault for each export that holds images of another, or of its own, once more."""
+    faults = []
+    for export, rows in again.groupby("export", sort=True):
+        row = rows.iloc[0]
+        more = f", and {len(rows) - 1} more do" if len(rows) > 1 else ""
+        faults.append(Fault(f"the same images appear twice{more}", f"{output.exports[int(str(export))].where}, plate "
+                            f"{row[PLATE]}, well {row[WELL]}", "Keep one of the exports."))
+    return faults
 
 
 def _image_numbers(text: pd.DataFrame, columns: Sequence[str]) -> pd.Series:

@@ -67,6 +67,8 @@ class SqliteTable:
 
     def _rows(self, columns: Sequence[str]) -> Iterator[list[tuple[object, ...]]]:
         # By rowid, or an index that holds the asked columns could give the rows in another order.
+        if not columns:
+            return
         names = ", ".join(_quoted(self.columns[c]) for c in columns)
         there = f" WHERE {_quoted(self.present)} IS NOT NULL" if self.present else ""
         with _opened(self.path) as database:
@@ -83,7 +85,7 @@ def sqlite_exports(path: Path) -> list[Export]:
     Raises
     ------
     MorphobenchError
-        It is missing, no SQLite file, damaged or still being written.
+        It is missing, no SQLite file, damaged or still being written, or has no table of images.
     """
     _check_sqlite(path)
     with _opened(path) as database:
@@ -106,6 +108,11 @@ def sqlite_exports(path: Path) -> list[Export]:
                 raise MorphobenchError(f"holds a table of all objects and tables of single kinds "
                                        f"({', '.join(sorted(separate))})", str(path), "Remove one of them.")
             exports.append(Export(f"{path.name}, {name}", SqliteTable(path, name, image_names(tables[name])), objects))
+    if not exports:
+        raise MorphobenchError(
+            "holds no table of images of CellProfiler (Per_Image, with a column ImageNumber)"
+            + (f"; it has {', '.join(names[:8])}{', …' if len(names) > 8 else ''}" if names else ", and no other"),
+            str(path), "Export it again with its images, or take it out of the folder.")
     return exports
 
 

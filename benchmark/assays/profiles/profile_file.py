@@ -1,9 +1,10 @@
-"""Reading a profile file: parquet, CSV or gzipped CSV, which of its columns are features, and what can be wrong.
+"""Reading a profile file: parquet, CSV or gzipped CSV, and which of its columns are features.
 
 Features are the columns that start with a compartment (``Cells_``, ``Cytoplasm_``, ``Nuclei_``), less those that
 say where or which and not what: positions (``Location``, ``AreaShape_Center``, ``AreaShape_BoundingBox``) and
 numbers of objects (``Number``, ``Parent``, ``Children``, closest neighbours). A classifier could learn the plate map
-from them. One rule holds for these and for what CellProfiler measures here: `benchmark.cells.objects`.
+from them. One rule holds for these and for what CellProfiler measures here: `benchmark.cells.objects`. What else is no
+measurement says `benchmark.assays.profiles.feature_columns`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import csv
 import gzip
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,8 +24,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from benchmark.assays.columns import open_text
-from benchmark.base.errors import Fault, FaultsError, MorphobenchError, sheet_row
-from benchmark.base.tables import SITE, WELL_KEY, typed
+from benchmark.assays.profiles.feature_columns import aside_by_name, aside_by_values, left_out, named
+from benchmark.assays.profiles.profile_numbers import as_numbers, clean, empty_fault
+from benchmark.base.account import Loss
+from benchmark.base.errors import Fault, FaultsError, MorphobenchError
+from benchmark.base.tables import SITE, WELL_KEY
 from benchmark.cells.objects import BOOKKEEPING_COLUMN
 
 A = TypeVar("A")
@@ -57,53 +61,63 @@ def read_header(path: Path, separator: str) -> list[str]:
         raise MorphobenchError("is neither parquet nor CSV by its name", str(path),
                                f"Use {', '.join((*PARQUET, '.csv', '.csv.gz'))}.")
     header = guarded(path, read)
+    # Columns without a name are left out later, however many they are.
     faults = [Fault(f"the column {c!r} appears {n} times", path.name, "Give each column its own name.")
-              for c, n in Counter(header).items() if n > 1]
+              for c, n in Counter(c.strip() for c in header if c.strip()).items() if n > 1]
     if faults:
         raise FaultsError(faults, f"{path} cannot be read as a table:")
     return header
 
 
-def read_columns(path: Path, separator: str, columns: Sequence[str], text: bool = False) -> pd.DataFrame:
-    """Some columns of the file, and only those; index 0…n-1.
+def read_text(path: Path, separator: str, columns: Sequence[str]) -> pd.DataFrame:
+    """Some columns of the file, and only those, as text, without blanks around it; index 0…n-1.
 
-    Parameters
-    ----------
-    text : bool
-        As text, exactly as the cells are written (a missing value is ``''``); else as the numbers they are, with empty
-        cells as NaN. Columns of a CSV stay text where one of them holds something else, those of parquet always.
+    A missing value is ``''``.
 
     Raises
     ------
     MorphobenchError
         The file is broken, has no rows, or has a row of another length than the header.
     """
-    def read() -> pd.DataFrame:
-        if path.suffix in PARQUET:
-            # The file's own notes for pandas are passed over: they could turn columns into an index.
-            return pq.read_table(path, columns=list(columns)).to_pandas(ignore_metadata=True)
-        try:
-            return _read_csv(path, separator, columns, pyarrow.string() if text else pyarrow.float64())
-        except pyarrow.ArrowInvalid as error:
-            if text or "conversion error" not in str(error):
-                raise
-        # Some column holds text: the caller shall see which, and what.
-        table = _read_csv(path, separator, columns, pyarrow.string())
-        return table.apply(lambda column: column.where(column != "", None))
+    table = _checked(path, lambda: _read(path, separator, columns, pyarrow.string())).to_pandas(ignore_metadata=True)
+    return table.apply(lambda column: column.astype(object).where(column.notna(), "").astype(str).str.strip())
 
+
+def read_numbers(path: Path, separator: str, columns: Sequence[str]) -> pyarrow.Table:
+    """Some columns of the file, and only those: those of a CSV as float64, or all as text where one holds text.
+
+    Raises
+    ------
+    MorphobenchError
+        As `read_text`.
+    """
+    def read() -> pyarrow.Table:
+        try:
+            return _read(path, separator, columns, pyarrow.float64())
+        except pyarrow.ArrowInvalid as error:
+            if "conversion error" not in str(error):
+                raise
+        return _read(path, separator, columns, pyarrow.string())
+
+    return _checked(path, read)
+
+
+def _checked(path: Path, read: Callable[[], pyarrow.Table]) -> pyarrow.Table:
     table = guarded(path, read)
-    if table.empty:
+    if not table.num_rows:
         raise MorphobenchError("has no rows", str(path))
-    if text:
-        table = table.apply(lambda column: column.astype(object).where(column.notna(), "").astype(str).str.strip())
     return table
 
 
-def _read_csv(path: Path, separator: str, columns: Sequence[str], kind: pyarrow.DataType) -> pd.DataFrame:
-    """Columns of one type. pyarrow refuses rows that are too short, as a file cut off in the middle has."""
+def _read(path: Path, separator: str, columns: Sequence[str], kind: pyarrow.DataType) -> pyarrow.Table:
+    """Columns of the file; those of a CSV of one type. pyarrow refuses rows that are too short, as a file cut off in
+    the middle has."""
+    if path.suffix in PARQUET:
+        # The file's own notes for pandas are passed over: they could turn columns into an index.
+        return pq.read_table(path, columns=list(columns)).select(list(columns))
     options = pyarrow.csv.ConvertOptions(include_columns=list(columns), column_types=dict.fromkeys(columns, kind))
     return pyarrow.csv.read_csv(path, parse_options=pyarrow.csv.ParseOptions(delimiter=separator),
-                                convert_options=options).to_pandas()
+                                convert_options=options)
 
 
 def guarded(path: Path, read: Callable[[], A]) -> A:
@@ -128,7 +142,7 @@ def is_feature(column: str, prefixes: Sequence[str]) -> bool:
 def read_features(
     path: Path, separator: str, header: Sequence[str], plate: str, well: str, prefixes: Sequence[str],
     used: set[str] | frozenset[str] = frozenset(),
-) -> tuple[pd.DataFrame, list[Fault]]:
+) -> tuple[pd.DataFrame, list[Fault], list[Loss]]:
     """Plate, well and features of a profile file; no other column is read.
 
     Parameters
@@ -149,6 +163,8 @@ def read_features(
         named, float64 (float32 where the file has that). Infinities are missing values, as are empty cells.
     notes : list of Fault
         What was left out.
+    losses : list of Loss
+        The same with counts.
 
     Raises
     ------
@@ -157,89 +173,53 @@ def read_features(
     """
     candidates = [c for c in header if c not in used and c not in (plate, well)]
     features = [c for c in candidates if is_feature(c, prefixes)]
+    odd = aside_by_name(features, prefixes)
+    features = _without(features, odd)
     if not features:
-        starts = list(dict.fromkeys(c.split("_")[0] + "_" for c in candidates if "_" in c))[:8]
-        raise MorphobenchError(f"has no feature: no column that starts with {', '.join(prefixes) or 'anything'} and "
-                               "measures something", str(path),
-                               f"Set assay.prefixes; columns start with {', '.join(starts) or 'no prefix'}.")
+        _refuse_none(path, candidates, prefixes, odd)
+    total = len(features) + sum(map(len, odd.values()))
     notes = []
     aside = [c for c in candidates if BOOKKEEPING_COLUMN.fullmatch(c) and c.startswith(tuple(prefixes))]
     if aside:
-        notes.append(Fault(f"{len(aside)} of {len(aside) + len(features)} columns of {path.name} left out: they give "
+        notes.append(Fault(f"{len(aside)} of {len(aside) + total} columns of {path.name} left out: they give "
                            f"positions or numbers of objects ({', '.join(aside[:2])}, …)"))
     names = dict(zip((plate, well), WELL_KEY, strict=True))
     site = next((c for c in SITES if c in header and c not in names), None)
     if site is not None:
         names[site] = SITE
-    keys = read_columns(path, separator, list(names), text=True)[list(names)].set_axis(list(names.values()), axis=1)
-    faults = [Fault(f"{c} is empty", f"{path.name}, {sheet_row(i)}")
-              for c, column in zip((plate, well), WELL_KEY, strict=True) for i in keys.index[keys[column] == ""]]
-    values = read_columns(path, separator, features)[features]
-    faults += [fault for column in features if (fault := _text_fault(values[column], path.name)) is not None]
+    keys = read_text(path, separator, list(names))[list(names)].set_axis(list(names.values()), axis=1)
+    faults = [empty_fault(c, keys.index[keys[column] == ""], path.name)
+              for c, column in zip((plate, well), WELL_KEY, strict=True) if (keys[column] == "").any()]
+    values, flags, wrong = as_numbers(read_numbers(path, separator, features), path.name,
+                                      path.suffix not in PARQUET)
+    faults += wrong
     if faults:
         raise FaultsError(faults, f"{path} has {len(faults)} fault(s):")
+    if flags:
+        odd["they are yes or no"] = flags
+    odd |= aside_by_values(values, keys, prefixes)
+    features = _without(features, odd)
+    if not features:
+        _refuse_none(path, candidates, prefixes, odd)
+    said, losses = left_out(odd, total, path.name)
+    values = values[features]
     narrow = all(d == np.float32 for d in values.dtypes)
     numbers = values.to_numpy(np.float32 if narrow else np.float64, na_value=np.nan, copy=True)
-    return clean(keys, numbers, features, path.name, notes)
+    table, notes, more = clean(keys, numbers, features, path.name, [*notes, *said])
+    return table, notes, [*losses, *more]
 
 
-def _text_fault(values: pd.Series, where: str) -> Fault | None:
-    """A feature that is no number: the first cell that is none, or that all are written as text."""
-    if pd.api.types.is_numeric_dtype(values) or values.isna().all():
-        return None
-    remedy = "Correct it, or narrow assay.prefixes."
-    wrong = pd.to_numeric(values, errors="coerce").isna() & values.notna() & (values.astype(str).str.strip() != "")
-    if not wrong.any():
-        return Fault(f"{values.name} is stored as {values.dtype}, and features are numbers", where, remedy)
-    i = int(wrong.to_numpy().argmax())
-    return Fault(f"{values.name} holds {str(values.iloc[i])[:40]!r}, and features are numbers",
-                 f"{where}, {sheet_row(i)}", remedy)
+def _without(columns: Sequence[str], odd: Mapping[str, Sequence[str]]) -> list[str]:
+    gone = {c for named in odd.values() for c in named}
+    return [c for c in columns if c not in gone]
 
 
-def clean(
-    keys: pd.DataFrame, numbers: np.ndarray, features: Sequence[str], where: str, notes: Sequence[Fault]
-) -> tuple[pd.DataFrame, list[Fault]]:
-    """Keys and features as one table: infinities are missing values; features and rows without any value go.
-
-    Parameters
-    ----------
-    keys : DataFrame
-        Metadata of each row, text; they come out as `benchmark.base.tables.typed` has them.
-    numbers : array of float, shape (rows, features)
-        Changed in place, and copied only where rows or columns are dropped.
-    features : sequence of str
-        Names of its columns.
-    where : str
-        How messages name the table.
-    notes : sequence of Fault
-        What was left out so far.
-
-    Raises
-    ------
-    MorphobenchError
-        Nothing is left.
-    """
-    endless, columns, rows = 0, np.zeros(len(features), bool), np.zeros(len(numbers), bool)
-    for j in range(len(features)):  # a column at a time: the table may fill half the memory
-        column = numbers[:, j]
-        wrong = np.isinf(column)
-        endless += int(wrong.sum())
-        column[wrong] = np.nan
-        there = ~np.isnan(column)
-        columns[j] = there.any()
-        rows |= there
-    notes = list(notes)
-    for count, what in ((endless, "infinite values treated as missing"),
-                        (int((~columns).sum()), "features left out: they have no value in any row"),
-                        (int((~rows).sum()), "rows left out: they have no value of any feature")):
-        if count:
-            notes.append(Fault(f"{count} {what}", where))
-    if not rows.any():
-        raise MorphobenchError("has no value of any feature", where)
-    if not (rows.all() and columns.all()):
-        numbers = numbers[np.ix_(rows, columns)]
-    table = pd.DataFrame(numbers, columns=np.asarray(features, object)[columns], copy=False)
-    kept = typed(keys[rows].reset_index(drop=True))
-    for i, key in enumerate(kept.columns):
-        table.insert(i, key, kept[key])
-    return table, notes
+def _refuse_none(
+    path: Path, candidates: Sequence[str], prefixes: Sequence[str], odd: Mapping[str, Sequence[str]]
+) -> None:
+    """No column is a feature: what columns there are instead."""
+    starts = list(dict.fromkeys(c.split("_")[0] + "_" for c in candidates if "_" in c))[:8]
+    none = "".join(f"; {named(columns)}: {why}" for why, columns in odd.items())
+    raise MorphobenchError(f"has no feature: no column that starts with {', '.join(prefixes) or 'anything'} and "
+                           f"measures something{none}", str(path),
+                           f"Set assay.prefixes; columns start with {', '.join(starts) or 'no prefix'}.")

@@ -33,17 +33,22 @@ from benchmark.assays.metadata import (
 )
 from benchmark.assays.places import several
 from benchmark.assays.profiles.cellprofiler_files import find_output, is_output, read_cells
+from benchmark.assays.profiles.feature_columns import without_codes
 from benchmark.assays.profiles.matching import disagreeing, rows_of_wells, spelt_otherwise, unknown_fault
-from benchmark.assays.profiles.profile_file import PREFIXES, read_columns, read_features, read_header
+from benchmark.assays.profiles.profile_file import PREFIXES, read_features, read_header, read_text
+from benchmark.assays.profiles.profile_numbers import gaps, known_by_well
 from benchmark.assays.registry import ASSAYS, AssaySettings, Place
 from benchmark.assays.settings import REQUIRED, ColumnRule, Doses, Unlabelled
 from benchmark.base.account import Loss
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError
 from benchmark.base.files import digest, sha256_file
 from benchmark.base.tables import LABEL, SITE, WELL_KEY
+from benchmark.cells.coverage import lacks_most
 
 _PLATES = ("Metadata_Plate", "Image_Metadata_Plate")
 _WELLS = ("Metadata_Well", "Image_Metadata_Well")
+#: Raised when wells that lack values of some features are treated in another way.
+GAPS = "wells lack values: 2"
 
 ProfileKey = Literal["batch", "plate", "well", "replicate", "compound", "concentration", "label", "cell_line"]
 
@@ -129,10 +134,11 @@ def load_profile_table(settings: ProfileTableSettings, name: str, base: Path) ->
     output = find_output(path, settings.separator) if is_output(path) else None
     header = output.columns if output else read_header(path, settings.separator)
     if settings.metadata is None:  # the profiles carry their metadata themselves
+        _refuse_missing(settings, header, path, output is not None)
         given = [rule_of(settings.columns["plate"]).column, rule_of(settings.columns["well"]).column]
         used = {c for s in settings.columns.values() if (c := rule_of(s).column) is not None}
         named, where = [c for c in header if c in used], path.name
-        cells = output.metadata(named) if output else read_columns(path, settings.separator, named, text=True)
+        cells = output.metadata(named) if output else read_text(path, settings.separator, named)
     else:
         given, used = [settings.plate_column, settings.well_column], set()
         plan = expand(settings.metadata, base)
@@ -143,26 +149,31 @@ def load_profile_table(settings: ProfileTableSettings, name: str, base: Path) ->
     with gathering(faults):
         plate, well = key_columns(given, header, path)
         prefixes = settings.prefixes
-        features, notes = read_cells(output, plate, well, prefixes) if output else read_features(
+        features, notes, losses = read_cells(output, plate, well, prefixes) if output else read_features(
             path, settings.separator, header, plate, well, PREFIXES if prefixes is None else prefixes, used)
     refuse(faults, f"The profiles of {name} have {len(faults)} fault(s):")
-    losses: list[Loss] = []
     why = f"they have no label ({metadata.origin.name(LABEL)} is empty) and are no control"
     notes = [*metadata.notes, *notes, *rows_of_wells(features, path.name)]
     wells, features, notes = join_wells(
         name, path, wells, features, notes, aside, why, losses,
         strange="leave_out" if settings.unlabelled == "leave_out" else "refuse")
+    if output is None:
+        features, said, more = without_codes(features, wells, settings.prefixes or (), path.name)
+        notes, losses = [*notes, *said], [*losses, *more]
+    said, more = gaps(features, path.name)
     sha256 = output.sha256 if output else sha256_file(path)
     return make_assay(name, path.parent, wells, (), source=settings.source, features=features,
-                      features_hash=features_hash_of(sha256, features), left_out=notes,
-                      losses=losses, origin=metadata.origin, single_compound_labels=settings.single_compound_labels,
+                      features_hash=features_hash_of(sha256, features), left_out=[*said, *notes],
+                      losses=[*losses, *more], origin=metadata.origin,
+                      single_compound_labels=settings.single_compound_labels,
                       unlabelled="keep" if settings.unlabelled == "keep" else "refuse")
 
 
 def features_hash_of(sha256: str, features: pd.DataFrame) -> str:
     """Hash of a file's content and of what was taken from it: other prefixes, or another rule of what counts as a
-    feature, make other profiles of one file."""
-    return digest([sha256, [str(c) for c in features.columns]], 64)
+    feature, make other profiles of one file; so does another rule for wells that lack values, where there are any."""
+    gap = [] if known_by_well(features).to_numpy().all() else [GAPS]
+    return digest([sha256, [str(c) for c in features.columns], *gap], 64)
 
 
 def well_index(table: pd.DataFrame) -> pd.MultiIndex:
@@ -229,8 +240,10 @@ def join_wells(
 def _refuse_copies(name: str, path: Path, features: pd.DataFrame) -> None:
     """Refuse two wells with the very same rows of features: a copy, or a join gone wrong, and each other's answer.
 
-    The counterpart of one image under two wells. A single feature, or rows that lack all values, say nothing.
+    The counterpart of one image under two wells. A single feature, or wells that lack most values, say nothing.
     """
+    known = known_by_well(features)
+    features = features[~well_index(features).isin(known.index[lacks_most(known.to_numpy())])]
     values = features.drop(columns=[c for c in features if str(c).startswith("Metadata_")])
     if values.shape[1] < 2:
         return
@@ -247,6 +260,7 @@ def _refuse_copies(name: str, path: Path, features: pd.DataFrame) -> None:
 def key_columns(given: Sequence[str | None], header: Sequence[str], path: Path) -> tuple[str, str]:
     """The columns with the plate and the well: as given, else by their usual names."""
     columns = []
+    header = [c for c in header if c.removeprefix("Image_") not in header or not c.startswith("Image_") or c in given]
     for key, name, usual in zip(("plate", "well"), given, (_PLATES, _WELLS), strict=True):
         column = next((c for c in ([name] if name is not None else usual) if c in header), None)
         if column is None:
@@ -255,6 +269,26 @@ def key_columns(given: Sequence[str | None], header: Sequence[str], path: Path) 
                                    f"Set assay.{key}_column to one of its columns ({', '.join(near)}, …).")
         columns.append(column)
     return columns[0], columns[1]
+
+
+def _refuse_missing(settings: ProfileTableSettings, header: Sequence[str], path: Path, images: bool) -> None:
+    """One error for all columns that the mapping names and the profiles (or their table of images) do not have."""
+    wanted = dict.fromkeys(c for s in settings.columns.values() if (c := rule_of(s).column) is not None)
+    missing = [c for c in wanted if c not in header]
+    if not missing:
+        return
+    names = ", ".join(map(repr, missing))
+    # Columns of images go by two names, with and without Image_.
+    own = [c for c in header if not (images and c.startswith("Image_") and c.removeprefix("Image_") in header)]
+    has = f"It has: {', '.join(map(repr, own[:20]))}{', …' if len(own) > 20 else ''}."
+    lacks = f"has no column{'s' if len(missing) > 1 else ''} {names}, wanted in assay.columns"
+    if images:
+        raise FaultsError([Fault(
+            f"the table of images {lacks}", path.name, f"{has} Name its own columns, or give what is in each well as "
+            "a CSV in assay.metadata, and in assay.plate_column and assay.well_column the columns of the images with "
+            "plate and well; where they have none, export them (CellProfiler's module Metadata).")],
+            "The mapping of columns does not fit CellProfiler's output:")
+    raise FaultsError([Fault(lacks, path.name, has)], "The mapping of columns does not fit the profiles:")
 
 
 def _wells(

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmark.base.errors import MorphobenchError
 from benchmark.base.files import write_parquet
-from benchmark.base.tables import CONTROL, FIELD_KEY
+from benchmark.base.tables import CONTROL, FIELD_KEY, PLATE, WELL
 from benchmark.methods.base import EmbeddingUnit
 from benchmark.methods.workers.runs import RunFolder
 from benchmark.profiles.averages import treatment_medians, well_means
@@ -51,7 +52,19 @@ def write_units(beside: Path, fields: pd.DataFrame, units: Sequence[EmbeddingUni
 
 
 def read_wells(path: Path) -> pd.DataFrame:
-    """Features of wells from a file of embeddings or of a network's features by field; float64."""
+    """Features of wells from a file of embeddings or of a network's features by field; float64.
+
+    Raises
+    ------
+    MorphobenchError
+        A number is not finite: the network's training went astray, and nothing of it should be filled in.
+    """
     table = pd.read_parquet(path)
+    wrong = ~np.isfinite(table[feature_columns(table)].to_numpy(np.float64)).all(axis=1)
+    if wrong.any():
+        first = table[wrong].iloc[0]
+        raise MorphobenchError(f"{int(wrong.sum())} of {len(table)} embeddings are not finite numbers, those of plate "
+                               f"{first[PLATE]}, well {first[WELL]} the first", str(path),
+                               "Train the network with a lower learning rate, or take the method out.")
     table = well_means(table) if set(FIELD_KEY) <= set(table.columns) else table
     return table.astype(dict.fromkeys(feature_columns(table), np.float64))

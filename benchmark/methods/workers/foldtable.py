@@ -16,9 +16,11 @@ from benchmark.methods.workers.featurefacts import feature_facts
 from benchmark.methods.workers.source import ProfileSource
 from benchmark.profiles.aggregate import make_well_profiles
 from benchmark.profiles.corrections.make import make_correction
+from benchmark.profiles.missing import marked_by_plate
 from benchmark.profiles.normalise import PlateNormaliser
 from benchmark.profiles.select import ProfileSelector
 from benchmark.profiles.settings import Correction, ProfileSettings
+from benchmark.profiles.transformers import finite_features
 from benchmark.profiles.wells import feature_columns
 
 
@@ -46,11 +48,14 @@ def fold_profiles(source: ProfileSource, fold: Fold, seed: int) -> pd.DataFrame:
 def normalised(profiles: pd.DataFrame, settings: ProfileSettings) -> pd.DataFrame:
     """Profiles normalised per plate as the settings say; as they are where only training wells may scale them.
 
-    Where single cells were normalised, their profiles are not normalised again.
+    Where single cells were normalised, their profiles are not normalised again. What has no value on a whole plate is
+    marked (`benchmark.profiles.missing.marked_by_plate`).
     """
-    if settings.normalise == "training" or settings.level == "cells":
+    if settings.normalise == "training":
         return profiles
-    return PlateNormaliser(settings.method, settings.normalise).fit(profiles).transform(profiles)
+    if settings.level == "wells":
+        profiles = PlateNormaliser(settings.method, settings.normalise).fit(profiles).transform(profiles)
+    return marked_by_plate(profiles)
 
 
 def selector(settings: ProfileSettings) -> ProfileSelector | None:
@@ -87,7 +92,7 @@ def corrected(
     if chosen is not None:
         table = chosen.transform(table)
     features = feature_columns(table)
-    values = table[features].to_numpy(float)
+    values = finite_features(table).to_numpy()
     if settings.normalise == "training":
         values = StandardScaler().fit(values[train.to_numpy()]).transform(values)
     inside = np.clip(values, -settings.clip, settings.clip) if settings.clip else values
