@@ -62,4 +62,6 @@ def tabular_facts(run: RunFolder, folds: Sequence[FoldFacts]) -> dict[str, Any]:
         "choices": summarise_choices([f.more["chosen"] for f in folds]),
         "features": first["features"],
         "without_features": sum(f.more["without_features"] for f in folds),
+        # Folds that an earlier version ran did not note it.
+        "train_without_features": max((f.more.get("train_without_features", 0) for f in folds), default=0),
     }
