@@ -17,7 +17,6 @@ from benchmark.assays.profiles.profile_file import PREFIXES, read_features, read
 from benchmark.assays.profiles.profile_numbers import gaps
 from benchmark.assays.profiles.profile_table import features_hash_of, join_wells, key_columns, well_index
 from benchmark.assays.registry import ASSAYS, AssaySettings, Place, Published
-from benchmark.base.account import Loss
 from benchmark.base.errors import MorphobenchError
 from benchmark.base.files import sha256_file
 from benchmark.base.tables import CELL_LINE, WELL_COLUMNS, WELL_KEY
@@ -80,7 +79,6 @@ def load_bbbc021_profiles(settings: Bbbc021ProfilesSettings, name: str, base: Pa
     # Wells of the screen that are not part of the question are no mistake of the file.
     every = images.drop_duplicates(WELL_KEY)
     aside = every[~well_index(every).isin(well_index(wells))]
-    losses: list[Loss] = []
     wells, features, notes = join_wells(
         name, path, wells, features, notes, aside, "no mechanism is given for their treatment, or they hold taxol and "
         "are not those of the paper", losses)

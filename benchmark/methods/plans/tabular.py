@@ -63,6 +63,7 @@ def tabular_facts(run: RunFolder, folds: Sequence[FoldFacts]) -> dict[str, Any]:
         "choices": summarise_choices([f.more["chosen"] for f in folds]),
         "features": feature_ranges(f.more.get("features") for f in folds),
         "without_features": sum(f.more["without_features"] for f in folds),
-        # Folds of an earlier version did not note what they predict.
+        # Folds of an earlier version did not note these two.
         "predicts": first.get("predicts", ""),
+        "train_without_features": max((f.more.get("train_without_features", 0) for f in folds), default=0),
     }

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from benchmark.base.tables import CONCENTRATION, LABEL, TREATMENT_KEY, probability_columns
+from benchmark.base.tables import CONCENTRATION, LABEL, TREATMENT_KEY, WELL_KEY, probability_columns
 from benchmark.folds.fold import Fold, WellKey, rows_of
 from benchmark.folds.inner import inner_groups
 from benchmark.methods.classifiers.classifier import choose_and_fit
@@ -29,8 +29,9 @@ class TabularFold:
     """One fold of a tabular method, as a worker gets it.
 
     ``source`` leads to rows with features (negative controls may be among them, for corrections), ``absent`` to units
-    to predict without any (no cell was found in them), which get the label frequencies of the training compounds as
-    their prediction. Both hold the scored units and those of the dose series, where the assay has one.
+    to predict without any (no cell was found in them, or they lack most features), which get the label frequencies of
+    the training compounds as their prediction, and are not trained on. Both hold the scored units and those of the
+    dose series, where the assay has one.
     """
 
     source: ProfileSource
@@ -80,6 +81,8 @@ def run_tabular_fold(task: TabularFold) -> str:
             covered = None
     facts |= {**chosen, "features": features, "train": int(rows_of(ready.table, task.fold.train).sum()),
               "without_features": without, "predicts": str(predictions["unit"].iloc[0]), **ready.facts}
+    here = set(ready.table[WELL_KEY].itertuples(index=False, name=None))
+    facts["train_without_features"] = len(set(task.fold.train) - here)
     named: dict[str, Any] = {"method": task.method, "fold": task.fold.name, "seed": task.seed}
     # The dose series has no labels, whatever a permutation of compounds gave it.
     write_fold(task.out, predictions.assign(**named), task.fold, facts,

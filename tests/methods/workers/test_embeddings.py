@@ -10,7 +10,8 @@ import pytest
 import torch
 from drawn_study import LDA, TINY, image_study, predictions, run_arm, run_dependents, snapshot, with_folds
 
-from benchmark.base.tables import CONTROL, WELL_KEY
+from benchmark.base.errors import MorphobenchError
+from benchmark.base.tables import CONTROL, WELL_COLUMNS, WELL_KEY
 from benchmark.evaluation.reproducibility import reproducibility
 from benchmark.folds.fold import rows_of
 from benchmark.methods.classifiers.nearest import nearest_treatment
@@ -19,6 +20,7 @@ from benchmark.methods.kinds.finetuned import FinetunedMethod
 from benchmark.methods.kinds.frozen import FrozenMethod
 from benchmark.methods.plans import fusing
 from benchmark.methods.workers import finetuned
+from benchmark.methods.workers.embeddings import read_wells
 from benchmark.methods.workers.finetuned import checkpoint_of, predict_wells, train_fold
 from benchmark.methods.workers.runs import open_run
 from benchmark.networks.embed import headless
@@ -206,3 +208,10 @@ def test_inner_folds_share_no_training_with_the_study_s_folds(tmp_path, monkeypa
     for task in tasks:
         assert task.trunk is None and task.method.training.folds == "exact" and not task.method.embeddings
         assert task.out.parent == run.folder.path / "inner2" and not set(task.fold.train) & set(task.fold.test)
+
+
+def test_embeddings_that_are_no_finite_numbers_are_refused(tmp_path):
+    table = pd.DataFrame({**dict.fromkeys(WELL_COLUMNS, "x"), "Metadata_Well": ["A01", "A02"], "e0": [1.0, np.nan]})
+    table.to_parquet(tmp_path / "e.parquet")
+    with pytest.raises(MorphobenchError, match=r"1 of 2 embeddings are not finite numbers, those of plate x, well A02"):
+        read_wells(tmp_path / "e.parquet")
