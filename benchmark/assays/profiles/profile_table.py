@@ -29,7 +29,6 @@ from benchmark.assays.profiles.profile_file import PREFIXES, read_features, read
 from benchmark.assays.profiles.profile_numbers import gaps, known_by_well
 from benchmark.assays.registry import ASSAYS, AssaySettings, Place
 from benchmark.assays.settings import REQUIRED, ColumnRule
-from benchmark.base.account import Loss
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError
 from benchmark.base.files import digest, sha256_file
 from benchmark.base.tables import (
@@ -152,11 +151,8 @@ def load_profile_table(settings: ProfileTableSettings, name: str, base: Path) ->
     if settings.unlabelled == "leave_out":
         bare = (wells[LABEL] == "") & (wells[CONTROL] == "")
         wells, aside = wells[~bare], wells[bare]
-    known = wells
     wells, features, notes = join_wells(name, path, wells, features, notes, aside,
                                         "they have no label and are no control")
-    if len(wells) < len(known):
-        losses.append(Loss("wells", len(known) - len(wells), len(known), f"{path.name} has no profile of them"))
     if output is None:
         features, said, more = without_codes(features, wells, settings.prefixes or (), path.name)
         notes, losses = [*notes, *said], [*losses, *more]
