@@ -18,6 +18,7 @@ from benchmark.assays.faults import gathering
 from benchmark.assays.profiles.cellprofiler_folder import csv_exports, files_below
 from benchmark.assays.profiles.cellprofiler_sqlite import DATABASES, sqlite_exports
 from benchmark.assays.profiles.cellprofiler_tables import AGAIN, TABLE_NUMBER, Export, Table
+from benchmark.assays.profiles.cellprofiler_together import lacking_kinds, not_in_csv, same_images
 from benchmark.assays.profiles.profile_file import SITES
 from benchmark.assays.profiles.profile_numbers import clean, empty_fault
 from benchmark.base.account import Loss
@@ -149,9 +150,9 @@ def read_cells(
         Plates or wells are empty, images appear twice, objects belong to no image, appear twice or are not
         as many as were counted, a file is cut off, or an export lacks a kind of object that another has.
     """
-    _refuse(str(output.path), _lacking_kinds(output, prefixes))
+    _refuse(str(output.path), lacking_kinds(output.exports, output.path.name, prefixes))
     images = _images(output, plate, well)
-    _refuse(str(output.path), _not_in_csv(output, images, plate, well))
+    _refuse(str(output.path), not_in_csv(output.aside, output.path.name, images, plate, well))
     objects = _objects(output.exports)
     tables = {name: _object_keys(output.exports, name, objects, images) for name in objects}
     base = base_object(tables, _IMAGE)
@@ -177,38 +178,6 @@ def read_cells(
     keys = images.loc[tables[base][_IMAGE].to_numpy(), [c for c in (PLATE, WELL, SITE) if c in images]]
     names = [f"{name}_{c}" for name, columns in features.items() for c in columns]
     return clean(keys.reset_index(drop=True), numbers, names, output.path.name, notes)
-
-
-def _lacking_kinds(output: CellProfilerOutput, prefixes: Sequence[str] | None) -> list[Fault]:
-    """A fault for each kind of object that is wanted and that some exports lack: all plates would go without it."""
-    kinds = dict.fromkeys(name for e in output.exports for name in e.objects)
-    faults = []
-    for name in kinds:
-        lacking = [e.where for e in output.exports if name not in e.objects]
-        wanted = not prefixes or any(p.startswith(f"{name}_") or f"{name}_".startswith(p) for p in prefixes)
-        if lacking and wanted:
-            everywhere = ", ".join(f"{k}_" for k in kinds if all(k in e.objects for e in output.exports))
-            faults.append(Fault(
-                f"{len(lacking)} of {len(output.exports)} exports have no table of {name}: {', '.join(lacking[:3])}"
-                f"{', …' if len(lacking) > 3 else ''}", output.path.name,
-                f"Export it again, or name the kinds to use in assay.prefixes ({everywhere or 'none is in all'})."))
-    return faults
-
-
-def _not_in_csv(output: CellProfilerOutput, images: pd.DataFrame, plate: str, well: str) -> list[Fault]:
-    """Databases beside CSV files with wells that the CSV files do not have: they are no second copy of them."""
-    known = pd.MultiIndex.from_frame(images[[PLATE, WELL]])
-    faults = []
-    for export in output.aside:
-        if not {plate, well} <= set(export.images.columns):
-            continue
-        wells = pd.MultiIndex.from_frame(export.images.text([plate, well]).drop_duplicates())
-        more = wells[~wells.isin(known)]
-        if len(more):
-            faults.append(Fault(f"{export.where} has {len(more)} wells that the CSV files do not have "
-                                f"({', '.join(f'{p} {w}' for p, w in more[:3])}{', …' if len(more) > 3 else ''})",
-                                output.path.name, "Give one form of output: CSV files or databases."))
-    return faults
 
 
 def _images(output: CellProfilerOutput, plate: str, well: str) -> pd.DataFrame:
@@ -239,20 +208,9 @@ def _images(output: CellProfilerOutput, plate: str, well: str) -> pd.DataFrame:
     # The same field in two exports would count its cells twice; files tell time points and planes apart.
     key = [*named, *files]
     if site or files:
-        faults += _same_images(output, images[images.duplicated(key)])
+        faults += same_images(output.exports, images[images.duplicated(key)])
     _refuse(str(output.path), faults)
     return images.drop(columns=files)
-
-
-def _same_images(output: CellProfilerOutput, again: pd.DataFrame) -> list[Fault]:
-    """A fault for each export that holds images of another, or of its own, once more."""
-    faults = []
-    for export, rows in again.groupby("export", sort=True):
-        row = rows.iloc[0]
-        more = f", and {len(rows) - 1} more do" if len(rows) > 1 else ""
-        faults.append(Fault(f"the same images appear twice{more}", f"{output.exports[int(str(export))].where}, plate "
-                            f"{row[PLATE]}, well {row[WELL]}", "Keep one of the exports."))
-    return faults
 
 
 def _image_numbers(text: pd.DataFrame, columns: Sequence[str]) -> pd.Series:

@@ -60,10 +60,10 @@ def tabular_facts(run: RunFolder, folds: Sequence[FoldFacts]) -> dict[str, Any]:
     first = folds[0].more
     correction = {"correction": first["correction"]} if first.get("correction") else {}
     return correction | {
+        # In the fold with most of them; folds that an earlier version ran did not note it.
+        "train_without_features": max(f.more.get("train_without_features", 0) for f in folds),
         "choices": summarise_choices([f.more["chosen"] for f in folds]),
         "features": feature_ranges(f.more.get("features") for f in folds),
         "without_features": sum(f.more["without_features"] for f in folds),
-        # Folds of an earlier version did not note these two.
         "predicts": first.get("predicts", ""),
-        "train_without_features": max((f.more.get("train_without_features", 0) for f in folds), default=0),
     }

@@ -81,9 +81,9 @@ def run_tabular_fold(task: TabularFold) -> str:
             covered = None
     facts |= {**chosen, "features": features, "train": int(rows_of(ready.table, task.fold.train).sum()),
               "without_features": without, "predicts": str(predictions["unit"].iloc[0]), **ready.facts}
+    named: dict[str, Any] = {"method": task.method, "fold": task.fold.name, "seed": task.seed}
     here = set(ready.table[WELL_KEY].itertuples(index=False, name=None))
     facts["train_without_features"] = len(set(task.fold.train) - here)
-    named: dict[str, Any] = {"method": task.method, "fold": task.fold.name, "seed": task.seed}
     # The dose series has no labels, whatever a permutation of compounds gave it.
     write_fold(task.out, predictions.assign(**named), task.fold, facts,
                response.assign(**{LABEL: ""}, **named), covered)
