@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
+import click
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -47,6 +50,9 @@ REQUIREMENTS = PROJECT / "pipelines" / "cellprofiler-requirements.txt"
 
 #: Exit status after Ctrl-C, as shells have it.
 INTERRUPTED = 130
+#: What a user can mend: no permission, no room, a read-only disk, a name too long, a file where a folder should be.
+OF_THE_MACHINE = (errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG,
+                  errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EMFILE, errno.EIO)
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
@@ -58,11 +64,24 @@ def _said_clearly() -> Iterator[None]:
     try:
         yield
     except MorphobenchError as error:
-        err.print(f"morphobench: {error}", style="red", markup=False, highlight=False)
-        raise typer.Exit(2) from None
+        _end(str(error), error)
+    except OSError as error:
+        if error.errno not in OF_THE_MACHINE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _end(f"{where}cannot be read or written ({error.strerror}). Mend that and run the same command again: what was "
+             "finished is kept.", error)
     except KeyboardInterrupt:
         err.print("Stopped. What was finished is kept; run the same command again to resume.")
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _end(message: str, error: Exception) -> NoReturn:
+    """Say what is wrong and end; with ``--debug`` show where it was found as well."""
+    err.print(f"morphobench: {message}", style="red", markup=False, highlight=False)
+    if click.get_current_context().find_root().params.get("debug"):
+        traceback.print_exception(error)
+    raise typer.Exit(2) from None
 
 
 def _version(wanted: bool) -> None:
@@ -75,6 +94,7 @@ def _version(wanted: bool) -> None:
 def main(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")]
     = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show with an error where in the code it was found.")] = False,
 ) -> None:
     """Set what holds for every command."""
 

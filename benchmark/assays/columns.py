@@ -17,6 +17,7 @@ import pandas as pd
 
 from benchmark.assays.settings import ColumnRule, Key, Mapped
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError, sheet_row
+from benchmark.base.files import usable
 from benchmark.base.tables import (
     BATCH,
     CELL_LINE,
@@ -37,6 +38,9 @@ _COLUMN_OF: dict[Key, str] = {
 }
 #: Values of keys that the mapping leaves out; sites are left to the caller.
 _DEFAULTS: dict[Key, str] = {"batch": "1", "replicate": "1", "cell_line": ""}
+#: What tables are split at, the likely ones first.
+SEPARATORS = (";", "\t", ",", "|")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -46,7 +50,7 @@ def expand(text: str, base: Path) -> Path:
     Raises
     ------
     MorphobenchError
-        A variable is not set.
+        A variable is not set, or what comes out is no path that can be used.
     """
     def value(match: re.Match[str]) -> str:
         setting = os.environ.get(match[1])
@@ -55,7 +59,12 @@ def expand(text: str, base: Path) -> Path:
                                    f"Set it to the folder with the data, for example `export {match[1]}=/data`.")
         return setting
 
-    return base / Path(_VARIABLE.sub(value, text)).expanduser()
+    try:
+        path = Path(_VARIABLE.sub(value, text)).expanduser()
+    except RuntimeError as error:  # ~somebody
+        raise MorphobenchError("names the home folder of a user who is not known here", text,
+                               "Write the path in full.") from error
+    return usable(base / path, text)
 
 
 def read_text_table(path: Path, separator: str = ",") -> pd.DataFrame:
@@ -85,14 +94,37 @@ def read_text_table(path: Path, separator: str = ",") -> pd.DataFrame:
     if len(rows) < 2:
         raise MorphobenchError("has no rows below its header" if rows else "is empty", str(path))
     header, body = rows[0], rows[1:]
+    refuse_other_separator(header, separator, path)
+    _refuse_nul(rows, path)
     faults = [Fault(f"the column {c!r} appears {header.count(c)} times in the header", path.name,
                     "Give each column its own name.") for c in dict.fromkeys(header) if header.count(c) > 1]
-    faults += [Fault(f"has {len(row)} cells where the header has {len(header)}", f"{path.name}, {sheet_row(i)}",
+    ragged: dict[int, list[int]] = defaultdict(list)
+    for i, row in enumerate(body):
+        if len(row) != len(header):
+            ragged[len(row)].append(i)
+    faults += [Fault(f"has {cells} cells where the header has {len(header)}", f"{path.name}, {_rows(indices)}",
                      "Quote cells that hold the separator; check assay.separator.")
-               for i, row in enumerate(body) if len(row) != len(header)]
+               for cells, indices in ragged.items()]
     if faults:
         raise FaultsError(faults, f"{path} cannot be read as a table:")
     return pd.DataFrame(body, columns=header, dtype=str)
+
+
+def refuse_other_separator(header: Sequence[str], separator: str, path: Path) -> None:
+    """MorphobenchError where a header is one cell and holds another separator: every column would be missing."""
+    other = next((s for s in SEPARATORS if s != separator and s in header[0]), None) if len(header) == 1 else None
+    if other is not None:
+        shown = header[0] if len(header[0]) <= 60 else f"{header[0][:60]}…"
+        raise MorphobenchError(f"has a single column, {shown!r}, when split at {separator!r}", str(path),
+                               f"Set assay.separator to {other!r}.")
+
+
+def _refuse_nul(rows: Sequence[Sequence[str]], path: Path) -> None:
+    """MorphobenchError where a cell holds a NUL, as every second character of a UTF-16 file is one."""
+    for i, row in enumerate(rows):
+        if any("\0" in cell for cell in row):
+            raise MorphobenchError("holds a NUL character, so that it is no UTF-8 text", f"{path}, {sheet_row(i - 1)}",
+                                   "Save it as `CSV UTF-8`.")
 
 
 def open_text(path: Path) -> TextIO:
@@ -133,6 +165,7 @@ def metadata_of(settings: Mapped, cells: pd.DataFrame, where: str,
         source = settings.columns.get(key, ColumnRule(value=_DEFAULTS[key]) if key in _DEFAULTS else None)
         if source is not None:
             table[column] = values_of(rule_of(source), key, cells, where, faults, bad)
+            _refuse_control_characters(table[column], rule_of(source).column or key, where, faults, bad)
     # The rules of the settings keep a compound from being both.
     kinds = {c: "negative" for c in settings.negative_controls} | {c: "positive" for c in settings.positive_controls}
     table[CONTROL] = [kinds.get(c, "") for c in table[COMPOUND]]
@@ -162,6 +195,14 @@ def values_of(rule: ColumnRule, key: str, cells: pd.DataFrame, where: str, fault
     return values
 
 
+def _refuse_control_characters(values: pd.Series, name: str, where: str, faults: list[Fault], bad: set[int]) -> None:
+    """Names with line ends, escape sequences of terminals and the like: nobody sees that they differ from others."""
+    odd = {i: text for i, text in enumerate(values) if not text.isprintable() and _CONTROL.search(text)}
+    faults += [Fault(f"{name} is {text[:40]!r}, which holds control characters", f"{where}, {rows}",
+                     "Type the name again.") for text, rows in _grouped(odd)]
+    bad.update(odd)
+
+
 def concentrations_of(table: pd.DataFrame, where: str, faults: list[Fault], bad: set[int]) -> list[float]:
     """Concentrations in µM; an empty cell is 0 for a negative control and a fault otherwise."""
     numbers, wrong = [], {}
@@ -175,7 +216,7 @@ def concentrations_of(table: pd.DataFrame, where: str, faults: list[Fault], bad:
         numbers.append(number)
     for text, rows in _grouped(wrong):
         comma = " Write decimals with a point." if "," in text else ""
-        faults.append(Fault(f"the concentration is {text!r}, not a number", f"{where}, {rows}",
+        faults.append(Fault(f"the concentration is {text[:40]!r}, not a number", f"{where}, {rows}",
                             f"Give µM as a plain number.{comma}"))
     bad.update(wrong)
     return numbers

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 #: The project's folder: pipelines and the environments that make builds are here, wherever a command is started.
 PROJECT = Path(__file__).resolve().parents[2]
 
+#: Characters of a path that cannot be used that a message gives.
+LONGEST_SHOWN = 120
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
@@ -171,9 +173,32 @@ def safe_name(text: str) -> str:
     return f"{slug or 'x'}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
+def usable(path: Path, where: str = "") -> Path:
+    """The same path, where the system can look it up at all, whether or not anything is there.
+
+    Raises
+    ------
+    MorphobenchError
+        It is too long, holds a NUL, goes round in a loop of links, or may not be looked at.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        name = where or str(path)
+        shown = name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}…"
+        why = getattr(error, "strerror", None) or error
+        raise MorphobenchError(f"is no path that can be used ({why})", shown, "Correct it.") from error
+    return path
+
+
 def inside(root: Path, relative: str) -> Path:
-    """``root / relative``, refusing any path that leaves ``root`` (absolute, ``..`` or a link)."""
-    path = (root / relative).resolve()
+    """``root / relative``, refusing any path that leaves ``root`` (absolute, ``..`` or a link) or leads nowhere."""
+    try:
+        path = (root / relative).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL
+        raise MorphobenchError(f"is no path that can be followed ({error})", relative, "Correct it.") from error
     if not path.is_relative_to(root.resolve()):
         raise MorphobenchError("leads out of the assay's folder", relative, f"Files must lie below {root}.")
     return path

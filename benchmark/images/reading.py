@@ -20,17 +20,19 @@ from PIL import Image
 
 from benchmark.assays.fieldtable import Assay
 from benchmark.base.errors import MorphobenchError
-from benchmark.base.files import inside
+from benchmark.base.files import inside, usable
 from benchmark.base.tables import path_column, plane_column
+from benchmark.images.imagej import read_slices, slices_behind
 
 SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 #: Planes larger than this are refused before decoding: a small file may claim to be a huge image.
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
 _AGAIN = "Copy it again from the microscope's disk, or leave the field out."
+_CUT = "Cut the image into fields."
 _EXPORT = "Export it again as 8- or 16-bit PNG or TIFF."
 #: What the decoders raise on broken files, as opposed to errors in this code.
 _BROKEN = (OSError, ValueError, TypeError, IndexError, KeyError, SyntaxError, EOFError, struct.error, zlib.error,
-           RuntimeError, MemoryError, tifffile.TiffFileError, Image.DecompressionBombError)
+           RuntimeError, MemoryError, tifffile.TiffFileError)
 _MODES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "I;16": 1, "I;16B": 1}
 _PNG_SAMPLES = {0: 1, 2: 3, 4: 2, 6: 4}  # PNG colour type → samples a pixel
 
@@ -115,7 +117,7 @@ def _read(path: Path, planes: Sequence[int]) -> list[np.ndarray]:
     if path.suffix.lower() not in SUFFIXES:
         raise MorphobenchError(f"is {path.suffix or 'without a suffix'}, a file format that is not read", where,
                                f"Use {', '.join(SUFFIXES)} (JPEG and other lossy formats alter the pixels).")
-    if not path.is_file():
+    if not usable(path).is_file():
         raise MorphobenchError("does not exist" if not path.exists() else "is not a file", where,
                                "Check the file template and the root of the assay in the study.")
     if path.stat().st_size == 0:
@@ -124,6 +126,8 @@ def _read(path: Path, planes: Sequence[int]) -> list[np.ndarray]:
         if path.suffix.lower() in (".tif", ".tiff"):
             return _read_tiff(path, planes)
         return _read_flat(path, planes)
+    except Image.DecompressionBombError as error:  # Pillow's own limit, by the header, before `_check` can look
+        raise MorphobenchError(f"claims more pixels than the limit of {MAX_PIXELS}", where, _CUT) from error
     except _BROKEN as error:
         what = " ".join(str(error).split())[:200] or type(error).__name__
         raise MorphobenchError(f"cannot be read: truncated, corrupt or not an image ({what})", where, _AGAIN) from error
@@ -133,7 +137,7 @@ def _check(path: Path, held: _Planes, planes: Sequence[int]) -> None:
     """Refuse sizes, depths and plane indices that cannot be served, before anything is decoded."""
     if held.shape[0] * held.shape[1] > MAX_PIXELS:
         raise MorphobenchError(f"claims {held.shape[1]}×{held.shape[0]} pixels, over the limit of {MAX_PIXELS}",
-                               str(path), "Cut the image into fields.")
+                               str(path), _CUT)
     if held.dtype not in (np.uint8, np.uint16):
         raise MorphobenchError(f"holds {held.dtype} pixels, not 8- or 16-bit whole numbers", str(path), _EXPORT)
     for plane in planes:
@@ -185,12 +189,16 @@ def _read_tiff(path: Path, planes: Sequence[int]) -> list[np.ndarray]:
                 raise MorphobenchError(f"has pages of differing size or depth ({first.shape} {first.dtype}, "
                                        f"{page.shape} {page.dtype})", str(path), _EXPORT)
         # A bilevel page has the dtype bool here and is refused with the floats.
-        held = _Planes(len(pages) * samples, (first.imagelength, first.imagewidth), np.dtype(first.dtype or "V1"))
+        behind = slices_behind(first) if len(pages) == 1 else 1
+        shape = (first.imagelength, first.imagewidth)
+        held = _Planes(len(pages) * samples * behind, shape, np.dtype(first.dtype or "V1"))
         _check(path, held, planes)
         grey = first.photometric == tifffile.PHOTOMETRIC.PALETTE and all(_is_grey_ramp(p) for p in pages)
         if first.photometric in (tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.MINISWHITE) and not grey:
             raise MorphobenchError(f"is {tifffile.PHOTOMETRIC(first.photometric).name.lower()}: its values are not "
                                    "intensities", str(path), _EXPORT)
+        if behind > 1:
+            return read_slices(path, first, planes, tif.filehandle.size)
         for number, page in enumerate(pages):
             _check_whole(path, number, page, tif.filehandle.size)
         decoded = {i: _decode(path, pages[i]) for i in sorted({p // samples for p in planes})}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmark.assays.faults import gathering
 from benchmark.assays.fieldtable import Assay
+from benchmark.base.devices import refuse_unknown_device
 from benchmark.base.errors import Fault, FaultsError, LeakError
 from benchmark.base.tables import CONTROL, PLATE
 from benchmark.folds.make import make_split
@@ -23,6 +24,7 @@ NAMED = 3
 
 def refuse_device(device: str, study: Study) -> None:
     """MorphobenchError where a study's networks cannot run on a device; looked at before anything is read."""
+    refuse_unknown_device(device)
     if device == "auto" or not any(m.arm == "cnn" for m in study.methods):
         return
     if device == "cpu":
@@ -73,6 +75,9 @@ def faults_before(study: Study, assay: Assay, only: Sequence[str] = ARMS) -> lis
     for pipeline in pipelines_used(study, assay, "classical" not in only):
         with gathering(faults):
             _fits(study, assay, pipeline)
+    if len(assay.labels) == 1:
+        faults.append(Fault(f"all scored wells have the label {assay.labels[0]!r}: there is nothing to tell apart",
+                            "assay", "Check which column `columns.label` names; two labels or more are needed."))
     with gathering(faults):
         split = make_split(assay, "", study.split)
         if study.explain is not None and "cnn" in only:

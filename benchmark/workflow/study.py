@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from benchmark.assays.registry import ASSAYS, AssaySettings
 from benchmark.base.errors import FaultsError, MorphobenchError
+from benchmark.base.files import usable
 from benchmark.base.registry import AnyKind, rebuilt
 from benchmark.base.settings import Settings
 from benchmark.cellprofiler.settings import CellProfilerSettings, WholeFieldSettings
@@ -23,6 +24,7 @@ from benchmark.methods.grid import GridSettings
 from benchmark.methods.registry import METHODS, kinds_that, refuse_unfit_parts
 from benchmark.quality.settings import QualitySettings
 from benchmark.workflow.study_faults import faults_of
+from benchmark.workflow.study_values import NOT_YAML, refuse_unusable
 
 #: Studies that come with morphobench.
 STUDIES = Path(__file__).parents[1] / "studies"
@@ -63,7 +65,7 @@ class Study(Settings):
     methods : tuple of settings
         The contestants; their names are unique.
     seeds : tuple of int
-        Each method runs once a seed.
+        Each method runs once a seed; 0 to 2³² - 1, which every library takes.
     ensembles : tuple of str
         Methods whose probabilities are averaged over the seeds as well, as a further row of the comparison.
     cellprofiler : settings
@@ -86,7 +88,7 @@ class Study(Settings):
     assay: Annotated[AssaySettings, AnyKind(ASSAYS)]
     split: Scheme = "leave-one-compound-out"
     methods: tuple[Annotated[Method, AnyKind(METHODS)], ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field((1,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field((1,), min_length=1)
     ensembles: tuple[str, ...] = ()
     cellprofiler: CellProfilerSettings = CellProfilerSettings()
     illumination: IlluminationSettings = IlluminationSettings()
@@ -167,11 +169,13 @@ def shipped_studies() -> list[str]:
 
 def study_path(name: str) -> Path:
     """The file of a study: a path the user gives, or the name of one that comes with morphobench."""
-    path = Path(name)
-    if path.suffix in SUFFIXES:
-        if path.is_file():
-            return path
-        raise MorphobenchError("there is no such study file", str(path))
+    path = usable(Path(name))
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        return path
+    if path.suffix.lower() in SUFFIXES or ("/" in name and path.exists()):
+        what = "is a folder, and a study is a file" if path.is_dir() else "is no YAML file by its name"
+        raise MorphobenchError(what if path.exists() else "there is no such study file", str(path),
+                               f"Give the path of a YAML file, or one of {', '.join(shipped_studies())}.")
     for suffix in SUFFIXES:
         found = STUDIES / f"{name}{suffix}"
         if "/" not in name and found.is_file():
@@ -195,10 +199,15 @@ def load_study(name: str) -> Study:
     path = study_path(name)
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except NOT_YAML as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
-        raise MorphobenchError(f"is not valid YAML ({getattr(error, 'problem', error)})", f"{path}{line}") from error
+        why = " ".join(str(getattr(error, "problem", error)).split())[:200]
+        raise MorphobenchError(f"is not valid YAML ({why})", f"{path}{line}", "Correct it in a text editor; save it as "
+                               "UTF-8, with blanks where there are tabs.") from error
+    except OSError as error:
+        raise MorphobenchError(f"cannot be read ({error.strerror})", str(path)) from error
+    refuse_unusable(raw, path)
     if not isinstance(raw, dict):
         raise MorphobenchError("is not a study: keys with values are wanted", str(path),
                                "See benchmark/studies/demo.yaml.")

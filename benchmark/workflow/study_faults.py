@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from reprlib import Repr
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,6 +16,8 @@ from benchmark.methods.registry import METHODS
 #: One of pydantic's errors, and the JSON schema of the settings.
 Error = dict[str, Any]
 Schema = dict[str, Any]
+#: How values are shown in part: the whole of a list may be much too long.
+_SHORT = Repr()
 
 
 def faults_of(error: ValidationError, schema: Schema) -> list[Fault]:
@@ -47,7 +50,12 @@ def _fault(error: Error, schema: Schema) -> Fault:
         return Fault(given, f"{key}.kind", f"Allowed: {expected}.")
     if kind == "literal_error":
         return Fault(f"{error['input']!r} is not allowed", key, f"Allowed: {context.get('expected', '')}.")
-    return Fault(f"{error['msg'].removeprefix('Value error, ')} (given: {str(error['input'])[:60]!r})", key)
+    return Fault(f"{error['msg'].removeprefix('Value error, ')} (given: {_shown(error['input'])})", key)
+
+
+def _shown(value: object) -> str:
+    """A value as a message gives it; text in quotes, whatever is in a list only as far as it is shown."""
+    return repr(value[:60]) if isinstance(value, str) else repr(_SHORT.repr(value)[:60])
 
 
 def _written(location: list[str]) -> list[str]:

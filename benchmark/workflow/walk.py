@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from benchmark.base.cluster import Cluster
+from benchmark.base.cluster import Cluster, refuse_address
 from benchmark.base.tasks import step
 from benchmark.methods.context import FinishedRun, Pipeline
 from benchmark.workflow.before import refuse_before, refuse_device
@@ -100,6 +100,8 @@ def run(
     if "cnn" in only:
         refuse_device(device, study)
     count = jobs_of(jobs)
+    if cluster not in ("local", ""):
+        refuse_address(cluster)
     if cluster != "local":
         runs = runs.resolve()  # its workers may have been started in another folder
     with Cluster(count, threads_of(count), "" if cluster == "local" else cluster) as run_tasks:

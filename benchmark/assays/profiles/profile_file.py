@@ -22,7 +22,7 @@ import pyarrow
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from benchmark.assays.columns import open_text
+from benchmark.assays.columns import open_text, refuse_other_separator
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError, sheet_row
 from benchmark.base.tables import SITE, WELL_KEY, typed
 from benchmark.cells.objects import BOOKKEEPING_COLUMN
@@ -57,6 +57,8 @@ def read_header(path: Path, separator: str) -> list[str]:
         raise MorphobenchError("is neither parquet nor CSV by its name", str(path),
                                f"Use {', '.join((*PARQUET, '.csv', '.csv.gz'))}.")
     header = guarded(path, read)
+    if path.suffix not in PARQUET:
+        refuse_other_separator(header, separator, path)
     faults = [Fault(f"the column {c!r} appears {n} times", path.name, "Give each column its own name.")
               for c, n in Counter(header).items() if n > 1]
     if faults:
@@ -71,7 +73,7 @@ def read_columns(path: Path, separator: str, columns: Sequence[str], text: bool 
     ----------
     text : bool
         As text, exactly as the cells are written (a missing value is ``''``); else as the numbers they are, with empty
-        cells as NaN. Columns of a CSV stay text where one of them holds something else, those of parquet always.
+        cells as NaN. A column of a CSV stays text where a cell of it holds something else, those of parquet always.
 
     Raises
     ------
@@ -89,14 +91,22 @@ def read_columns(path: Path, separator: str, columns: Sequence[str], text: bool 
                 raise
         # Some column holds text: the caller shall see which, and what.
         table = _read_csv(path, separator, columns, pyarrow.string())
-        return table.apply(lambda column: column.where(column != "", None))
+        return table.apply(_numbers_or_text)
 
     table = guarded(path, read)
     if table.empty:
         raise MorphobenchError("has no rows", str(path))
     if text:
-        table = table.apply(lambda column: column.astype(object).where(column.notna(), "").astype(str).str.strip())
+        table = guarded(path, lambda: table.apply(
+            lambda column: column.astype(object).where(column.notna(), "").astype(str).str.strip()))
     return table
+
+
+def _numbers_or_text(column: pd.Series) -> pd.Series:
+    """A column of a CSV that was read as text: numbers where every cell is one or empty, else as it is."""
+    given = column.where(column != "", None)
+    numbers = pd.to_numeric(given, errors="coerce")
+    return numbers.astype(np.float64) if numbers.isna().equals(given.isna()) else given
 
 
 def _read_csv(path: Path, separator: str, columns: Sequence[str], kind: pyarrow.DataType) -> pd.DataFrame:

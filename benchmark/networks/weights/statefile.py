@@ -13,6 +13,11 @@ from torch import Tensor
 
 from benchmark.base.errors import MorphobenchError
 
+_PLAIN = "Save the plain state dict, or better safetensors."
+_AGAIN = "Fetch or copy it again; what is read is safetensors, or a state dict saved by torch.save."
+#: Types of numbers that a network's tensors have; whole numbers are counters.
+DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64, torch.bool})
+
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read a state dict: safetensors, or PyTorch's format with weights only.
@@ -20,21 +25,35 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises
     ------
     MorphobenchError
-        The file cannot be read, or holds anything but tensors.
+        The file cannot be read, or holds anything but tensors of plain numbers.
     """
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return _plain(load_file(path), path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        raise MorphobenchError("holds more than tensors, so it is not loaded", str(path),
-                               "Save the plain state dict, or better safetensors.") from error
+        raise MorphobenchError("holds more than tensors, so it is not loaded", str(path), _PLAIN) from error
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise MorphobenchError(f"is no readable weights file ({first})", str(path)) from error
+        raise MorphobenchError(f"is no readable weights file ({first[:200]})", str(path), _AGAIN) from error
     for wrapped in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapped), Mapping):
             state = state[wrapped]
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise MorphobenchError("is not a state dict of tensors", str(path))
-    return {str(k).removeprefix("module."): v for k, v in state.items()}
+        raise MorphobenchError("is not a state dict of tensors", str(path), _PLAIN)
+    return _plain({str(k).removeprefix("module."): v for k, v in state.items()}, path)
+
+
+def _plain(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The same tensors; refused where one is none that weights are made of (sparse, quantised, complex, without data).
+
+    PyTorch would convert some of them with a warning at most: complex numbers lose their imaginary part.
+    """
+    for name, tensor in state.items():
+        odd = ("without data" if tensor.is_meta else "quantised" if tensor.is_quantized
+               else f"stored as {tensor.layout}" if tensor.layout != torch.strided
+               else f"of {tensor.dtype}" if tensor.dtype not in DTYPES else "")
+        if odd:
+            raise MorphobenchError(f"holds a tensor that is {odd.replace('torch.', '')} ({name})", str(path),
+                                   "Save the weights as float32 or float16.")
+    return state
