@@ -8,10 +8,10 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -54,6 +54,8 @@ INTERRUPTED = 130
 OF_THE_MACHINE = (errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG,
                   errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EMFILE, errno.EIO)
 
+#: Whether errors show where in the code they were found.
+_debug: ContextVar[bool] = ContextVar("debug", default=False)
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
 
@@ -79,7 +81,7 @@ def _said_clearly() -> Iterator[None]:
 def _end(message: str, error: Exception) -> NoReturn:
     """Say what is wrong and end; with ``--debug`` show where it was found as well."""
     err.print(f"morphobench: {message}", style="red", markup=False, highlight=False)
-    if click.get_current_context().find_root().params.get("debug"):
+    if _debug.get():
         traceback.print_exception(error)
     raise typer.Exit(2) from None
 
@@ -97,6 +99,7 @@ def main(
     debug: Annotated[bool, typer.Option("--debug", help="Show with an error where in the code it was found.")] = False,
 ) -> None:
     """Set what holds for every command."""
+    _debug.set(debug)
 
 
 @app.command()

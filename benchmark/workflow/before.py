@@ -59,13 +59,15 @@ def refuse_before(study: Study, assay: Assay, only: Sequence[str] = ARMS, runs: 
         raise FaultsError(list(dict.fromkeys(faults)), f"The study {study.name} cannot run; {len(faults)} fault(s):")
 
 
-def faults_before(study: Study, assay: Assay, only: Sequence[str] = ARMS) -> list[Fault]:
+def faults_before(study: Study, assay: Assay, only: Sequence[str] = ARMS, partial: bool = False) -> list[Fault]:
     """What a study needs and does not have, of all that can be known from its file and its table of fields.
 
     Parameters
     ----------
     only : sequence of str
         Arms that are to run: ``classical``, ``cnn``.
+    partial : bool
+        The assay is what is left of a table with faults: labels and folds that it lacks say nothing.
     """
     faults: list[Fault] = []
     gone = {m.name for m in study.methods if m.arm in set(ARMS) - set(only)}
@@ -75,6 +77,8 @@ def faults_before(study: Study, assay: Assay, only: Sequence[str] = ARMS) -> lis
     for pipeline in pipelines_used(study, assay, "classical" not in only):
         with gathering(faults):
             _fits(study, assay, pipeline)
+    if partial:
+        return list(dict.fromkeys(faults))
     if len(assay.labels) == 1:
         faults.append(Fault(f"all scored wells have the label {assay.labels[0]!r}: there is nothing to tell apart",
                             "assay", "Check which column `columns.label` names; two labels or more are needed."))

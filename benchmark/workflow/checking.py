@@ -35,17 +35,17 @@ def check_assay(name: str) -> tuple[list[Fault], str]:
         return faults, (f"{study.name}: {len(faults)} fault(s) in what describes the assay; nothing more can be looked "
                         "at before they are mended.")
     # Where the table has faults, its sound rows are looked at all the same: all faults come at once.
-    faults = [*faults, *_of_study(study, assay), *image_faults(assay), *_changed_since_fetched(assay)]
+    faults = [*faults, *_of_study(study, assay, bool(faults)), *image_faults(assay), *_changed_since_fetched(assay)]
     found = f"{len(faults)} fault(s)" if faults else "no fault found"
     return faults, "\n".join([*(f"Left out: {f}" for f in assay.left_out), f"{study.name}: {_size(assay)}; {found}."])
 
 
-def _of_study(study: Study, assay: Assay) -> list[Fault]:
-    """What the study needs and the assay, as far as it is sound, does not have."""
+def _of_study(study: Study, assay: Assay, partial: bool) -> list[Fault]:
+    """What the study needs and the assay, as far as it is sound, does not have; ``partial``: its table has faults."""
     faults: list[Fault] = []
     with gathering(faults):
         refuse_test_labels(study, assay)
-        faults += faults_before(study, assay)
+        faults += faults_before(study, assay, partial=partial)
     return faults
 
 

@@ -20,8 +20,9 @@ from benchmark.cli import app
 
 #: A line of a list of faults, as the terminal shows it.
 LISTED = re.compile(r"^\s*- ", re.MULTILINE)
+WELLS = 8
 HEADER = "Plate,Well,Drug,Dose,MoA,File"
-ROWS = [f"P1,A{i:02d},drug {i},1,{'xy'[i % 2]},f{i}.tif" for i in range(4)]
+ROWS = [f"P1,A{i:02d},drug {i},1,{'xy'[i % 2]},f{i}.tif" for i in range(WELLS)]
 STUDY: dict[str, Any] = {
     "name": "mine", "methods": [{"name": "position", "kind": "baseline", "feature": "position"}],
     "assay": {
@@ -100,9 +101,9 @@ def said_once(says: str, text: str, listed: int) -> None:
 
 
 def write_study(folder: Path, rows: Iterable[str] | None = None, header: str = HEADER, **assay: Any) -> Path:
-    """A sound study of four wells with an image of 8×8 pixels each, but for what is given."""
+    """A sound study of `WELLS` wells with an image of 8×8 pixels each, but for what is given."""
     rng = np.random.default_rng(0)
-    for i in range(4):
+    for i in range(WELLS):
         tifffile.imwrite(folder / f"f{i}.tif", rng.integers(0, 999, (8, 8), dtype=np.uint16))
     (folder / "plan.csv").write_text("\n".join([header, *(ROWS if rows is None else rows)]) + "\n", encoding="utf-8")
     path = folder / "mine.yaml"
