@@ -7,6 +7,7 @@ return a truncated TIFF padded with zeros, and CellProfiler then counts no cells
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ _EXPORT = "Export it again as 8- or 16-bit PNG or TIFF."
 _BROKEN = (OSError, ValueError, TypeError, IndexError, KeyError, SyntaxError, EOFError, struct.error, zlib.error,
            RuntimeError, MemoryError, tifffile.TiffFileError)
 _MODES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "I;16": 1, "I;16B": 1}
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_check` refuses what Pillow only warns of
 _PNG_SAMPLES = {0: 1, 2: 3, 4: 2, 6: 4}  # PNG colour type → samples a pixel
 
 

@@ -91,7 +91,7 @@ CASES = [
     Case("32-bit", tiff(DEEP.astype(np.uint32)), f"{HERE}: holds uint32 pixels.*{EXPORT}"),
     Case("complex", tiff(DEEP.astype(np.complex64)), f"{HERE}: holds complex64 pixels.*{EXPORT}"),
     Case("bits", tiff(DEEP > 500), f"{HERE}: holds bool pixels.*{EXPORT}"),
-    Case("another depth", tiff(GREY), "(is uint8, where most are uint16|8-bit).*depth|.*bit"),
+    Case("another depth", tiff(GREY), "f1.tif.*uint8, where most are uint16.*depth"),
     Case("a palette in PNG", png("P"), f"{HERE}: stores its pixels as 'P'.*{EXPORT}"),
     Case("one bit in PNG", png("1"), f"{HERE}: stores its pixels as '1'.*{EXPORT}"),
     Case("a palette in TIFF", tiff(GREY, photometric="palette", colormap=RNG.integers(0, 65535, (3, 256), np.uint16)),
@@ -150,7 +150,7 @@ def test_alpha_beside_the_intensities_is_passed_over(tmp_path):
 def test_a_description_of_nested_entities_is_not_followed(tmp_path):
     bomb = '<!DOCTYPE l [<!ENTITY a "aaaa">' + "".join(
         f'<!ENTITY {chr(98 + i)} "{("&" + chr(97 + i) + ";") * 10}">' for i in range(9)) + "]><OME>&j;</OME>"
-    image(lambda path: tifffile.imwrite(path, DEEP, description='<?xml version="1.0"?>' + bomb, metadata=None))(tmp_path)
+    tiff(DEEP, description='<?xml version="1.0"?>' + bomb, metadata=None)(tmp_path)
     assert command(tmp_path, "assay", "check", "mine.yaml")[0] == 0
 
 

@@ -44,7 +44,8 @@ EXPORT = "Export it from CellProfiler as .cppipe"
 CASES = [
     Case("empty", pipeline(b""), rf"own\.cppipe: is not a CellProfiler pipeline\. {EXPORT}"),
     Case("binary", pipeline(bytes(range(256))), rf"own\.cppipe: is not a text pipeline\. {EXPORT}"),
-    Case("JSON", pipeline(json.dumps({"modules": []}), "p.json"), rf"p\.json: is not a CellProfiler pipeline\. {EXPORT}"),
+    Case("JSON", pipeline(json.dumps({"modules": []}), "p.json"),
+         rf"p\.json: is not a CellProfiler pipeline\. {EXPORT}"),
     Case("a project", pipeline(b"\x89HDF\r\n\x1a\n", "p.cpproj"), rf"p\.cpproj: is not a text pipeline\. {EXPORT}"),
     Case("a pipeline of MATLAB's time", pipeline(b"MATLAB 5.0 MAT-file", "p.mat"), rf"p\.mat: is not a .*{EXPORT}"),
     Case("a page of a website", pipeline("<html>404</html>"), f"is not a CellProfiler pipeline.*{EXPORT}"),

@@ -42,9 +42,11 @@ CASES = [
     Case("a NUL", text(GOOD + "\0"), "is not valid YAML"),
     Case("tabs", text("name: mine\nassay:\n\tkind: demo\n"), r"line 3: is not valid YAML.*blanks where there are tabs"),
     Case("two documents", text("name: mine\n---\nname: other\n"), r"line 2: is not valid YAML \(but found another"),
-    Case("a key twice", text(HEAD + "assay: {kind: demo, seed: 3}\n" + METHODS), "assay.*(twice|again|2 times)", "machine"),
+    Case("a key twice", text(HEAD + "assay: {kind: demo, seed: 3}\n" + METHODS),
+         "assay.*(twice|again|2 times)", "machine"),
     Case("NO as a name", text("name: NO\nassay: {kind: demo}\n" + METHODS), r"name: .*string \(given: False|'False'"),
-    Case("a date as a name", text("name: 2020-01-01\nassay: {kind: demo}\n" + METHODS), "name: Input should be a valid"),
+    Case("a date as a name", text("name: 2020-01-01\nassay: {kind: demo}\n" + METHODS),
+         "name: Input should be a valid"),
     Case("a month that is none", text("name: 2020-13-45\n"), r"mine\.yaml: is not valid YAML \(month must be"),
     Case("code in a tag", text("name: !!python/object/apply:os.system ['touch owned']\n"), "line 1: is not valid YAML"),
     Case("a whole number that is none", text("name: !!int 'x'\n"), "is not valid YAML"),
@@ -54,16 +56,20 @@ CASES = [
     Case("a negative seed", text(HEAD + METHODS + "seeds: [-1]\n"), r"seeds\.0: Input should be greater than or equal"),
     Case("1e400", text(HEAD + METHODS + "cellprofiler: {timeout_minutes: 1.0e+400}\n"),
          r"cellprofiler\.timeout_minutes: Input should be a finite number"),
-    Case("NaN", text(HEAD + METHODS + "cellprofiler: {failed_fields: .nan}\n"), r"cellprofiler\.failed_fields: .*finite"),
+    Case("NaN", text(HEAD + METHODS + "cellprofiler: {failed_fields: .nan}\n"),
+         r"cellprofiler\.failed_fields: .*finite"),
     Case("10,000 levels", text("a: " + "[" * 10000), "is not valid YAML"),
-    Case("60 levels", text("name: mine\nassay: " + "{a: " * 60 + "1" + "}" * 60 + "\n" + METHODS), "more than 50 levels"),
-    Case("a bomb of aliases", text(HEAD + BOMB + "methods: *i\n"), r"mine\.yaml: holds more than 100000 values.*without"),
+    Case("60 levels", text("name: mine\nassay: " + "{a: " * 60 + "1" + "}" * 60 + "\n" + METHODS),
+         "more than 50 levels"),
+    Case("a bomb of aliases", text(HEAD + BOMB + "methods: *i\n"),
+         r"mine\.yaml: holds more than 100000 values.*without"),
     Case("a list within itself", text(HEAD + "methods: &x [*x]\n"), "more than 50 levels, aliases"),
     Case("an anchor block", text("x: &a {kind: demo}\nname: mine\nassay: *a\n" + METHODS), "x: there is no such key"),
     Case("half a character", text('title: "\\ud800"\n' + HEAD + METHODS), "text that is no Unicode.*its escape"),
     Case("a control character", text('name: "mi\\u0007ne"\nassay: {kind: demo}\n' + METHODS), r"name: .*'mi\\x07ne'"),
     Case("a path as a name", text("name: ../up\nassay: {kind: demo}\n" + METHODS), r"name: .*'\.\./up'"),
-    Case("a kind that is a truth", text("name: mine\nassay: {kind: no}\n" + METHODS), r"assay\.kind: .*Allowed: .*'demo'"),
+    Case("a kind that is a truth", text("name: mine\nassay: {kind: no}\n" + METHODS),
+         r"assay\.kind: .*Allowed: .*'demo'"),
     Case("a kind that is a list", text("name: mine\nassay: {kind: [demo]}\n" + METHODS), r"assay\.kind: .*Allowed"),
     Case("an assay that is a word", text("name: mine\nassay: demo\n" + METHODS), r"assay: .*\(given: 'demo'\)"),
     Case("methods without dashes", text(HEAD + "methods: {a: b}\n"), "methods: Input should be a valid tuple"),
@@ -116,8 +122,8 @@ def test_any_bytes_give_a_study_or_an_error(place, content):
 
 
 VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates(),
-                      lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
-                      max_leaves=6)
+                      lambda inner: st.lists(inner, max_size=3)
+                      | st.dictionaries(st.text(max_size=6), inner, max_size=3), max_leaves=6)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -166,25 +166,22 @@ def read_run(run: RunFolder, split: Split, seeds: tuple[int, ...]) -> pd.DataFra
     MorphobenchError
         A fold is missing, unreadable or malformed (its file is named).
     """
-    tables = [_read_fold(run.fold_path(fold, seed), fold, run) for seed in seeds for fold in split.folds]
+    paths = [(run.fold_path(fold, seed), fold) for seed in seeds for fold in split.folds]
+    tables = []
+    for path, fold in paths:
+        tables.append(_read_fold(path, fold, run))
+        _check_again(tables[-1], path)
     table = pd.concat(tables, ignore_index=True)
-    try:
-        check_predictions(table, str(run.path))
-    except MorphobenchError as error:
-        paths = [run.fold_path(fold, seed) for seed in seeds for fold in split.folds]
-        wrong = [str(path) for path, one in zip(paths, tables, strict=True) if not _sound(one)]
-        raise MorphobenchError(error.fault.what, wrong[0] if wrong else str(run.path),  # or two folds are at odds
-                               "Delete it and run the study again.") from error
+    _check_again(table, run.path)  # two folds may be at odds
     return table
 
 
-def _sound(predictions: pd.DataFrame) -> bool:
-    """Whether a table of predictions is well formed."""
+def _check_again(predictions: pd.DataFrame, where: Path) -> None:
+    """`check_predictions` of what was read from disk: somebody has been at the file, or it was damaged."""
     try:
-        check_predictions(predictions)
-    except MorphobenchError:
-        return False
-    return True
+        check_predictions(predictions, str(where))
+    except MorphobenchError as error:
+        raise MorphobenchError(error.fault.what, str(where), "Delete it and run the study again.") from error
 
 
 def read_response(run: RunFolder, split: Split, seeds: tuple[int, ...]) -> pd.DataFrame:
