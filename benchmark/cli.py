@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -49,7 +51,8 @@ REQUIREMENTS = PROJECT / "pipelines" / "cellprofiler-requirements.txt"
 
 #: Exit status after Ctrl-C, as shells have it.
 INTERRUPTED = 130
-
+#: Whether errors show where in the code they were found.
+_debug: ContextVar[bool] = ContextVar("debug", default=False)
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
 
@@ -61,23 +64,28 @@ def _said_clearly() -> Iterator[None]:
     try:
         yield
     except MorphobenchError as error:
-        err.print(f"morphobench: {error}", style="red", markup=False, highlight=False)
-        raise typer.Exit(2) from None
+        _end(str(error), error)
     except UnicodeEncodeError as error:
         if sys.getfilesystemencoding() == "utf-8":
             raise
-        err.print(f"morphobench: the locale ({error.encoding}) has no letter {error.object[error.start]!a} for "
-                  "names of files. Set PYTHONUTF8=1, or LC_ALL=C.UTF-8.", style="red", markup=False, highlight=False)
-        raise typer.Exit(2) from None
+        _end(f"the locale ({error.encoding}) has no letter {error.object[error.start]!a} for names of files. Set "
+             "PYTHONUTF8=1, or LC_ALL=C.UTF-8.", error)
     except OSError as error:
         trouble = trouble_of(error)
         if trouble is None:
             raise
-        err.print(f"morphobench: {trouble}", style="red", markup=False, highlight=False)
-        raise typer.Exit(2) from None
+        _end(str(trouble), error)
     except KeyboardInterrupt:
         err.print("Stopped. What was finished is kept; run the same command again to resume.")
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _end(message: str, error: Exception) -> NoReturn:
+    """Say what is wrong and end; with ``--debug`` show where it was found as well."""
+    err.print(f"morphobench: {message}", style="red", markup=False, highlight=False)
+    if _debug.get():
+        traceback.print_exception(error)
+    raise typer.Exit(2) from None
 
 
 def _version(wanted: bool) -> None:
@@ -90,8 +98,10 @@ def _version(wanted: bool) -> None:
 def main(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")]
     = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show with an error where in the code it was found.")] = False,
 ) -> None:
     """Set what holds for every command."""
+    _debug.set(debug)
 
 
 @app.command()

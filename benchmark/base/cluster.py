@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -27,6 +29,9 @@ LOGGERS = ("distributed", "distributed.nanny", "distributed.worker", "distribute
            "distributed.comm", "distributed.client", "tornado.application", "asyncio")
 #: Seconds within which a running scheduler must answer.
 ANSWERS = 15
+
+
+_ADDRESS = re.compile(r"(?P<protocol>tcp|tls|ucx|ws|wss)://(?P<host>[\w.-]+|\[[\da-fA-F:.]+\]):(?P<port>\d{1,5})")
 
 
 class Cluster:
@@ -153,6 +158,25 @@ class Cluster:
                                        "Python imports the script in each worker process.") from error
         self._client = self._stack.enter_context(Client(cluster))
         return self._client
+
+
+def refuse_address(address: str) -> None:
+    """Refuse the address of a scheduler at which nothing can answer; looked at before anything is read.
+
+    Raises
+    ------
+    MorphobenchError
+        It is not ``tcp://host:port``, or nothing listens there.
+    """
+    where, start = f"--cluster {address}", "Start one with `dask scheduler`, or use --cluster local."
+    found = _ADDRESS.fullmatch(address)
+    if found is None or not 0 < int(found["port"]) < 2**16:
+        raise MorphobenchError("is no address of a Dask scheduler", where, "Give tcp://host:port, or local.")
+    if found["protocol"] in ("tcp", "tls"):
+        try:
+            socket.create_connection((found["host"].strip("[]"), int(found["port"])), ANSWERS).close()
+        except OSError as error:
+            raise MorphobenchError(f"no Dask scheduler answers ({error.strerror or error})", where, start) from error
 
 
 @contextmanager

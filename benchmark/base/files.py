@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parents[2]
 
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+#: Characters of a path that cannot be used that a message gives.
+LONGEST_SHOWN = 120
 
 
 @contextmanager
@@ -179,11 +181,31 @@ def safe_name(text: str) -> str:
     return f"{slug or 'x'}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
+def usable(path: Path, where: str = "") -> Path:
+    """The same path, where the system can look it up at all, whether or not anything is there.
+
+    Raises
+    ------
+    MorphobenchError
+        It is too long, holds a NUL, goes round in a loop of links, or may not be looked at.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        name = where or str(path)
+        shown = name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}…"
+        why = getattr(error, "strerror", None) or error
+        raise MorphobenchError(f"is no path that can be used ({why})", shown, "Correct it.") from error
+    return path
+
+
 def inside(root: Path, relative: str) -> Path:
     """``root / relative``, refusing any path that leaves ``root`` (absolute, ``..`` or a link)."""
     try:
         path = (root / relative).resolve()
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a NUL
         raise MorphobenchError("cannot be followed: its links lead in a circle, or its name is none", relative,
                                f"Files must lie below {root}.") from error
     if not path.is_relative_to(root.resolve()):

@@ -129,9 +129,19 @@ def check_predictions(table: pd.DataFrame, where: str = "prediction table") -> N
     columns = [c for c in table.columns if c.startswith("p_")]
     if len(columns) < 2 or columns != sorted(columns):
         raise MorphobenchError("needs two or more p_<label> columns in sorted order", where)
-    unknown = set(table[LABEL]) - set(labels_of(table))
+    if table.empty:
+        raise MorphobenchError("has no rows", where)
+    keys = [*wells, COMPOUND, CONCENTRATION, LABEL, "unit", "method", "fold", "seed"]
+    lacking = [c for c in keys if table[c].isna().any()]
+    if lacking:
+        raise MorphobenchError(f"has rows without a value in {', '.join(lacking)}", where)
+    unknown = set(table[LABEL].astype(str)) - set(labels_of(table))
     if unknown:
         raise MorphobenchError(f"has no probability column for the labels {sorted(unknown)}", where)
+    text = [c for c in columns if not pd.api.types.is_float_dtype(table[c])]
+    if text:
+        raise MorphobenchError(f"has probabilities that are no floating-point numbers ({text[0]} is "
+                               f"{table[text[0]].dtype})", where)
     p = table[columns].to_numpy(float)
     if not np.isfinite(p).all() or (p < -1e-6).any() or not np.allclose(p.sum(axis=1), 1, atol=1e-3):
         raise MorphobenchError("has probabilities that are not finite or do not sum to 1", where)

@@ -34,6 +34,11 @@ _READS = re.compile(
 _WRITES = re.compile(r"Name the (output|averaged|dilated|corrected|.*outline).*image")
 #: Texts of settings that name objects which a module makes.
 NAMES_OBJECTS = re.compile(r"Name the .*\bobjects?\b.*")
+_NAMED = re.compile(r"^(\w+):\[", re.MULTILINE)
+#: Modules that CellProfiler 4 neither has nor renames (cellprofiler_core.constants.modules of 4.2.8.1).
+GONE = frozenset({"CorrectIllumination_Calculate_kate", "FileNameMetadata", "GroupMovieFrames", "IdentifyPrimLoG",
+                  "LoadImageDirectory", "LoadImages", "LoadSingleImage", "Restart", "SplitOrSpliceMovie",
+                  "SubtractBackground"})
 _EXPORT = "Export it from CellProfiler as .cppipe."
 _NO_IMAGE = {"", "None", "Do not use", "Leave this blank", "Leave this black"}
 
@@ -108,7 +113,8 @@ def read_pipeline(path: Path) -> str:
     Raises
     ------
     MorphobenchError
-        The file is missing or is not a text pipeline (a .cpproj or .json one, for example).
+        The file is missing, a folder, or not a text pipeline (a .cpproj or .json one, for example), or has modules
+        that CellProfiler 4 no longer has.
     """
     try:
         text = path.read_bytes().decode("utf-8")
@@ -116,11 +122,20 @@ def read_pipeline(path: Path) -> str:
         raise MorphobenchError("no such pipeline", str(path), "Set cellprofiler.pipeline in the study.") from None
     except UnicodeDecodeError as error:
         raise MorphobenchError("is not a text pipeline", str(path), _EXPORT) from error
+    except IsADirectoryError:
+        raise MorphobenchError("is a folder, not a pipeline", str(path),
+                               "Set cellprofiler.pipeline to a .cppipe file.") from None
     except OSError as error:
-        raise MorphobenchError(f"cannot be read as a pipeline ({error.strerror})", str(path),
-                               "Set cellprofiler.pipeline to a .cppipe file.") from error
+        raise MorphobenchError(f"cannot be read ({error.strerror})", str(path),
+                               "Set cellprofiler.pipeline in the study.") from error
+    if "\0" in text:
+        raise MorphobenchError("is not a text pipeline: it holds a NUL character", str(path), _EXPORT)
     if not text.lstrip("\ufeff").startswith(MAGIC):
         raise MorphobenchError("is not a CellProfiler pipeline", str(path), _EXPORT)
+    gone = sorted({found[1] for found in _NAMED.finditer(text)} & GONE)
+    if gone:
+        raise MorphobenchError(f"is of an older CellProfiler: {', '.join(gone)} is no module of CellProfiler 4",
+                               str(path), "Open it in CellProfiler 4, replace what it cannot load, and export it.")
     return text
 
 
@@ -348,4 +363,8 @@ def csv_prefix(text: str) -> str:
                                "once, and fields are measured in parts", "pipeline",
                                "Let it work field by field; illumination of a plate is the study's (`illumination:`).")
     export = modules[names.index("ExportToSpreadsheet")]
-    return export.get("Filename prefix") if export.get("Add a prefix to file names?") == "Yes" else ""
+    prefix = export.get("Filename prefix") if export.get("Add a prefix to file names?") == "Yes" else ""
+    if re.search(r"[/\\]", prefix):
+        raise MorphobenchError(f"ExportToSpreadsheet puts {prefix!r} before its file names, which would lead out of "
+                               "the folder that it is given", "pipeline", "Use a prefix without slashes.")
+    return prefix

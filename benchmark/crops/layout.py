@@ -37,6 +37,8 @@ ROW = np.dtype([("field", "<i4"), ("crop", "<i4"), ("y", "<i4"), ("x", "<i4"), (
 #: Rows of the table read or written at once.
 PIECE = 65536
 AGAIN = "Delete it and run again."
+#: What h5py and the decoders of its parts raise on damaged files.
+BROKEN = (KeyError, ValueError, TypeError, AttributeError, IndexError, OSError, RuntimeError, OverflowError)
 
 
 class Header(NamedTuple):
@@ -175,6 +177,14 @@ def open_file(path: Path) -> h5py.File:
         return reading(path)
 
 
+def _attribute(file: h5py.File, name: str, where: str) -> Any:
+    """An attribute, None where the file has none."""
+    try:
+        return file.attrs.get(name)
+    except BROKEN as error:
+        raise MorphobenchError(f"is damaged: its attribute {name} cannot be read ({error})", where, AGAIN) from error
+
+
 def read_header(file: h5py.File, path: Path) -> Header:
     """The header of an open cache, its structure checked.
 
@@ -184,10 +194,10 @@ def read_header(file: h5py.File, path: Path) -> Header:
         It was written by another version, is not complete, or its parts do not fit together.
     """
     where = str(path)
-    if file.attrs.get("schema") != SCHEMA:
-        schema = file.attrs.get("schema")
+    schema, complete = _attribute(file, "schema", where), _attribute(file, "complete", where)
+    if np.ndim(schema) or schema != SCHEMA:
         raise MorphobenchError(f"is of schema {schema}, and this version reads {SCHEMA}", where, AGAIN)
-    if not file.attrs.get("complete", False):
+    if np.ndim(complete) or not complete:
         raise MorphobenchError("is not complete", where, AGAIN)
     try:
         crops, table = file["crops"], file["table"]
@@ -202,7 +212,7 @@ def read_header(file: h5py.File, path: Path) -> Header:
             and len(file["fields"]) == len(file["field_rows"])
         )
         header = Header(str(file.attrs["key"]), channels, crops.shape, crops.dtype, str(file.attrs["digest"]))
-    except (KeyError, ValueError, TypeError, AttributeError, OSError, RuntimeError) as error:
+    except BROKEN as error:
         if trouble := trouble_of(error, path):
             raise trouble from error
         raise MorphobenchError(f"lacks parts of a crop cache ({error})", where, AGAIN) from error

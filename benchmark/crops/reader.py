@@ -149,7 +149,11 @@ def open_crops(path: Path, key: str) -> Crops:
         header = layout.read_header(file, path)
         if header.key != key:
             raise MorphobenchError("holds crops of another assay or other settings", str(path), layout.AGAIN)
-        field, crop, crc, hashes = _read_table(file["table"], header, path)
+        try:
+            field, crop, crc, hashes = _read_table(file["table"], header, path)
+        except layout.BROKEN as error:
+            raise MorphobenchError(f"is damaged: its crop table cannot be read ({' '.join(str(error).split())[:120]})",
+                                   str(path), layout.AGAIN) from error
     crops = Crops(path, key, header.channels, header.shape[1:], header.dtype, field, crop, crc)
     for row, pixels in zip(hashes, crops.batch(np.array(list(hashes))), strict=True):
         if layout.pixel_hash(pixels) != hashes[row]:

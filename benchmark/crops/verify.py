@@ -40,7 +40,7 @@ def verify_crops(path: Path) -> list[Fault]:
             return faults
     except MorphobenchError as error:
         return [error.fault]
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except layout.BROKEN as error:
         if trouble := trouble_of(error, path):
             return [trouble.fault]
         return [Fault(f"cannot be read ({' '.join(str(error).split())[:120]})", str(path), layout.AGAIN)]

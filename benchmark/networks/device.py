@@ -11,19 +11,27 @@ import psutil
 import torch
 from torch import Tensor
 
+from benchmark.base.devices import refuse_unknown_device
 from benchmark.base.errors import MorphobenchError
 
 
 def resolve_device(device: str) -> torch.device:
-    """``auto`` is a CUDA GPU if there is one, else the CPU; anything else is PyTorch's name of a device."""
+    """``auto`` is a CUDA GPU if there is one, else the CPU; else ``cpu``, ``cuda`` or ``cuda:1``.
+
+    Raises
+    ------
+    MorphobenchError
+        It is none of these, or there is no such GPU.
+    """
+    refuse_unknown_device(device)
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise MorphobenchError(f"{device!r} is no device", "DEVICE", "Use auto, cpu or cuda.") from error
+    chosen = torch.device(device)
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise MorphobenchError("PyTorch finds no CUDA GPU here", f"device {device}", "Use DEVICE=cpu, or auto.")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise MorphobenchError(f"there are {torch.cuda.device_count()} GPUs here, counted from 0", f"device {device}",
+                               "Use DEVICE=cuda, or a smaller number.")
     return chosen
 
 

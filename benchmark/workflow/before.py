@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmark.assays.faults import gathering
 from benchmark.assays.fieldtable import Assay
+from benchmark.base.devices import refuse_unknown_device
 from benchmark.base.errors import Fault, FaultsError, LeakError
 from benchmark.base.tables import CONTROL, PLATE, WELL
 from benchmark.base.wells import well_places
@@ -25,6 +26,7 @@ NAMED = 3
 
 def refuse_device(device: str, study: Study) -> None:
     """MorphobenchError where a study's networks cannot run on a device; looked at before anything is read."""
+    refuse_unknown_device(device)
     if device == "auto" or not any(m.arm == "cnn" for m in study.methods):
         return
     if device == "cpu":
@@ -59,13 +61,15 @@ def refuse_before(study: Study, assay: Assay, only: Sequence[str] = ARMS, runs: 
         raise FaultsError(list(dict.fromkeys(faults)), f"The study {study.name} cannot run; {len(faults)} fault(s):")
 
 
-def faults_before(study: Study, assay: Assay, only: Sequence[str] = ARMS) -> list[Fault]:
+def faults_before(study: Study, assay: Assay, only: Sequence[str] = ARMS, partial: bool = False) -> list[Fault]:
     """What a study needs and does not have, of all that can be known from its file and its table of fields.
 
     Parameters
     ----------
     only : sequence of str
         Arms that are to run: ``classical``, ``cnn``.
+    partial : bool
+        The assay is what is left of a table with faults: labels and folds that it lacks say nothing.
     """
     faults: list[Fault] = []
     gone = {m.name for m in study.methods if m.arm in set(ARMS) - set(only)}
@@ -78,6 +82,11 @@ def faults_before(study: Study, assay: Assay, only: Sequence[str] = ARMS) -> lis
     for pipeline in pipelines_used(study, assay, "classical" not in only):
         with gathering(faults):
             _fits(study, assay, pipeline)
+    if partial:
+        return list(dict.fromkeys(faults))
+    if len(assay.labels) == 1:
+        faults.append(Fault(f"all scored wells have the label {assay.labels[0]!r}: there is nothing to tell apart",
+                            "assay", "Check which column `columns.label` names; two labels or more are needed."))
     with gathering(faults):
         split = make_split(assay, "", study.split)
         if study.explain is not None and "cnn" in only:

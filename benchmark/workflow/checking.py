@@ -42,7 +42,7 @@ def check_assay(name: str) -> tuple[list[Fault], str]:
         with gathering([]):  # wells that cannot be placed are a fault of the study, below
             assay = with_assumptions(study, assay)
     # Where the table has faults, its sound rows are looked at all the same: all faults come at once.
-    faults = [*faults, *_of_study(study, assay), *image_faults(assay), *_changed_since_fetched(assay)]
+    faults = [*faults, *_of_study(study, assay, bool(faults)), *image_faults(assay), *_changed_since_fetched(assay)]
     found = f"{len(faults)} fault(s)" if faults else "no fault found"
     notes = [*assay.left_out, *_of_folds(study, assay)]
     return faults, "\n".join([*told(notes, assay.losses), f"{study.name}: {_size(assay)}; {found}."])
@@ -55,12 +55,12 @@ def _of_folds(study: Study, assay: Assay) -> list[Fault]:
     return []
 
 
-def _of_study(study: Study, assay: Assay) -> list[Fault]:
-    """What the study needs and the assay, as far as it is sound, does not have."""
+def _of_study(study: Study, assay: Assay, partial: bool) -> list[Fault]:
+    """What the study needs and the assay, as far as it is sound, does not have; ``partial``: its table has faults."""
     faults: list[Fault] = []
     with gathering(faults):
         refuse_test_labels(study, assay)
-        faults += faults_before(study, assay)
+        faults += faults_before(study, assay, partial=partial)
     return faults
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from benchmark.base.account import Loss
 from benchmark.base.errors import Fault, MorphobenchError
-from benchmark.base.files import PROJECT, digest
+from benchmark.base.files import PROJECT, digest, usable
 from benchmark.base.tables import FIELD_KEY, PLATE, WELL_KEY
 from benchmark.methods.context import Pipeline
 from benchmark.workflow.session import Session
@@ -220,8 +220,9 @@ def _measure(session: Session, whole: Sound, pipeline: Pipeline, program: CellPr
 
 def pipeline_path(name: str, base: Path) -> Path:
     """A pipeline's file: beside the study's file if it is there, else in the project (as shipped ones are)."""
-    beside = base / name
-    return beside if beside.is_file() else PROJECT / name
+    beside = usable(base / name, name)
+    shipped = PROJECT / name
+    return shipped if shipped.is_file() and not beside.is_file() else beside
 
 
 def object_roles_of(study: Study) -> Roles:

@@ -11,7 +11,7 @@ import pandas as pd
 from benchmark import __version__
 from benchmark.assays.fetching.lock import lock_hash
 from benchmark.base.errors import LeakError
-from benchmark.base.files import digest, read_json, sha256_file, whole, write_json
+from benchmark.base.files import digest, read_json, sha256_file, write_json
 from benchmark.base.tables import COMPOUND, FIELD_KEY, LABEL, PLATE, SITE, TREATMENT_KEY, WELL, WELL_KEY
 from benchmark.cellprofiler.find import OWN
 from benchmark.evaluation.units import counted_unit
@@ -81,6 +81,7 @@ def make_report(context: StudyContext, finished: list[FinishedRun], grid: Grid |
     from benchmark.report.page import render
     from benchmark.report.saliency import explanation_section
     from benchmark.report.sharing import sharing_notes
+    from benchmark.report.spreadsheet import write_csv
     from benchmark.report.text import accuracy_text
     from benchmark.workflow.pictures import render_samples
 
@@ -106,8 +107,7 @@ def make_report(context: StudyContext, finished: list[FinishedRun], grid: Grid |
     for name in OPTIONAL - set(tables):
         (folder / f"{name}.csv").unlink(missing_ok=True)
     for name, table in tables.items():
-        with whole(folder / f"{name}.csv") as tmp:
-            table.assign(simulated=context.assay.simulated).to_csv(tmp, index=False)
+        write_csv(folder / f"{name}.csv", table.assign(simulated=context.assay.simulated))
     pictures = render_samples(context, folder / "figures")
     section = None
     if grid is not None:

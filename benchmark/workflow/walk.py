@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from benchmark.base.account import Loss
-from benchmark.base.cluster import Cluster
+from benchmark.base.cluster import Cluster, refuse_address
 from benchmark.base.errors import Fault
 from benchmark.base.machine import blaming_machine, refuse_unwritable
 from benchmark.base.tasks import step
@@ -110,6 +110,8 @@ def run(
     if "cnn" in only:
         refuse_device(device, study)
     count = jobs_of(jobs)
+    if cluster not in ("local", ""):
+        refuse_address(cluster)
     for folder in (runs / study.name, *([reports] if set(only) == set(ARMS) else ())):
         refuse_unwritable(folder)
     if cluster != "local":

@@ -31,6 +31,8 @@ from benchmark.cells.objects import IMAGE_NUMBER, OBJECT_NUMBER
 
 DATABASES = (".db", ".sqlite", ".sqlite3")
 _ROWS = 2000
+#: Seconds to wait for a program that is writing to the file.
+LOCKED = 1.0
 
 
 @dataclass(frozen=True)
@@ -143,20 +145,27 @@ def _check_sqlite(path: Path) -> None:
         raise MorphobenchError(f"cannot be read ({error.strerror})", str(path), "Correct assay.profiles.") from error
     if start != b"SQLite format 3\0":
         raise MorphobenchError("is not a SQLite database", str(path), AGAIN)
-    beside = path.with_name(path.name + "-wal")
-    if beside.exists() and beside.stat().st_size:
-        raise MorphobenchError("was not closed by the program that wrote it", str(path),
-                               f"Let it finish; {beside.name} holds a part of the data.")
+    for kind in ("-wal", "-journal"):
+        beside = path.with_name(path.name + kind)
+        if beside.exists() and beside.stat().st_size:
+            raise MorphobenchError("was not closed by the program that wrote it", str(path),
+                                   f"Let it finish; {beside.name} holds a part of the data.")
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     """The database, opened read-only; errors name the file."""
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True)) as database:
+        with closing(sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True,
+                                     timeout=LOCKED)) as database:
             database.execute("PRAGMA query_only = ON")
             database.execute("PRAGMA trusted_schema = OFF")
             yield database
+    except sqlite3.OperationalError as error:
+        if "locked" not in str(error):
+            raise MorphobenchError(f"cannot be read as a SQLite database ({error})", str(path), AGAIN) from error
+        raise MorphobenchError("is locked: another program is writing to it", str(path),
+                               "Let that program finish, or close it.") from error
     except sqlite3.Error as error:
         raise MorphobenchError(f"cannot be read as a SQLite database ({error})", str(path), AGAIN) from error
 

@@ -23,7 +23,7 @@ import pyarrow
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from benchmark.assays.columns import open_text
+from benchmark.assays.columns import open_text, refuse_other_separator
 from benchmark.assays.profiles.feature_columns import aside_by_name, aside_by_values, left_out, named
 from benchmark.assays.profiles.profile_numbers import as_numbers, clean, empty_fault
 from benchmark.base.account import Loss
@@ -61,6 +61,8 @@ def read_header(path: Path, separator: str) -> list[str]:
         raise MorphobenchError("is neither parquet nor CSV by its name", str(path),
                                f"Use {', '.join((*PARQUET, '.csv', '.csv.gz'))}.")
     header = guarded(path, read)
+    if path.suffix not in PARQUET:
+        refuse_other_separator(header, separator, path)
     # Columns without a name are left out later, however many they are.
     faults = [Fault(f"the column {c!r} appears {n} times", path.name, "Give each column its own name.")
               for c, n in Counter(c.strip() for c in header if c.strip()).items() if n > 1]

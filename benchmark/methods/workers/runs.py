@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow
 
 from benchmark import __version__
 from benchmark.base.errors import LeakError, MorphobenchError
@@ -152,8 +153,8 @@ def _read_fold(path: Path, fold: Fold, run: RunFolder) -> pd.DataFrame:
                                "Delete the fold's prediction file, if it is there, and run the study again.")
     try:
         return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise MorphobenchError(f"cannot be read ({error})", str(path),
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        raise MorphobenchError(f"cannot be read ({' '.join(str(error).split())[:200]})", str(path),
                                "Delete it and the fold's prediction file, and run again.") from error
 
 
@@ -163,12 +164,24 @@ def read_run(run: RunFolder, split: Split, seeds: tuple[int, ...]) -> pd.DataFra
     Raises
     ------
     MorphobenchError
-        A fold is missing or unreadable (it is named).
+        A fold is missing, unreadable or malformed (its file is named).
     """
-    tables = [_read_fold(run.fold_path(fold, seed), fold, run) for seed in seeds for fold in split.folds]
+    paths = [(run.fold_path(fold, seed), fold) for seed in seeds for fold in split.folds]
+    tables = []
+    for path, fold in paths:
+        tables.append(_read_fold(path, fold, run))
+        _check_again(tables[-1], path)
     table = pd.concat(tables, ignore_index=True)
-    check_predictions(table, str(run.path))
+    _check_again(table, run.path)  # two folds may be at odds
     return table
+
+
+def _check_again(predictions: pd.DataFrame, where: Path) -> None:
+    """`check_predictions` of what was read from disk: somebody has been at the file, or it was damaged."""
+    try:
+        check_predictions(predictions, str(where))
+    except MorphobenchError as error:
+        raise MorphobenchError(error.fault.what, str(where), "Delete it and run the study again.") from error
 
 
 def read_response(run: RunFolder, split: Split, seeds: tuple[int, ...]) -> pd.DataFrame:
@@ -217,8 +230,13 @@ class FoldFacts:
 
     @classmethod
     def read(cls, path: Path) -> FoldFacts:
-        """The facts beside a prediction file."""
-        noted: dict[str, Any] = read_json(path.with_suffix(".json"))
+        """The facts beside a prediction file; MorphobenchError where it is no such file."""
+        beside = path.with_suffix(".json")
+        noted: dict[str, Any] = read_json(beside)
+        lacking = {"seconds", "peak_mib", "device"} - set(noted if isinstance(noted, dict) else ())
+        if lacking:
+            raise MorphobenchError(f"lacks {', '.join(sorted(lacking))}", str(beside),
+                                   "Delete it and the fold's prediction file, and run again.")
         more = {k: v for k, v in noted.items() if k not in ("seconds", "peak_mib", "device", "versions")}
         return cls(noted["seconds"], noted["peak_mib"], noted["device"], noted.get("versions", {}), more)
 

@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from benchmark.base.errors import MorphobenchError
-from benchmark.base.files import sha256_file
+from benchmark.base.files import sha256_file, usable
 from benchmark.networks.settings import NetworkSettings
 
 EMBEDDED = "tf_efficientnet_lite0"
@@ -41,7 +41,11 @@ def find_file(weights: str, name: str) -> Path:
     MorphobenchError
         There is no such file, or a folder holds none or several for the network.
     """
-    path = Path(weights).expanduser()
+    try:
+        path = usable(Path(weights).expanduser(), f"network.weights {weights}")
+    except RuntimeError as error:  # ~somebody
+        raise MorphobenchError("names the home folder of a user who is not known here", f"network.weights {weights}",
+                               "Write the path in full.") from error
     if path.is_dir():
         return _in_folder(path, name)
     if not path.is_file():

@@ -15,6 +15,9 @@ from torch import Tensor
 from benchmark.base.errors import MorphobenchError
 from benchmark.base.machine import blaming_machine, trouble_of
 
+#: Types of numbers that a network's tensors have; whole numbers are counters.
+DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64, torch.bool})
+
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read a state dict: safetensors, or PyTorch's format with weights only.
@@ -30,7 +33,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         _refuse_other_kinds(path)
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return _plain(load_file(path), path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise MorphobenchError("holds more than tensors, so it is not loaded", str(path),
@@ -46,7 +49,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             state = state[wrapped]
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise MorphobenchError("is not a state dict of tensors", str(path), "Save model.state_dict().")
-    return {str(k).removeprefix("module."): v for k, v in state.items()}
+    return _plain({str(k).removeprefix("module."): v for k, v in state.items()}, path)
 
 
 def _refuse_other_kinds(path: Path) -> None:
@@ -68,3 +71,18 @@ def _refuse_other_kinds(path: Path) -> None:
         if packed:  # PyTorch stores tensors as they are
             raise MorphobenchError("is a compressed archive, not a weights file", str(path),
                                    "Unpack it, and give the file in it.")
+
+
+def _plain(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The same tensors; refused where one is none that weights are made of (sparse, quantised, complex, without data).
+
+    PyTorch would convert some of them with a warning at most: complex numbers lose their imaginary part.
+    """
+    for name, tensor in state.items():
+        odd = ("without data" if tensor.is_meta else "quantised" if tensor.is_quantized
+               else f"stored as {tensor.layout}" if tensor.layout != torch.strided
+               else f"of {tensor.dtype}" if tensor.dtype not in DTYPES else "")
+        if odd:
+            raise MorphobenchError(f"holds a tensor that is {odd.replace('torch.', '')} ({name})", str(path),
+                                   "Save the weights as float32 or float16.")
+    return state
