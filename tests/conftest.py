@@ -53,6 +53,13 @@ def draw(row: dict[str, object], rng: np.random.Generator, size: int) -> np.ndar
     return np.clip(planes, 0, 255).astype(np.uint8)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The toys start worker processes: slow, which their own files leave unsaid, since these show how little it takes."""
+    for item in items:
+        if item.name == "test_it_runs_on_worker_processes_and_stands_on_the_page":
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def make_tiny(tmp_path: Path) -> Callable[..., tuple[Assay, dict[str, str], str]]:
     """A function that writes a tiny assay and gives it with its file hashes and its hash."""

@@ -103,7 +103,8 @@ def test_ctrl_c_prints_no_tracebacks_and_leaves_no_process(tmp_path, after):
     (tmp_path / "script.py").write_text(SCRIPT)
     here = {**os.environ, "PYTHONPATH": str(Path.cwd())}
     with subprocess.Popen([sys.executable, str(tmp_path / "script.py")], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True, env=here, start_new_session=True) as child:
+                          text=True, env=here, start_new_session=True,
+                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as child:
         time.sleep(after + 0.5)  # Python's own start
         os.killpg(child.pid, signal.SIGINT)  # as a terminal does: the whole group gets it
         out, err = child.communicate(timeout=180)

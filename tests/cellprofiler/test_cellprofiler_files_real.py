@@ -79,6 +79,7 @@ def read(path):
     return read_cells(find_output(path, ","), "Metadata_Plate", "Metadata_Well", None)[0]
 
 
+@pytest.mark.slow
 def test_sqlite_and_csv_of_one_real_run_are_the_table_that_we_ingest(run, tmp_path):
     folder, shard, pipeline = run
     for path in (folder / OUT).glob("*.csv"):

@@ -246,6 +246,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_an_image_that_cellprofiler_stumbles_at_costs_its_field_alone(cellprofiler, settings, tmp_path):
     (tmp_path / "breaker.py").write_text(BREAKER)
     assay = small_assay(tmp_path / "assay", wells=3, size=SIZE, cells=[1, 4, 2])

@@ -128,6 +128,7 @@ def stripes(pitch, size=96):
     return (wave[None, :] * noise).astype(np.uint16)
 
 
+@pytest.mark.slow
 @pytest.mark.cellprofiler
 def test_bands_textures_and_edges_tell_patterns_apart(cellprofiler, tmp_path):
     planes = {"A01": stripes(5), "A02": stripes(24), "A03": stripes(24).T}

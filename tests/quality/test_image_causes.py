@@ -121,7 +121,7 @@ def test_what_is_left_out_is_counted_and_asked_for_or_not(tmp_path):
     fewer = without_lost(sound, lost, 0.5)
     assert fewer.assay.losses[:2] == sound.assay.losses
     assert [(x.where, x.things, x.lost, x.total, x.warns) for x in fewer.assay.losses[2:]] == [
-        ("", "fields", 4, 21, True), ("", "wells", 4, 21, True), ("plate P5", "fields", 4, 4, True)]
+        ("", "wells", 4, 21, True), ("plate P5", "fields", 4, 4, True)]
     flags = sound.assay.fields.loc[[7], FIELD_KEY].assign(reason="out of focus")
     asked = without_flagged(sound, flags).assay.losses[2:]
     assert [(x.things, x.lost, x.asked, x.warns) for x in asked] == [("fields", 1, True, False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from fake_runs import study, study_runs
 
 from benchmark.base.account import Loss
@@ -46,6 +47,7 @@ def test_many_notes_of_a_kind_are_folded():
                                                                               "more": []}
 
 
+@pytest.mark.slow
 def test_warnings_stand_above_the_answer_and_each_once(tmp_path):
     runs = study_runs()
     html = render(study(data=DATA), runs, compare(runs), {}, tmp_path).read_text(encoding="utf-8")

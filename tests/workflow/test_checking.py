@@ -104,7 +104,7 @@ def test_images_and_tables_that_differ_from_the_lock_file_come_with_the_others(t
 def test_faults_of_profiles_and_their_metadata_come_together(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = [{"Metadata_Plate": "P", "Metadata_Well": f"A{i + 1:02d}", "drug": f"c{i}", "dose": 1, "moa": "xy"[i % 2],
-             "Cells_A": i, "Cells_B": i % 3} for i in range(8)]
+             "Cells_A": 0.5 + 3 * i % 8, "Cells_B": i % 3} for i in range(8)]
     assay = {"kind": "profile_table", "profiles": "p.csv", "columns": {
         "plate": "Metadata_Plate", "well": "Metadata_Well", "compound": "drug", "concentration": "dose",
         "label": "moa"}}
@@ -130,7 +130,8 @@ def test_wells_that_a_method_cannot_place_are_told_before_it_runs(tmp_path, monk
     columns = {"plate": "Metadata_Plate", "well": "Metadata_Well", "compound": "drug", "concentration": "dose",
                "label": "moa"}
     pd.DataFrame([{"Metadata_Plate": "P", "Metadata_Well": well, "drug": f"c{i}", "dose": 1, "moa": "xy"[i % 2],
-                   "Cells_A": i, "Cells_B": i % 3} for i, well in enumerate(wells)]).to_csv("p.csv", index=False)
+                   "Cells_A": 0.5 + 3 * i % 8, "Cells_B": i % 3} for i, well in enumerate(wells)]
+                 ).to_csv("p.csv", index=False)
     status, output = check(tmp_path, {"kind": "profile_table", "profiles": "p.csv", "columns": columns})
     assert words in output and status == ("assumed" not in words), output
     methods = [{"name": "near", "kind": "profile", "profile": {"normalise": "training"}, "decision": "nearest"}]

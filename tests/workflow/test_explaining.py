@@ -79,10 +79,11 @@ def test_a_fold_is_explained_once_and_shown(tmp_path, monkeypatch):
     again = explain(opened, run_arm(opened, "cnn"))
     assert again.folder == found.folder and not page_of(opened, finished, tmp_path, again)[1]
     # the page depends on what is explained
-    key = _key(opened, finished, None, [], found)
+    key = _key(opened, finished, None, [], {"losses": []}, found)
     record = read_json(found.folder / RECORD)
     write_json(found.folder / RECORD, record | {"titles": ["changed" for _ in record["titles"]]})
-    assert _key(opened, finished, None, [], found) != key != _key(opened, finished, None, [], None)
+    assert _key(opened, finished, None, [], {"losses": []}, found) != key
+    assert _key(opened, finished, None, [], {"losses": []}, None) != key
     without = with_study(opened, explain=None)
     assert explain(without, finished) is None
     page, fresh = page_of(without, finished, tmp_path)

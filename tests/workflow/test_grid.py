@@ -56,6 +56,7 @@ def grid_of(folder: Path, monkeypatch):
     return run_grid(opened), opened
 
 
+@pytest.mark.slow
 def test_every_combination_is_scored_on_its_schemes_folds(tmp_path, monkeypatch):
     write_study(tmp_path, GRID)
     grid, _ = grid_of(tmp_path, monkeypatch)
@@ -132,6 +133,7 @@ def test_the_nearest_treatment_needs_schemes_of_compounds():
         GridSettings(schemes=("leave-one-cell-line-out",), decisions=("nearest",))
 
 
+@pytest.mark.slow
 def test_profiles_set_against_controls_hang_on_the_seed(tmp_path, monkeypatch):
     """The draw of reference cells is made once, by the study's first seed; profiles without a draw stay."""
     write_study(tmp_path, GRID)
@@ -144,6 +146,7 @@ def test_profiles_set_against_controls_hang_on_the_seed(tmp_path, monkeypatch):
         assert (found[0].inputs != found[1].inputs) is differ
 
 
+@pytest.mark.slow
 def test_no_label_of_a_test_well_reaches_the_grid(tmp_path, monkeypatch):
     """Of noise nothing is found, over several draws."""
     accuracies = []

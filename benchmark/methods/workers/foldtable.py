@@ -105,5 +105,5 @@ def corrected(
     known = control & table[BATCH].isin(table.loc[train, BATCH])
     rows = {"controls": control, "training and controls": train | known}.get(fitted.fit_on)
     fitted.fit(table if rows is None else table[rows])
-    facts = dict(fitted.facts_) | {"clipped": round(clipped, 5), "selection": selection}
-    return fitted.transform(table), facts
+    moved = fitted.transform(table)  # first: some facts are of what is transformed
+    return moved, dict(fitted.facts_) | {"clipped": round(clipped, 5), "selection": selection}

@@ -57,6 +57,7 @@ def read(ran, name: str, unit: str, fold: int = 0) -> pd.DataFrame:
     return pd.read_parquet(run.method.embedding_path(run.folder, opened.split.folds[fold], 1, unit))
 
 
+@pytest.mark.slow
 def test_embeddings_are_what_the_fold_s_network_s_classifier_takes(ran, tmp_path):
     opened, runs = ran
     fold = opened.split.folds[0]

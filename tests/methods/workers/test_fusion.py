@@ -53,6 +53,7 @@ def accuracy(run: FinishedRun, opened: StudyContext) -> float:
     return float(summarise(read_run(run.folder, opened.split, (1,)), ("treatment",))["accuracy"].item())
 
 
+@pytest.mark.slow
 def test_a_fusion_knows_what_its_parts_know_together(tmp_path, monkeypatch):
     # Parts may be named before they come, and the report says how a fusion fares against each.
     opened = profile_study(tmp_path, monkeypatch, drawn_profiles(), STACKED, A, JOINED, B)
@@ -174,6 +175,7 @@ def test_a_fusion_that_was_stopped_goes_on_and_a_second_run_does_nothing(tmp_pat
     assert [r.method.name for r in run_dependents(more, runs)] == ["stacked", "other"]
 
 
+@pytest.mark.slow
 def test_permuted_labels_score_near_chance(tmp_path, monkeypatch):
     permuted = {"labels": "permuted"}
     opened = profile_study(tmp_path, monkeypatch, drawn_profiles(), A | permuted, B | permuted,
