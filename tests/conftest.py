@@ -54,7 +54,7 @@ def draw(row: dict[str, object], rng: np.random.Generator, size: int) -> np.ndar
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The toys start worker processes: slow, which their own files leave unsaid, since these show how little it takes."""
+    """The toys start worker processes: slow, which their own files do not say: these show how little a kind takes."""
     for item in items:
         if item.name == "test_it_runs_on_worker_processes_and_stands_on_the_page":
             item.add_marker(pytest.mark.slow)
