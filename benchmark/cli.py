@@ -163,10 +163,10 @@ def _notes(result: Result) -> None:
 
 
 def _warnings(result: Result) -> None:
-    """Much that was left out unasked is said again at the end, beside the figures that it bears upon."""
+    """What may make figures wrong is said again at the end, beside them."""
     from benchmark.base.telling import marked_warnings
 
-    for line in marked_warnings(result.losses):
+    for line in marked_warnings(result.losses, result.context.assay.left_out):
         out.print(line, style="bold red", markup=False, highlight=False)
 
 

@@ -111,7 +111,8 @@ def _notes(origin: Origin, merged: _Groups, kept: _Groups, fine: _Groups) -> lis
         notes.append(Fault(
             f"{kept.values} values of {name} lie less than {percent} % from another dose of their compound and count "
             f"as treatments of their own, where {len(kept.texts)} may have been meant ({several(kept.texts)}); then "
-            "intervals are too narrow", origin.where, "Set assay.doses to nominal to take them for one dose each."))
+            "intervals are too narrow", origin.where, "Set assay.doses to nominal to take them for one dose each.",
+            warns=True))
     if fine.texts:
         notes.append(Fault(
             f"{len(fine.texts)} series of doses rise in steps of less than {percent} % and were kept as they are: too "

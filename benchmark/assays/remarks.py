@@ -79,7 +79,7 @@ def _batches(scored: pd.DataFrame, origin: Origin) -> list[Fault]:
         f"{several([' and '.join(map(repr, names)) for names in same])}. If they are one substance, it is on both "
         "sides of a fold: a model is tested on a compound that it was trained on, and results are too good",
         origin.where,
-        f"Map a column that names the substance{cut}.")]
+        f"Map a column that names the substance{cut}.", warns=True)]
 
 
 def _untreated(scored: pd.DataFrame, negative: list[str], origin: Origin) -> list[Fault]:
@@ -93,12 +93,12 @@ def _untreated(scored: pd.DataFrame, negative: list[str], origin: Origin) -> lis
     if odd:
         notes.append(Fault(f"{listed(odd)} in {origin.name(COMPOUND)} {'are' if len(odd) > 1 else 'is'} scored as "
                            "treatment, though the name is one of untreated wells or begins like a negative control's",
-                           origin.where, "Add it to assay.negative_controls, or empty its label."))
+                           origin.where, "Add it to assay.negative_controls, or empty its label.", warns=True))
     labels = sorted(v for v in scored[LABEL].unique() if name_key(v) in UNTREATED)
     if labels:
         notes.append(Fault(f"the label {listed(labels)} of {origin.name(LABEL)} is scored as a mechanism, though the "
                            "word is one for untreated wells", origin.where,
-                           "Add its compounds to assay.negative_controls, or empty the label."))
+                           "Add its compounds to assay.negative_controls, or empty the label.", warns=True))
     return notes
 
 

@@ -18,11 +18,14 @@ class Fault:
         File, row, column or well; empty where the fault is of the whole.
     remedy : str
         What the user can do about it; may be empty.
+    warns : bool
+        Of a note: figures may be wrong because of it, so that it belongs at the top of a page.
     """
 
     what: str
     where: str = ""
     remedy: str = ""
+    warns: bool = False
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what

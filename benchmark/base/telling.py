@@ -16,9 +16,11 @@ def one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def marked_warnings(losses: Iterable[Loss]) -> list[str]:
-    """``WARNING: …``, a line for each loss that is more than `benchmark.base.account.WARNED` and not asked for."""
-    return [one_line(f"WARNING: {text}") for text in warnings_of(losses)]
+def marked_warnings(losses: Iterable[Loss], notes: Iterable[Fault] = ()) -> list[str]:
+    """``WARNING: …``, a line for each note that warns and for each loss that is more than
+    `benchmark.base.account.WARNED` and not asked for."""
+    texts = [*(str(note) for note in notes if note.warns), *warnings_of(losses)]
+    return [one_line(f"WARNING: {text}") for text in dict.fromkeys(texts)]
 
 
 def told(notes: Sequence[Fault], losses: Sequence[Loss]) -> list[str]:
@@ -28,10 +30,10 @@ def told(notes: Sequence[Fault], losses: Sequence[Loss]) -> list[str]:
     are. A loss that is no warning is left to a note where that gives the same number and reason.
     """
     words = [str(note) for note in notes]
-    lines = marked_warnings(losses)
+    lines = marked_warnings(losses, notes)
     lines += [one_line(str(loss)) for loss in losses if not loss.warns and not _is_said(loss, words)]
     by_kind: dict[str, list[Fault]] = {}
-    for note in notes:
+    for note in (note for note in notes if not note.warns):
         by_kind.setdefault(kind_of(note), []).append(note)
     for kind, alike in by_kind.items():
         shown = alike if len(alike) <= SAID + 1 else alike[:SAID]

@@ -82,7 +82,8 @@ def data_section(data: Mapping[str, Any]) -> dict[str, Any]:
     ----------
     data : mapping
         ``used``: what is used in the end, ``things``, ``n`` and ``words`` each; ``losses``: `Loss` each; ``notes``:
-        lists of sentences, those of one kind together; ``features``: ``title`` and ``ranges`` of each method and, with
+        lists of sentences, those of one kind together; ``warnings``: sentences for the top of the page besides those
+        of losses; ``features``: ``title`` and ``ranges`` of each method and, with
         ``grid``, of each table of the grid (``measured, used, imputed, rows_without_values``, and ``steps`` by name:
         the least and the most over folds).
 
@@ -95,7 +96,7 @@ def data_section(data: Mapping[str, Any]) -> dict[str, Any]:
     features: Sequence[Mapping[str, Any]] = data.get("features", ())
     losses: Sequence[Loss] = data.get("losses", ())
     return {
-        "warnings": warnings_of(losses),
+        "warnings": [*data.get("warnings", ()), *warnings_of(losses)],
         "losses": _loss_rows(losses, data.get("used", ())),
         "features": _feature_table([of for of in features if not of.get("grid")]),
         "grid_features": _feature_table([of for of in features if of.get("grid")]),

@@ -168,13 +168,15 @@ def notes_of_folds(split: Split, assay: Assay) -> list[Fault]:
 def data_facts(context: StudyContext, finished: Sequence[FinishedRun], grid: Grid | None) -> dict[str, Any]:
     """What the page says of the data; see `benchmark.report.data.data_section`."""
     notes: dict[str, list[str]] = {}
-    for fault in notes_of(context):
+    every = notes_of(context)
+    for fault in (fault for fault in every if not fault.warns):
         notes.setdefault(kind_of(fault), []).append(str(fault))
     rest = [[str(fault)] for fault in notes_of_folds(context.split, context.assay)]
     return {
         "used": _used(context),
         "losses": losses_of(context, finished, grid),
         "notes": [*notes.values(), *rest],
+        "warnings": [str(fault) for fault in every if fault.warns],
         "features": feature_rows(context, finished, grid),
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmark.base.account import Loss
 from benchmark.base.errors import Fault
-from benchmark.base.telling import told
+from benchmark.base.telling import marked_warnings, told
 
 MUCH = Loss("wells", 2, 12, "they have no label")
 LITTLE = Loss("fields", 1, 576, "an image is truncated (plate P)")
@@ -38,3 +38,10 @@ def test_notes_of_many_places_are_not_said_one_by_one():
 
 def test_names_do_not_drive_the_terminal():
     assert told([Fault("a\x1b[31m\nb\u2028c")], []) == ["Note: a [31m b c"]
+
+
+def test_a_note_that_warns_comes_first_marked_and_once():
+    note, grave = Fault("3 cells count as empty", "a.csv"), Fault("one substance has two names", "a.csv", warns=True)
+    lines = told([note, grave], [])
+    assert lines == ["WARNING: a.csv: one substance has two names", "Note: a.csv: 3 cells count as empty"]
+    assert marked_warnings([], [note, grave]) == lines[:1]
