@@ -109,4 +109,4 @@ def _unknown(scored: pd.DataFrame, origin: Origin) -> list[Fault]:
     n = scored.loc[scored[LABEL].isin(labels), COMPOUND].nunique()
     return [Fault(f"the label {listed(labels)} of {origin.name(LABEL)} is scored as a mechanism of {n} compounds that "
                   "need have nothing in common", origin.where,
-                  "Empty it, and set assay.unlabelled to leave_out or keep.")]
+                  "Empty it, and set assay.unlabelled to leave_out or keep.", warns=True)]
