@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 #: Raised when the making of profiles, or what decides on them, changes what is predicted.
-PROFILES = 5
+PROFILES = 6

@@ -76,6 +76,7 @@ def test_the_pipeline_names_what_it_loads_and_saves():
     assert saved_masks(text) == {"Nuclei": "_Nuclei.tiff", "Cells": "_Cells.tiff"}
 
 
+@pytest.mark.slow
 @pytest.mark.cellprofiler
 def test_the_ratio_is_the_one_that_was_drawn(cellprofiler, tmp_path):
     drawn = {"A01": (30, 90), "A02": (60, 60), "A03": (150, 30)}
@@ -97,6 +98,7 @@ def test_the_ratio_is_the_one_that_was_drawn(cellprofiler, tmp_path):
     assert cells["Cells_Correlation_Correlation_Reporter_DNA"].groupby(cells[WELL]).median().is_monotonic_increasing
 
 
+@pytest.mark.slow
 @pytest.mark.cellprofiler
 def test_cellprofiler_divides_by_the_very_functions_that_crops_are_divided_by(cellprofiler, tmp_path):
     assay = small_assay(tmp_path / "assay", wells=8, size=96, cells=2)

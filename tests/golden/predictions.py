@@ -4,9 +4,8 @@
     python tests/golden/predictions.py compare tests/golden/demo.csv runs/demo-golden
 
 A table has one row a predicted unit: method, seed, fold, unit and its keys, then the decision and its probability to
-six
-digits. Both tables of a comparison come from one machine, with the same number of jobs and threads: another processor
-or number of threads rounds differently.
+six digits. Both tables of a comparison come from one machine, with the same number of jobs and threads: another
+processor or number of threads rounds differently, which fine-tuning and CellProfiler's measurements carry on.
 """
 
 from __future__ import annotations

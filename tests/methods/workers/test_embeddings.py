@@ -79,6 +79,7 @@ def test_embeddings_are_what_the_fold_s_network_s_classifier_takes(ran, tmp_path
     assert wells[WELL_KEY].equals(other[WELL_KEY]) and not np.allclose(wells[features], other[features])
 
 
+@pytest.mark.slow
 def test_all_wells_are_embedded_and_controls_with_them(ran):
     opened, _ = ran
     for name in ("cnn", "frozen"):
