@@ -131,8 +131,9 @@ def check_predictions(table: pd.DataFrame, where: str = "prediction table") -> N
         raise MorphobenchError("needs two or more p_<label> columns in sorted order", where)
     if table.empty:
         raise MorphobenchError("has no rows", where)
-    keys = [*wells, COMPOUND, CONCENTRATION, LABEL, "unit", "method", "fold", "seed"]
-    lacking = [c for c in keys if table[c].isna().any()]
+    apart = table["unit"] != "treatment"  # beside others, treatments have the columns of wells, and nothing in them
+    lacking = [c for c in wells if table.loc[apart, c].isna().any()]
+    lacking += [c for c in (COMPOUND, CONCENTRATION, LABEL, "unit", "method", "fold", "seed") if table[c].isna().any()]
     if lacking:
         raise MorphobenchError(f"has rows without a value in {', '.join(lacking)}", where)
     unknown = set(table[LABEL].astype(str)) - set(labels_of(table))
