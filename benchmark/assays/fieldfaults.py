@@ -144,7 +144,8 @@ def _repeated(table: pd.DataFrame, channels: Sequence[str], origin: Origin) -> l
                             "Remove the row, or map a column to `site`."))
     files = table[[path_column(c) for c in channels] + [plane_column(c) for c in channels]]
     if channels and (rows := _rows(table, files.duplicated())):
-        faults.append(Fault("names the same image planes as an earlier row", origin.at(fields_named(table, rows))))
+        faults.append(Fault("names the same image planes as an earlier row", origin.at(fields_named(table, rows)),
+                            "Remove the row, or correct the names of its files."))
     return faults
 
 

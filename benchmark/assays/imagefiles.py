@@ -19,6 +19,7 @@ import pandas as pd
 from pydantic import Field
 
 from benchmark.assays.outside import Outside, is_file, why_outside
+from benchmark.assays.places import listed
 from benchmark.base.errors import Fault, sheet_row
 from benchmark.base.settings import Settings
 from benchmark.base.tables import path_column, plane_column
@@ -75,8 +76,7 @@ class _Where:
     @property
     def examples(self) -> str:
         """The first texts."""
-        more = f" and {len(self.texts) - _NAMED} more" if len(self.texts) > _NAMED else ""
-        return ", ".join(map(repr, list(self.texts)[:_NAMED])) + more
+        return listed(self.texts)
 
 
 def add_files(channels: Mapping[str, ChannelFile], cells: pd.DataFrame, table: pd.DataFrame, root: Path, csv: str,

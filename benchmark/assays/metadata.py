@@ -13,7 +13,7 @@ from typing import cast
 import pandas as pd
 
 from benchmark.assays.doses import merge_doses
-from benchmark.assays.places import NAMED, Origin, listed, rows_named, several
+from benchmark.assays.places import NAMED, Origin, listed, rows_named, several, shown
 from benchmark.assays.settings import ColumnRule, Key, Mapped
 from benchmark.assays.spelling import name_key
 from benchmark.assays.words import is_missing
@@ -42,6 +42,7 @@ _COLUMN_OF: dict[Key, str] = {
 _DEFAULTS: dict[Key, str] = {"batch": "1", "replicate": "1", "cell_line": ""}
 #: Keys whose values are numbers, or names that are numbered.
 _NUMBERED: tuple[Key, ...] = ("site", "replicate")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def metadata_of(settings: Mapped, cells: pd.DataFrame, where: str, faults: list[
     table = pd.DataFrame(index=cells.index)
     for key in texts:
         table[_COLUMN_OF[key]] = values_of(rules[key], key, texts[key], where, faults, bad, aside)
+        _refuse_control_characters(table[_COLUMN_OF[key]], rules[key].column or key, where, faults, bad, aside)
         if key == "site" and (rows := [i for i, t in enumerate(texts[key]) if is_missing(t) and i not in aside | bad]):
             faults.append(Fault(f"{rules[key].column} is empty", f"{where}, {rows_named(rows)}", "Number the sites."))
             bad.update(rows)
@@ -189,6 +191,15 @@ def values_of(rule: ColumnRule, key: str, texts: Sequence[str], where: str, faul
     return values
 
 
+def _refuse_control_characters(values: pd.Series, name: str, where: str, faults: list[Fault], bad: set[int],
+                               aside: Collection[int]) -> None:
+    """Names with line ends, escape sequences of terminals and the like: nobody sees that they differ from others."""
+    odd = {i: text for i, text in enumerate(values) if i not in aside and _CONTROL.search(text)}
+    faults += [Fault(f"{name} is {text}, which holds control characters", f"{where}, {rows}", "Type the name again.")
+               for text, rows in _grouped(odd)]
+    bad.update(odd)
+
+
 def concentrations_of(table: pd.DataFrame, where: str, faults: list[Fault], bad: set[int],
                       aside: Collection[int] = ()) -> list[float]:
     """Concentrations in µM; an empty cell is 0 for a negative control and a fault otherwise."""
@@ -205,7 +216,8 @@ def concentrations_of(table: pd.DataFrame, where: str, faults: list[Fault], bad:
         numbers.append(number)
     for text, rows in _grouped(wrong):
         comma = " Write decimals with a point." if "," in text.replace("', '", "") else ""
-        faults.append(Fault(f"the concentration is {text}, not a number", f"{where}, {rows}",
+        what = "the concentration is empty" if text == "''" else f"the concentration is {text}, not a number"
+        faults.append(Fault(what, f"{where}, {rows}",
                             f"Give µM as a plain number.{comma}"))
     bad.update(wrong)
     return numbers
@@ -218,4 +230,4 @@ def _grouped(wrong: Mapping[int, str]) -> list[tuple[str, str]]:
         rows[text].append(i)
     if len(rows) > NAMED:
         return [(listed(rows), rows_named(sorted(wrong)))]
-    return [(repr(text), rows_named(indices)) for text, indices in rows.items()]
+    return [(shown(text), rows_named(indices)) for text, indices in rows.items()]

@@ -13,6 +13,8 @@ from benchmark.base.tables import PLATE, WELL
 
 #: A message names this many places and counts the rest.
 NAMED = 3
+#: Characters of a cell that a message gives.
+LONGEST_SHOWN = 60
 
 
 @dataclass(frozen=True)
@@ -84,4 +86,9 @@ def listed(values: Iterable[object], most: int = NAMED) -> str:
     """``'a', 'b', 'c' and 5 more``; characters that do not show are written as their codes."""
     every = list(values)
     more = f" and {len(every) - most} more" if len(every) > most else ""
-    return ", ".join(repr(v) for v in every[:most]) + more
+    return ", ".join(shown(v) if isinstance(v, str) else repr(v) for v in every[:most]) + more
+
+
+def shown(text: str) -> str:
+    """A text in quotes, in part where it is long; characters that do not show are written as their codes."""
+    return repr(text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…")

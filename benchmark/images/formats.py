@@ -14,6 +14,7 @@ from benchmark.base.errors import MorphobenchError
 SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 #: Planes larger than this are refused before decoding: a small file may claim to be a huge image.
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
+CUT = "Cut the image into fields."
 AGAIN = "Copy it again from the microscope's disk, or leave the field out."
 EXPORT = "Export it again as 8- or 16-bit PNG or TIFF."
 _COLOURS = {2: "grey and alpha", 3: "red, green and blue", 4: "red, green, blue and alpha"}
@@ -49,7 +50,7 @@ def check_held(path: Path, held: Held, planes: Sequence[int]) -> None:
     """Refuse sizes, depths and plane indices that cannot be served, before anything is decoded."""
     if held.shape[0] * held.shape[1] > MAX_PIXELS:
         raise MorphobenchError(f"claims {held.shape[1]}×{held.shape[0]} pixels, over the limit of {MAX_PIXELS}",
-                               str(path), "Cut the image into fields.")
+                               str(path), CUT)
     if held.dtype not in (np.uint8, np.uint16):
         depth = _DEPTHS.get(held.dtype.name, held.dtype.name)
         raise MorphobenchError(f"holds {depth} pixels, not 8- or 16-bit whole numbers", str(path), EXPORT)

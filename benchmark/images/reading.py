@@ -21,12 +21,12 @@ from benchmark.assays.fieldtable import Assay
 from benchmark.base.errors import MorphobenchError
 from benchmark.base.files import inside
 from benchmark.base.tables import path_column, plane_column
-from benchmark.images.formats import AGAIN, EXPORT, SUFFIXES, Held, check_held, colours, other_kind
+from benchmark.images.formats import AGAIN, CUT, EXPORT, MAX_PIXELS, SUFFIXES, Held, check_held, colours, other_kind
 from benchmark.images.tiff import read_tiff
 
 #: What the decoders raise on broken files, as opposed to errors in this code.
 _BROKEN = (OSError, ValueError, TypeError, IndexError, KeyError, SyntaxError, EOFError, struct.error, zlib.error,
-           RuntimeError, MemoryError, tifffile.TiffFileError, Image.DecompressionBombError)
+           RuntimeError, MemoryError, tifffile.TiffFileError)
 _MODES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "I;16": 1, "I;16B": 1}
 _PNG_SAMPLES = {0: 1, 2: 3, 4: 2, 6: 4}  # PNG colour type → samples a pixel
 
@@ -116,6 +116,8 @@ def look_into(path: Path, planes: Sequence[int]) -> tuple[Held, list[np.ndarray]
         raise MorphobenchError("is empty", where, AGAIN)
     try:
         return read_tiff(path, planes) if path.suffix.lower() in (".tif", ".tiff") else _read_flat(path, planes)
+    except Image.DecompressionBombError as error:  # Pillow's own limit, by the header, before ours can be looked at
+        raise MorphobenchError(f"claims more pixels than the limit of {MAX_PIXELS}", where, CUT) from error
     except _BROKEN as error:
         what = " ".join(str(error).split())[:200] or type(error).__name__
         other = other_kind(path)

@@ -248,17 +248,24 @@ def _look(root: Path, name: str, planes: list[int]) -> dict[int, Plane | Fault]:
 def _shared_pictures(assay: Assay, planes: dict[tuple[str, int], Plane], users: Users, between: bool) -> list[Fault]:
     """The same pixels in two fields: a leak across wells, a duplicated field within a well; one fault for each kind.
 
-    Constant planes are left to `odd_planes`. With ``between``, only pictures of two fields are told: which plane a
+    Constant planes are left to `odd_planes`, rows that name the very planes of an earlier row to the faults of the
+    table. With ``between``, only pictures of two fields are told: which plane a
     channel is has not been said.
     """
     by_sha: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for (name, plane), seen in planes.items():
         if seen.low != seen.high:
             by_sha[seen.sha] += users[name][plane]
+    if not by_sha:
+        return []
+    files = [column for channel in assay.channels for column in (path_column(channel), plane_column(channel))]
+    again = assay.fields.duplicated(files).to_numpy()
     pairs: dict[tuple[int, int], list[str]] = defaultdict(list)
     for rows in by_sha.values():
         first = min(rows)
         for i, channel in sorted(rows)[1:]:
+            if again[i]:
+                continue
             pairs[first[0], i].append(channel)
     kinds: dict[str, list[Fault]] = defaultdict(list)
     for (i, j), channels in sorted(pairs.items()):

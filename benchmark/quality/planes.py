@@ -56,13 +56,15 @@ def odd_planes(assay: Assay, planes: Mapping[tuple[str, int], Plane], users: Use
     found = []
     for (name, plane), seen in planes.items():
         faults = []
-        if seen.shape != shape:
+        tiny = min(seen.shape) < SMALLEST
+        if seen.shape != shape and not tiny:
             faults.append(Fault(f"is {seen.shape[1]}×{seen.shape[0]} pixels, where most are {shape[1]}×{shape[0]}",
                                 remedy="All fields of an assay must have one size."))
         if seen.dtype != dtype:
             faults.append(Fault(f"is {seen.dtype}, where most are {dtype}", remedy=_DEPTH))
-        if min(seen.shape) < SMALLEST:
-            faults.append(Fault(f"is {seen.shape[1]}×{seen.shape[0]} pixels, too small for a field of cells",
+        if tiny:
+            most = "" if seen.shape == shape else f", where most are {shape[1]}×{shape[0]}"
+            faults.append(Fault(f"is {seen.shape[1]}×{seen.shape[0]} pixels{most}, too small for a field of cells",
                                 remedy="Check that `file` names the images themselves, not thumbnails or masks."))
         elif seen.low == seen.high:
             faults.append(Fault(f"is constant: every pixel is {seen.low}",

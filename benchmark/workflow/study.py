@@ -11,6 +11,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from benchmark.assays.registry import ASSAYS, AssaySettings
 from benchmark.base.errors import FaultsError, MorphobenchError
+from benchmark.base.files import usable
 from benchmark.base.registry import AnyKind, rebuilt
 from benchmark.base.settings import Settings
 from benchmark.cellprofiler.settings import CellProfilerSettings, WholeFieldSettings
@@ -167,17 +168,14 @@ def shipped_studies() -> list[str]:
 
 def study_path(name: str) -> Path:
     """The file of a study: a path the user gives, or the name of one that comes with morphobench."""
-    path = Path(name)
-    try:
-        there, folder = path.is_file(), path.is_dir()
-    except (OSError, ValueError) as error:  # a name of thousands of letters, or with a zero byte
-        raise MorphobenchError("is no name of a study or a file", name[:60], "See `morphobench report --help`."
-                               ) from error
-    if path.suffix in SUFFIXES:
-        if there:
-            return path
-        raise MorphobenchError("is a folder, not a study file" if folder else "there is no such study file", str(path),
-                               "Give the path of a YAML file.")
+    path = usable(Path(name))
+    named = path.suffix.lower() in SUFFIXES
+    if named and path.is_file():
+        return path
+    if named or ("/" in name and path.exists()):
+        what = "is a folder, and a study is a file" if path.is_dir() else "is no YAML file by its name"
+        raise MorphobenchError(what if path.exists() else "there is no such study file", str(path),
+                               f"Give the path of a YAML file, or one of {', '.join(shipped_studies())}.")
     for suffix in SUFFIXES:
         found = STUDIES / f"{name}{suffix}"
         if "/" not in name and found.is_file():

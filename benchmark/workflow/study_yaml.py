@@ -20,9 +20,13 @@ from benchmark.base.errors import Fault, FaultsError, MorphobenchError
 MOST_BYTES = 2**20
 #: Values after aliases (``*name``) are followed: a few lines of YAML can stand for millions.
 MOST_VALUES = 100_000
+_LONGEST_NUMBER = 60
 EXAMPLE = "See benchmark/studies/demo.yaml."
 _STR = "tag:yaml.org,2002:str"
 _MERGE = "tag:yaml.org,2002:merge"
+#: YAML's name of a kind → what is said of a text that is none; by its tag (``!!int``) any text may claim to be one.
+_KINDS = {"int": "is no whole number", "float": "is no number", "bool": "is neither true nor false",
+          "timestamp": "is no date", "binary": "is no base64"}
 #: YAML's words → what is to be done about it.
 _REMEDIES = (
     ("'\\t'", "Indent with blanks: YAML allows no tabs there."),
@@ -30,6 +34,8 @@ _REMEDIES = (
                                        "own, indented as its neighbours are."),
     ("unknown escape character", "In double quotes a backslash has a meaning of its own: use single quotes, or / in "
                                  "paths."),
+    ("a number has", "Write numbers as one writes them; put a name of many digits in quotes."),
+    *((words, "Correct it, or take away the !! word before it.") for words in _KINDS.values()),
     ("special characters are not allowed", "Remove the invisible character."),
     ("cannot start any token", "Put a text that begins with this character in quotes."),
     ("undefined alias", "Put a text that begins with * in quotes."),
@@ -44,6 +50,16 @@ Location = tuple[int | str, ...]
 
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, without numbers in base 8 and 60 and without dates."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """What a node says; PyYAML leaves to Python what of a text with a tag cannot be read."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, AttributeError, OverflowError) as error:
+            text = str(node.value)
+            kind = _KINDS.get(node.tag.rpartition(":")[2], "cannot be read")
+            what = f"a number has {len(text)} characters" if len(text) > _LONGEST_NUMBER else f"{text!r} {kind}"
+            raise yaml.MarkedYAMLError(problem=what, problem_mark=node.start_mark) from error
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -90,8 +106,8 @@ class Document:
             return None if self._root is None else loader.construct_document(self._root)
         except yaml.YAMLError as error:
             raise _not_yaml(error, self.path) from error
-        except (ValueError, OverflowError, RecursionError) as error:  # a number of thousands of digits
-            raise MorphobenchError(f"a value cannot be read ({error})", str(self.path), _OTHER) from error
+        except RecursionError as error:
+            raise MorphobenchError("has blocks within blocks without end", str(self.path), EXAMPLE) from error
 
     def line(self, location: Location) -> int:
         """Line (from 1) of a value's key; where there is no such value, that of the block that should hold it."""
@@ -145,6 +161,7 @@ def read_document(path: Path) -> Document:
         if loader is not None:
             loader.dispose()
     _refuse_expansion(root, path)
+    _refuse_half_characters(root, path)
     faults = list(_doubled(root))
     if faults:
         raise FaultsError(faults, f"The study {path} has {len(faults)} fault(s):")
@@ -164,7 +181,9 @@ def _text_of(path: Path) -> str:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise MorphobenchError("is in UTF-16", str(path), "Save it again in UTF-8.")
     if b"\0" in data:
-        raise MorphobenchError("is no text file", str(path), EXAMPLE)
+        line = data.count(b"\n", 0, data.index(b"\0")) + 1
+        raise MorphobenchError("is no text file: it holds a NUL character", f"{path}, line {line}",
+                               "Save it as plain text in UTF-8.")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -228,6 +247,15 @@ def _refuse_expansion(root: yaml.Node | None, path: Path) -> None:
     if n > MOST_VALUES:
         raise MorphobenchError(f"stands for more than {MOST_VALUES} values by its aliases (*)", str(path),
                                "Write out what is meant.")
+
+
+def _refuse_half_characters(root: yaml.Node | None, path: Path) -> None:
+    """MorphobenchError where an escape wrote a lone surrogate, which no file and no terminal can hold."""
+    for node in _nodes(root):
+        if isinstance(node, yaml.ScalarNode) and re.search("[\ud800-\udfff]", node.value):
+            raise MorphobenchError(f"a text holds half a character ({node.value[:40]!a})",
+                                   f"{path}, line {node.start_mark.line + 1}",
+                                   "Write the character itself in the place of its escape.")
 
 
 def _text(key: yaml.Node) -> str | None:

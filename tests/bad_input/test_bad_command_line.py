@@ -81,7 +81,7 @@ CASES = [
     Case("crops that are a folder", arguments("crops", "verify", "/tmp"), "/tmp: is a folder, and a study is"),
     Case("crops of a study that has none", arguments("crops", "verify", "mine.yaml"), "holds no crop cache. Run `make"),
     Case("a file in the place of runs", in_the_way("runs", "report", "mine.yaml"),
-         r"runs.*cannot be read or written \(Not a directory\). Mend that and run the same command again"),
+         r"runs/mine: a file stands where a folder is needed. Move it away, or run in another folder"),
 ]
 
 

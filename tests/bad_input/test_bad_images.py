@@ -76,29 +76,30 @@ def fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
-HERE = r"plate P1, well A01, site 1, DNA, f1\.\w+"
+HERE = r"plate P1, well A02, site 1, DNA, f1\.\w+"
 AGAIN, EXPORT, CUT = "Copy it again", "Export it again as 8- or 16-bit PNG or TIFF", "Cut the image into fields"
 CASES = [
     Case("empty", image(lambda path: path.write_bytes(b"")), f"{HERE}: is empty.*{AGAIN}"),
-    Case("missing", image(lambda path: path.unlink()), f"{HERE}: does not exist.*file template and the root"),
+    Case("missing", image(lambda path: path.unlink()), f"{HERE}: does not exist.*file template and assay.root"),
     Case("a folder", image(lambda path: (path.unlink(), path.mkdir())), f"{HERE}: is not a file"),
     Case("a pipe", image(fifo), f"{HERE}: is not a file"),
     Case("text", image(lambda path: path.write_text("no image")), f"{HERE}: cannot be read.*not an image.*{AGAIN}"),
     Case("truncated", image(lambda path: path.write_bytes(path.read_bytes()[:-40])), f"{HERE}: is truncated.*{AGAIN}"),
-    Case("float", tiff(DEEP.astype(np.float32)), f"{HERE}: holds float32 pixels.*{EXPORT}"),
-    Case("float of NaN", tiff(np.full((8, 8), np.nan, np.float32)), f"{HERE}: holds float32.*{EXPORT}"),
-    Case("signed 16-bit", tiff(DEEP.astype(np.int16)), f"{HERE}: holds int16 pixels.*{EXPORT}"),
+    Case("float", tiff(DEEP.astype(np.float32)), f"{HERE}: holds .*float32.* pixels.*{EXPORT}"),
+    Case("float of NaN", tiff(np.full((8, 8), np.nan, np.float32)), f"{HERE}: holds .*float32.*{EXPORT}"),
+    Case("signed 16-bit", tiff(DEEP.astype(np.int16)), f"{HERE}: holds signed 16-bit .int16. pixels.*{EXPORT}"),
     Case("32-bit", tiff(DEEP.astype(np.uint32)), f"{HERE}: holds uint32 pixels.*{EXPORT}"),
     Case("complex", tiff(DEEP.astype(np.complex64)), f"{HERE}: holds complex64 pixels.*{EXPORT}"),
-    Case("bits", tiff(DEEP > 500), f"{HERE}: holds bool pixels.*{EXPORT}"),
+    Case("bits", tiff(DEEP > 500), f"{HERE}: holds 1-bit .bool. pixels.*{EXPORT}"),
     Case("another depth", tiff(GREY), "f1.tif.*uint8, where most are uint16.*depth"),
     Case("a palette in PNG", png("P"), f"{HERE}: stores its pixels as 'P'.*{EXPORT}"),
-    Case("one bit in PNG", png("1"), f"{HERE}: stores its pixels as '1'.*{EXPORT}"),
+    Case("one bit in PNG", png("1"), f"{HERE}: stores its pixels as 1-bit.*{EXPORT}"),
     Case("a palette in TIFF", tiff(GREY, photometric="palette", colormap=RNG.integers(0, 65535, (3, 256), np.uint16)),
          f"{HERE}: is palette.*{EXPORT}"),
     Case("white is zero", tiff(DEEP, photometric="miniswhite"), f"{HERE}: is miniswhite.*{EXPORT}"),
-    Case("a single pixel", tiff(np.array([[5]], np.uint16)), f"{HERE}: is 1×1 pixels, where most are 8×8", "paths"),
-    Case("one line of pixels", tiff(DEEP[:1]), f"{HERE}: is 8×1 pixels, where most are 8×8.*one size"),
+    Case("a single pixel", tiff(np.array([[5]], np.uint16)),
+         f"{HERE}: is 1×1 pixels, where most are 8×8.*not thumbnails"),
+    Case("one line of pixels", tiff(DEEP[:1]), f"{HERE}: is 8×1 pixels, where most are 8×8.*not thumbnails"),
     Case("no pixel", png_of_header(0, 8), f"{HERE}: cannot be read.*{AGAIN}"),
     Case("constant", tiff(np.full((8, 8), 7, np.uint16)), f"{HERE}: is constant: every pixel is 7"),
     Case("30,000 pixels in PNG", png_of_header(30_000, 30_000), f"{HERE}: claims more pixels than the limit.*{CUT}"),
@@ -108,15 +109,16 @@ CASES = [
     Case("PNG without pixels", png_of_header(8, 8), f"{HERE}: cannot be read: truncated.*{AGAIN}"),
     Case("a TIFF whose directory follows itself", tiff_of_header(grey_tags(8), 8), f"{HERE}: is truncated.*{AGAIN}"),
     Case("a TIFF without entries", tiff_of_header([]), f"{HERE}: holds .*pixels.*{EXPORT}"),
-    Case("a stack of ImageJ cut off", image(lambda path: imagej(path, cut=30)), f"{HERE}: is truncated: its 5 slices"),
+    Case("a stack of ImageJ cut off", image(lambda path: imagej(path, cut=30)),
+         f"{HERE}: is truncated: it announces 5 images.*{AGAIN}"),
     Case("JPEG", image(lambda path: Image.fromarray(GREY).save(path), "f1.jpg"), f"{HERE}: is .jpg.*lossy"),
-    Case("JPEG named TIFF", image(lambda path: Image.fromarray(GREY).save(path, "jpeg")), f"{HERE}: cannot be read"),
-    Case("GIF named PNG", image(lambda path: Image.fromarray(GREY).save(path, "gif"), "f1.png"), f"{HERE}: cannot be"),
+    Case("JPEG named TIFF", image(lambda path: Image.fromarray(GREY).save(path, "jpeg")), f"{HERE}: is a JPEG"),
+    Case("GIF named PNG", image(lambda path: Image.fromarray(GREY).save(path, "gif"), "f1.png"), f"{HERE}: is a GIF"),
     Case("NumPy objects named TIFF", image(lambda path: np.array([{}], object).dump(path)), f"{HERE}: cannot be read"),
     Case("the picture of another well", image(lambda path: path.write_bytes((path.parent / "f0.tif").read_bytes())),
-         "well A01.*same picture as plate P1, well A00.*would leak.*correct the table"),
+         "well A02.*same picture as plate P1, well A01.*would leak.*correct the table"),
     Case("a channel that no image has", image(lambda path: None, channels={
-        "DNA": {"file": "{File}"}, "Actin": {"file": "{File}", "plane": 1}}), "has no plane 1: it holds 1", "paths"),
+        "DNA": {"file": "{File}"}, "Actin": {"file": "{File}", "plane": 1}}), "has no plane 1: it holds 1"),
 ]
 
 

@@ -69,16 +69,17 @@ def cut_off(keep: int):
     return weights(write)
 
 
-AGAIN = "Fetch or copy it again"
+AGAIN = "It may be cut off or damaged: fetch it again"
+DOWNLOAD = "Fetch it again, and look whether the download failed"
 PLAIN = "Save the plain state dict, or better safetensors"
 CASES = [
-    Case("empty", raw(b""), rf"w\.pth: is no readable weights file.*{AGAIN}"),
-    Case("empty safetensors", raw(b"", "w.safetensors"), rf"w\.safetensors: is no readable weights file.*{AGAIN}"),
-    Case("text", raw(b"hello"), rf"w\.pth: is no readable weights file.*{AGAIN}"),
+    Case("empty", raw(b""), rf"w\.pth: is empty\. {DOWNLOAD}"),
+    Case("empty safetensors", raw(b"", "w.safetensors"), rf"w\.safetensors: is empty\. {DOWNLOAD}"),
+    Case("text", raw(b"hello"), rf"w\.pth: is a text, not a weights file\. {DOWNLOAD}"),
     Case("cut off early", cut_off(100), f"is no readable weights file.*{AGAIN}"),
     Case("cut off late", cut_off(20_000), f"is no readable weights file.*{AGAIN}"),
     Case("a pointer of Git LFS", raw(b"version https://git-lfs.github.com/spec/v1\nsize 1\n", "w.safetensors"),
-         f"is no readable weights file.*{AGAIN}"),
+         "is a pointer of Git LFS and not the weights. Run `git lfs pull`"),
     Case("another zip", weights(lambda path: zipfile.ZipFile(path, "w").writestr("a", "b")), f"no readable.*{AGAIN}"),
     Case("code", weights(lambda path: torch.save({"x": Evil(path.parent / "owned")}, path)),
          f"holds more than tensors, so it is not loaded. {PLAIN}"),
@@ -89,8 +90,8 @@ CASES = [
     Case("NumPy objects", weights(lambda path: np.array([{}], object).dump(path)), "holds more than tensors"),
     Case("a whole model", weights(lambda path: torch.save(timm.create_model(SMALL), path)),
          f"more than tensors.*{PLAIN}"),
-    Case("a list", saved([1, 2]), f"is not a state dict of tensors. {PLAIN}"),
-    Case("numbers", saved({"a": 3}), f"is not a state dict of tensors. {PLAIN}"),
+    Case("a list", saved([1, 2]), r"is not a state dict of tensors. Save model\.state_dict"),
+    Case("numbers", saved({"a": 3}), r"is not a state dict of tensors. Save model\.state_dict"),
     Case("no tensor", saved({}), "holds nothing of test_efficientnet: 0 tensors.*network.backbone"),
     Case("tensors of another network", saved({"a": torch.zeros(1)}), "holds nothing of .*unknown 1 .*network.backbone"),
     Case("a header of 2^62 bytes", raw(struct.pack("<Q", 2**62) + b"{}", "w.safetensors"), f"no readable.*{AGAIN}"),

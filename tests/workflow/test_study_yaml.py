@@ -112,14 +112,17 @@ def test_null_in_a_list_of_names_is_not_a_name(tmp_path):
     (GOOD + "title: @x\n", ["line 9", "in quotes"]),
     (GOOD + "title: *x\n", ["line 9", "begins with *"]),
     (GOOD + "title: !x y\n", ["line 9", "begins with !"]),
-    (GOOD + "title: !!int x\n", ["study.yaml"]),
+    (GOOD + "title: !!int x\n", ["line 9: is not valid YAML ('x' is no whole number)", "take away the !!"]),
+    (GOOD + "title: !!bool x\n", ["line 9: is not valid YAML ('x' is neither true nor false)"]),
+    (GOOD + f"seeds: [{'9' * 5000}]\n", ["line 9: is not valid YAML (a number has 5000 characters)"]),
+    (GOOD + 'title: "\\ud800"\n', ["line 9: a text holds half a character"]),
     (GOOD + "---\n" + GOOD, ["one study"]),
     (GOOD + "title: a\x07b\n", ["line 9", "U+0007"]),
     (GOOD + 'title: "\\UFFFFFFFF"\n', ["study.yaml"]),
     (GOOD + "seeds: " + "[" * 20000, ["study.yaml"]),
     (GOOD.encode() + b"title: caf\xe9\n", ["line 9", "not in UTF-8", "0xE9"]),
     (GOOD.encode("utf-16"), ["is in UTF-16", "Save it again in UTF-8"]),
-    (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", ["is no text file"]),
+    (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", ["line 3: is no text file", "Save it as plain text in UTF-8"]),
     (b"# " + b"x" * 3 * 2**20, ["has 3 MB and is no study"]),
     ("a: &a [*a]\n", ["holds itself"]),
     ("a: &a {<<: *a}\n", ["holds itself"]),
@@ -142,8 +145,8 @@ def test_blocks_may_be_shared(tmp_path):
 
 def test_names_that_lead_elsewhere_are_no_studies(tmp_path):
     (tmp_path / "folder.yaml").mkdir()
-    for name, words in ((tmp_path / "folder.yaml", "is a folder"), ("x" * 5000, "no name"), ("a\0b.yaml", "no"),
-                        ("../demo", "no study"), ("/etc/passwd", "no study")):
+    for name, words in ((tmp_path / "folder.yaml", "is a folder"), ("x" * 5000, "too long"), ("a\0b.yaml", "no path"),
+                        ("../demo", "no study"), ("/etc/passwd", "no YAML file")):
         with pytest.raises(MorphobenchError, match=words):
             load_study(str(name))
     for name in ("../up", "a/b", "..", "", "x" * 61, "NAME", "a\\nb"):

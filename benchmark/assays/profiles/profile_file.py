@@ -53,7 +53,7 @@ def read_header(path: Path, separator: str) -> list[str]:
         if path.suffix in PARQUET:
             return [str(c) for c in pq.read_schema(path).names]
         with open_text(path) as handle:
-            return next(csv.reader(handle, delimiter=separator, strict=True), [])
+            return next(filter(None, csv.reader(handle, delimiter=separator, strict=True)), [])  # no blank line
 
     if not path.is_file():
         raise MorphobenchError("does not exist", str(path), "Correct assay.profiles in the study.")
@@ -61,6 +61,8 @@ def read_header(path: Path, separator: str) -> list[str]:
         raise MorphobenchError("is neither parquet nor CSV by its name", str(path),
                                f"Use {', '.join((*PARQUET, '.csv', '.csv.gz'))}.")
     header = guarded(path, read)
+    if not header:
+        raise MorphobenchError("is empty", str(path), "Copy or export it again.")
     if path.suffix not in PARQUET:
         refuse_other_separator(header, separator, path)
     # Columns without a name are left out later, however many they are.
@@ -82,7 +84,8 @@ def read_text(path: Path, separator: str, columns: Sequence[str]) -> pd.DataFram
         The file is broken, has no rows, or has a row of another length than the header.
     """
     table = _checked(path, lambda: _read(path, separator, columns, pyarrow.string())).to_pandas(ignore_metadata=True)
-    return table.apply(lambda column: column.astype(object).where(column.notna(), "").astype(str).str.strip())
+    return guarded(path, lambda: table.apply(  # a column of bytes need be no text
+        lambda column: column.astype(object).where(column.notna(), "").astype(str).str.strip()))
 
 
 def read_numbers(path: Path, separator: str, columns: Sequence[str]) -> pyarrow.Table:

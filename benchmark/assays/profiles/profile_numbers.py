@@ -11,6 +11,7 @@ import pyarrow
 import pyarrow.compute
 from pyarrow import types
 
+from benchmark.assays.places import rows_named
 from benchmark.base.account import Loss
 from benchmark.base.errors import Fault, MorphobenchError, sheet_row
 from benchmark.base.tables import WELL_KEY, typed
@@ -124,8 +125,7 @@ def first_rows(rows: Sequence[int] | np.ndarray | pd.Index) -> str:
 
 def empty_fault(column: str, rows: Sequence[int] | pd.Index, where: str, remedy: str = "") -> Fault:
     """One fault for all rows in which a column is empty that must not be."""
-    count = f" in {len(rows)} rows" if len(rows) > 1 else ""
-    return Fault(f"{column} is empty{count}", f"{where}, {first_rows(rows)}", remedy)
+    return Fault(f"{column} is empty", f"{where}, {rows_named(list(rows))}", remedy)
 
 
 def clean(

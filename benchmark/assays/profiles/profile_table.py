@@ -151,6 +151,8 @@ def load_profile_table(settings: ProfileTableSettings, name: str, base: Path) ->
         prefixes = settings.prefixes
         features, notes, losses = read_cells(output, plate, well, prefixes) if output else read_features(
             path, settings.separator, header, plate, well, PREFIXES if prefixes is None else prefixes, used)
+    if settings.metadata is None:  # both readers look at the columns of plates and wells
+        faults = list({f.what if f.what.endswith(" is empty") else f: f for f in reversed(faults)}.values())[::-1]
     refuse(faults, f"The profiles of {name} have {len(faults)} fault(s):")
     why = f"they have no label ({metadata.origin.name(LABEL)} is empty) and are no control"
     notes = [*metadata.notes, *notes, *rows_of_wells(features, path.name)]

@@ -99,8 +99,8 @@ def test_names_that_appear_twice(tmp_path, text, message):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda b: b"", "has no column"), (lambda b: b"\n\n", "has no column"),
-    (lambda b: b.replace(b",", b";"), "Set assay.separator to"),
+    (lambda b: b"", "is empty"), (lambda b: b"\n\n", "is empty"),
+    (lambda b: b.replace(b",", b";"), "has a single column.*Set assay.separator to ';'"),
     (lambda b: b.decode().encode("utf-16"), "is not UTF-8"), (lambda b: b[:-40], "cannot be read: truncated"),
     (lambda b: b.replace(b"\n", b",1\n", 3), "cannot be read|appears"), (lambda b: b + b"\"open", "cannot be read"),
     (lambda b: b[:200] + b"\0\0" + b[200:], "features are numbers|cannot be read|no column"),
