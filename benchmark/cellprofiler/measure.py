@@ -36,7 +36,8 @@ from benchmark.cellprofiler.land import (
     mask_name,
     run_shard,
 )
-from benchmark.cellprofiler.pipeline import read_pipeline, with_settings
+from benchmark.cellprofiler.pipeline import with_settings
+from benchmark.cellprofiler.pipeline_file import read_pipeline
 from benchmark.cellprofiler.settings import CellProfilerSettings
 from benchmark.cellprofiler.shards import Plane, Shard, image_channels, plan_shards
 

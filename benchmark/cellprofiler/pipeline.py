@@ -12,7 +12,6 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from benchmark.base.errors import MorphobenchError
@@ -22,7 +21,6 @@ _CORRECT = "Correct it in CellProfiler or in cellprofiler.settings."
 Value = str | int | float | bool
 Overrides = Mapping[str, Mapping[str, Value]]
 
-MAGIC = "CellProfiler Pipeline: http://www.cellprofiler.org"
 _HEADER = re.compile(r"(?P<name>\w+):\[(?P<attributes>.*)\]\s*")
 _ENABLED = re.compile(r"(?<=[|\[])enabled:True(?=[|\]])")
 _INDEXED = re.compile(r"(?P<name>.+?)\[(?P<index>[1-9]\d*)\]")
@@ -34,12 +32,6 @@ _READS = re.compile(
 _WRITES = re.compile(r"Name the (output|averaged|dilated|corrected|.*outline).*image")
 #: Texts of settings that name objects which a module makes.
 NAMES_OBJECTS = re.compile(r"Name the .*\bobjects?\b.*")
-_NAMED = re.compile(r"^(\w+):\[", re.MULTILINE)
-#: Modules that CellProfiler 4 neither has nor renames (cellprofiler_core.constants.modules of 4.2.8.1).
-GONE = frozenset({"CorrectIllumination_Calculate_kate", "FileNameMetadata", "GroupMovieFrames", "IdentifyPrimLoG",
-                  "LoadImageDirectory", "LoadImages", "LoadSingleImage", "Restart", "SplitOrSpliceMovie",
-                  "SubtractBackground"})
-_EXPORT = "Export it from CellProfiler as .cppipe."
 _NO_IMAGE = {"", "None", "Do not use", "Leave this blank", "Leave this black"}
 
 
@@ -105,38 +97,6 @@ def unescape(value: str) -> str:
 def escape(value: str) -> str:
     r"""Text of a value that CellProfiler reads back as ``value``; plain unless it holds ``\x``."""
     return value.encode("unicode_escape").decode("ascii") if "\\x" in value else value
-
-
-def read_pipeline(path: Path) -> str:
-    """Text of a .cppipe file with its line ends as they are.
-
-    Raises
-    ------
-    MorphobenchError
-        The file is missing, a folder, or not a text pipeline (a .cpproj or .json one, for example), or has modules
-        that CellProfiler 4 no longer has.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        raise MorphobenchError("no such pipeline", str(path), "Set cellprofiler.pipeline in the study.") from None
-    except UnicodeDecodeError as error:
-        raise MorphobenchError("is not a text pipeline", str(path), _EXPORT) from error
-    except IsADirectoryError:
-        raise MorphobenchError("is a folder, not a pipeline", str(path),
-                               "Set cellprofiler.pipeline to a .cppipe file.") from None
-    except OSError as error:
-        raise MorphobenchError(f"cannot be read ({error.strerror})", str(path),
-                               "Set cellprofiler.pipeline in the study.") from error
-    if "\0" in text:
-        raise MorphobenchError("is not a text pipeline: it holds a NUL character", str(path), _EXPORT)
-    if not text.lstrip("\ufeff").startswith(MAGIC):
-        raise MorphobenchError("is not a CellProfiler pipeline", str(path), _EXPORT)
-    gone = sorted({found[1] for found in _NAMED.finditer(text)} & GONE)
-    if gone:
-        raise MorphobenchError(f"is of an older CellProfiler: {', '.join(gone)} is no module of CellProfiler 4",
-                               str(path), "Open it in CellProfiler 4, replace what it cannot load, and export it.")
-    return text
 
 
 def parse(text: str) -> tuple[Module, ...]:

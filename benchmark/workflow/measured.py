@@ -228,7 +228,7 @@ def pipeline_path(name: str, base: Path) -> Path:
 def object_roles_of(study: Study) -> Roles:
     """Which of the pipeline's objects are nuclei, and which are cells."""
     from benchmark.cellprofiler.inputs import object_roles
-    from benchmark.cellprofiler.pipeline import read_pipeline
+    from benchmark.cellprofiler.pipeline_file import read_pipeline
 
     settings = study.cellprofiler
     return object_roles(read_pipeline(pipeline_path(settings.pipeline, study.base)), settings.nuclei, settings.cells)

@@ -15,7 +15,8 @@ from benchmark.base.tasks import run_serially
 from benchmark.cellprofiler.find import CellProfiler
 from benchmark.cellprofiler.illumination import function_channels, function_planes, with_loaded_functions
 from benchmark.cellprofiler.measure import measure
-from benchmark.cellprofiler.pipeline import loaded_images, module_names, parse, read_pipeline, with_settings
+from benchmark.cellprofiler.pipeline import loaded_images, module_names, parse, with_settings
+from benchmark.cellprofiler.pipeline_file import read_pipeline
 from benchmark.cellprofiler.settings import CellProfilerSettings
 from benchmark.cellprofiler.shards import plan_shards, stage
 from benchmark.images.illumination import build_illumination

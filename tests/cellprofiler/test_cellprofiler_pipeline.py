@@ -14,11 +14,11 @@ from benchmark.cellprofiler.pipeline import (
     module_names,
     object_names,
     parse,
-    read_pipeline,
     saved_masks,
     unescape,
     with_settings,
 )
+from benchmark.cellprofiler.pipeline_file import read_pipeline
 
 OURS = Path(__file__).parents[2] / "pipelines" / "analysis.cppipe"
 TEXT = read_pipeline(OURS)

@@ -18,7 +18,8 @@ from benchmark.cellprofiler.execute import execute
 from benchmark.cellprofiler.find import VENV, CellProfiler, find_cellprofiler
 from benchmark.cellprofiler.illumination import function_channels, with_loaded_functions
 from benchmark.cellprofiler.inputs import LOAD_DATA, Roles, object_roles, with_load_data
-from benchmark.cellprofiler.pipeline import csv_prefix, loaded_images, module_names, parse, read_pipeline
+from benchmark.cellprofiler.pipeline import csv_prefix, loaded_images, module_names, parse
+from benchmark.cellprofiler.pipeline_file import read_pipeline
 from benchmark.cellprofiler.shards import NUMBER, Plane, image_channels, plan_shards, stage
 from benchmark.quality.check import file_hashes
 

@@ -20,7 +20,8 @@ from benchmark.cellprofiler.find import CellProfiler, find_cellprofiler
 from benchmark.cellprofiler.illumination import function_channels, function_planes, with_loaded_functions
 from benchmark.cellprofiler.ingest import image_table
 from benchmark.cellprofiler.measure import measure
-from benchmark.cellprofiler.pipeline import loaded_images, read_pipeline, saved_masks, with_settings
+from benchmark.cellprofiler.pipeline import loaded_images, saved_masks, with_settings
+from benchmark.cellprofiler.pipeline_file import read_pipeline
 from benchmark.cellprofiler.settings import CellProfilerSettings
 from benchmark.cellprofiler.shards import plan_shards, stage
 from benchmark.images.illumination import build_illumination

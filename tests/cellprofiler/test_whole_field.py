@@ -18,7 +18,8 @@ from benchmark.cellprofiler.execute import ONE_THREAD
 from benchmark.cellprofiler.find import VENV, CellProfiler, find_cellprofiler
 from benchmark.cellprofiler.illumination import function_channels, with_loaded_functions
 from benchmark.cellprofiler.measure import measure
-from benchmark.cellprofiler.pipeline import csv_prefix, loaded_images, module_names, parse, read_pipeline, saved_masks
+from benchmark.cellprofiler.pipeline import csv_prefix, loaded_images, module_names, parse, saved_masks
+from benchmark.cellprofiler.pipeline_file import read_pipeline
 from benchmark.cellprofiler.settings import CellProfilerSettings
 from benchmark.quality.check import file_hashes
 
