@@ -277,7 +277,8 @@ PIPELINES = {
 }
 
 
-@pytest.mark.parametrize("kind", PIPELINES)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.slow) if k == "writes nothing" else k
+                                  for k in PIPELINES])
 def test_a_pipeline_at_fault_stops_the_study_by_name(cellprofiler, settings, tmp_path, kind):
     (old, new), words = PIPELINES[kind]
     assay = small_assay(tmp_path / "assay", wells=2, size=SIZE, cells=1)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from drawn_study import COLUMNS, LDA, drawn_profiles
+from drawn_study import COLUMNS, LDA, drawn_profiles, prepared, run_arm, run_dependents
 from yaml import safe_dump
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -40,10 +40,11 @@ def write_study(folder: Path) -> str:
     return str(folder / "tiny.yaml")
 
 
-def test_a_tiny_study_predicts_what_it_did(tmp_path):
-    from benchmark import run
-
-    run(write_study(tmp_path), only=("classical",), jobs=1, runs=tmp_path / "runs")
+def test_a_tiny_study_predicts_what_it_did(tmp_path, monkeypatch):
+    write_study(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    context = prepared("tiny.yaml")
+    run_dependents(context, run_arm(context, "classical"))
     now, before = table_of(tmp_path / "runs" / "tiny"), read(Path(__file__).with_name("tiny.csv"))
     pd.testing.assert_frame_equal(now[[*KEYS, "decision"]], before[[*KEYS, "decision"]])
     gaps = (now["probability"].astype(float) - before["probability"].astype(float)).abs()

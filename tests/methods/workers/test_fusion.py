@@ -71,7 +71,7 @@ def test_a_fusion_knows_what_its_parts_know_together(tmp_path, monkeypatch):
     assert "stacked, against its parts: " in page and "right by a (" in page and "right by b (" in page
 
 
-@pytest.mark.parametrize("method", [STACKED, JOINED])
+@pytest.mark.parametrize("method", [pytest.param(STACKED, marks=pytest.mark.slow), JOINED])
 def test_test_wells_teach_a_fusion_nothing(tmp_path, monkeypatch, method):
     """Other features and another label of the held-out compound: what is fitted in its fold stays, to the last bit."""
     table = drawn_profiles()
