@@ -104,8 +104,8 @@ def _notes(origin: Origin, merged: _Groups, kept: _Groups, fine: _Groups) -> lis
     percent = round(100 * (NOMINAL - 1))
     if merged.texts:
         notes.append(Fault(
-            f"doses of one compound that lie less than {percent} % apart were taken for one dose: {merged.values} "
-            f"values of {name} became {len(merged.texts)} ({several(merged.texts)})", origin.where,
+            f"doses of one compound, each less than {percent} % from the next, were taken for one dose: "
+            f"{merged.values} values of {name} became {len(merged.texts)} ({several(merged.texts)})", origin.where,
             "Set assay.doses to as_written if each is a treatment of its own."))
     if kept.texts:
         notes.append(Fault(

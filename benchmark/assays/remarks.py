@@ -10,7 +10,7 @@ from benchmark.assays.places import Origin, listed, several
 from benchmark.assays.spelling import name_key
 from benchmark.assays.words import UNKNOWN, UNTREATED
 from benchmark.base.errors import Fault
-from benchmark.base.tables import CELL_LINE, COMPOUND, CONTROL, LABEL
+from benchmark.base.tables import CELL_LINE, COMPOUND, CONCENTRATION, CONTROL, LABEL
 
 #: An identifier with a batch at its end: BRD-K12345678-001-02-7 (compound, salt, batch, check digit: the Broad
 #: Institute's), NCGC00015052-05, or a word for it (`cpd 7 lot 3`).
@@ -21,6 +21,8 @@ _BATCHES = (
 )
 #: Numbers of the Chemical Abstracts Service end in the same way and are no batches.
 _CAS = re.compile(r"[1-9][0-9]{1,6}-[0-9]{2}-[0-9]")
+#: Units of concentration that are not µM, as words of a column's name; M alone is too common a word.
+_OTHER_UNIT = re.compile(r"(?:^|[^A-Za-z])(nM|pM|mM|fM|nmol(?:/l)?|mol/l|[nµu]?g/m[lL]|mg/m[lL]|%)(?:$|[^A-Za-z])")
 #: What a spreadsheet makes of MARCH1 and SEPT2 (Ziemann et al. 2016, Genome Biol 17:177).
 _DATE = re.compile(r"[0-9]{1,2}-(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
                    r"|(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)-[0-9]{1,2}", re.IGNORECASE)
@@ -29,12 +31,14 @@ _DATE = re.compile(r"[0-9]{1,2}-(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec
 def remarks(table: pd.DataFrame, origin: Origin) -> list[Fault]:
     """Notes about a sound field table, of which treatments are scored.
 
-    Names that differ in a batch alone; compounds and labels whose words say that nothing was added or is known;
-    names that look like a control's; gene names that became dates; cell lines that some rows lack.
+    Names that differ in a batch, a blank or a hyphen alone; units other than µM; compounds and labels whose words say
+    that nothing was added or is known; names that look like a control's; gene names that became dates; cell lines that
+    some rows lack.
     """
     scored = table[(table[LABEL] != "") & (table[CONTROL] != "negative")]
     negative = table.loc[table[CONTROL] == "negative", COMPOUND].unique()
-    notes = [*_batches(scored, origin), *_untreated(scored, list(negative), origin), *_unknown(scored, origin)]
+    notes = [*_batches(scored, origin), *_alike(scored, origin), *_units(origin),
+             *_untreated(scored, list(negative), origin), *_unknown(scored, origin)]
     for column in (COMPOUND, LABEL):
         dates = sorted(v for v in table[column].unique() if _DATE.fullmatch(v.strip()))
         if dates:
@@ -80,6 +84,29 @@ def _batches(scored: pd.DataFrame, origin: Origin) -> list[Fault]:
         "sides of a fold: a model is tested on a compound that it was trained on, and results are too good",
         origin.where,
         f"Map a column that names the substance{cut}.", warns=True)]
+
+
+def _alike(scored: pd.DataFrame, origin: Origin) -> list[Fault]:
+    """Compounds of one label that differ in blanks and hyphens alone, one of them having none: MG-132 and MG132."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for label, name in sorted(set(zip(scored[LABEL], scored[COMPOUND], strict=True))):
+        groups.setdefault((label, re.sub(r"[\s_\-‐-―]+", "", name_key(name))), []).append(name)
+    same = [names for names in groups.values() if len(names) > 1]
+    if not same:
+        return []
+    return [Fault(f"names in {origin.name(COMPOUND)} differ in a blank or hyphen alone: "
+                  f"{several([' and '.join(map(repr, names)) for names in same])}. If they are one substance, it is on "
+                  "both sides of a fold, and results are too good", origin.where, "Spell it in one way.", warns=True)]
+
+
+def _units(origin: Origin) -> list[Fault]:
+    """A column of concentrations whose name says another unit than µM."""
+    column = origin.name(CONCENTRATION)
+    unit = _OTHER_UNIT.search(column)
+    if unit is None or column == CONCENTRATION:
+        return []
+    return [Fault(f"the numbers of {column} are read as µM, and its name says {unit[1]}", origin.where,
+                  "Give µM: dose-response figures and labels of treatments are in it.", warns=True)]
 
 
 def _untreated(scored: pd.DataFrame, negative: list[str], origin: Origin) -> list[Fault]:

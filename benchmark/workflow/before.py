@@ -130,20 +130,26 @@ def _controls(method: Method, assay: Assay, where: str) -> Iterator[Fault]:
     """Negative controls that a method refers to and that are not there."""
     # Profiles are made of all plates, crops and embeddings only of those with wells to predict.
     seen = set((assay.fields if method.arm == "classical" else assay.predicted)[PLATE])
-    without, plates = [plate for plate in plates_without_controls(assay) if plate in seen], len(seen)
+    profile = getattr(method, "profile", None)
+    # A well says nothing of the spread between wells; its cells say something of that between cells.
+    fewest = 2 if profile is not None and profile.normalise == "controls" and profile.level == "wells" else 1
+    without, plates = [plate for plate in plates_without_controls(assay, fewest) if plate in seen], len(seen)
     missing = (method.needs_controls == "each plate" and without) or len(without) == plates
     if method.needs_controls and missing and assay.scoring == "treatments":
         names = ", ".join(without[:NAMED]) + (f" and {len(without) - NAMED} more" if len(without) > NAMED else "")
-        yield Fault(f"refers to negative controls, and {len(without)} of {plates} plates have none ({names})",
+        have = "none" if fewest == 1 else "fewer than two wells of them"
+        depth = ", by the bit depth (bit_depth)" if assay.channels and method.arm == "cnn" else ""
+        yield Fault(f"refers to negative controls, and {len(without)} of {plates} plates have {have} ({names})",
                     f"{where}, {method.uses_controls}",
-                    "Scale by the whole plate (plate), by the bit depth (bit_depth) or on the training wells "
-                    "(training); or name the controls in assay.negative_controls.")
+                    f"Scale by the whole plate (plate){depth} or on the training wells (training); name the controls "
+                    "in assay.negative_controls; or leave the plates out.")
 
 
-def plates_without_controls(assay: Assay) -> list[str]:
-    """Plates without a negative control, in order."""
-    having = set(assay.fields.loc[assay.fields[CONTROL] == "negative", PLATE])
-    return [plate for plate in dict.fromkeys(assay.fields[PLATE]) if plate not in having]
+def plates_without_controls(assay: Assay, fewest: int = 1) -> list[str]:
+    """Plates with fewer negative-control wells than ``fewest``, in order."""
+    wells = assay.wells
+    counts = wells.loc[wells[CONTROL] == "negative", PLATE].value_counts()
+    return [plate for plate in dict.fromkeys(wells[PLATE]) if counts.get(plate, 0) < fewest]
 
 
 def _fits(study: Study, assay: Assay, pipeline: Pipeline) -> None:

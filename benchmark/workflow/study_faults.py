@@ -26,6 +26,11 @@ _WANTED = {
     "float_parsing": "a number is wanted here", "bool_type": "true or false is wanted here",
     "bool_parsing": "true or false is wanted here", "finite_number": "a finite number is wanted here",
 }
+#: A pattern of the settings → the same in words.
+_IN_WORDS = {
+    r"^[a-z0-9][a-z0-9-]*$": "lower-case letters, digits and hyphens are wanted here",
+    r"^[a-z][a-z0-9_]*$": "lower-case letters, digits and underscores are wanted here, a letter first",
+}
 _NOTHING = "Give a value, or take the key out; put the word null in quotes where it is a name."
 
 
@@ -88,7 +93,7 @@ def _fault(error: Error, schema: Schema) -> Fault:
     given, remedy = repr(error["input"]), ""
     if error["input"] is None:
         given, remedy = "nothing", _NOTHING
-    what = _WANTED.get(kind, error["msg"].removeprefix("Value error, "))
+    what = _WANTED.get(kind) or _IN_WORDS.get(context.get("pattern", ""), error["msg"].removeprefix("Value error, "))
     if kind == "value_error" and isinstance(error["input"], dict):  # of a whole block: the words name what they mean
         return Fault(what, key)
     return Fault(f"{what} (given: {given if len(given) <= 60 else given[:60] + '…'})", key, remedy)

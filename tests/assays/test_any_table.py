@@ -225,7 +225,7 @@ def test_doses_as_dispensed_are_one_treatment(load):
     table.loc[treated, "Dose"] = [f"{10 + x:.3f}" for x in np.random.default_rng(3).normal(0, 0.01, treated.sum())]
     assay = load(table)
     assert len(assay.treated[TREATMENT_KEY].drop_duplicates()) == 6
-    assert "doses of one compound that lie less than 5 % apart were taken for one dose" in said(assay)
+    assert "doses of one compound, each less than 5 % from the next, were taken for one dose" in said(assay)
     assay = load(table, doses="as_written")
     assert len(assay.treated[TREATMENT_KEY].drop_duplicates()) > 6 and "intervals are too narrow" in said(assay)
 

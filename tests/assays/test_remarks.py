@@ -4,8 +4,9 @@ import pytest
 from test_fieldtable import sound
 
 from benchmark.assays.fieldtable import make_assay
-from benchmark.assays.remarks import substance
-from benchmark.base.tables import CELL_LINE, COMPOUND, LABEL
+from benchmark.assays.places import Origin
+from benchmark.assays.remarks import remarks, substance
+from benchmark.base.tables import CELL_LINE, COMPOUND, CONCENTRATION, LABEL
 
 
 def said(**names):
@@ -54,3 +55,18 @@ def test_gene_names_that_became_dates_and_cell_lines_that_lack():
     table = sound()
     table[CELL_LINE] = ["U2OS"] * 8 + [""] * 2
     assert "is empty in 2 of 10 rows" in str(make_assay("a", ".", table, ["DNA"]).left_out[0])
+
+
+def test_names_of_one_label_that_differ_in_a_hyphen_that_one_lacks_are_a_warning():
+    table = sound()
+    table[COMPOUND] = table[COMPOUND].replace({"c1": "MG-132", "c3": "MG132"})  # of one label
+    (note,) = make_assay("a", ".", table, ["DNA"]).left_out
+    assert note.warns and "'MG-132' and 'MG132'" in note.what and "both sides of a fold" in note.what
+    assert said(c1="PD-169316", c3="PD-169317") == "" == said(c1="AZ-A", c2="AZA")  # of two labels
+
+
+@pytest.mark.parametrize(("column", "unit"), [("Conc_nM", "nM"), ("dose (mM)", "mM"), ("Dose_uM", ""), ("um", ""),
+                                              ("Conc µg/ml", "µg/ml"), ("M", ""), ("Concentration", "")])
+def test_units_other_than_micromolar_in_the_name_of_the_column_are_a_warning(column, unit):
+    notes = remarks(sound(), Origin("a.csv", {CONCENTRATION: column}))
+    assert [n.warns for n in notes] == [True] * bool(unit) and all(f"its name says {unit}" in n.what for n in notes)

@@ -136,3 +136,19 @@ def test_wells_that_a_method_cannot_place_are_told_before_it_runs(tmp_path, monk
     assert words in output and status == ("assumed" not in words), output
     methods = [{"name": "near", "kind": "profile", "profile": {"normalise": "training"}, "decision": "nearest"}]
     assert check(tmp_path, {"kind": "profile_table", "profiles": "p.csv", "columns": columns}, methods=methods)[0] == 0
+
+
+def test_a_plate_with_one_control_well_is_told_before_the_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    rows = [{"Metadata_Plate": plate, "Metadata_Well": f"A{i + 1:02d}", "drug": f"c{i}" if i < 4 else "DMSO",
+             "dose": int(i < 4), "moa": "xy"[i % 2] if i < 4 else "", "Cells_A": rng.normal(), "Cells_B": rng.normal()}
+            for plate, n in (("P1", 6), ("P2", 5)) for i in range(n)]
+    pd.DataFrame(rows).to_csv("p.csv", index=False)
+    assay = {"kind": "profile_table", "profiles": "p.csv", "negative_controls": ["DMSO"], "columns": {
+        "plate": "Metadata_Plate", "well": "Metadata_Well", "compound": "drug", "concentration": "dose",
+        "label": "moa"}}
+    for normalise, words in (("controls", "1 of 2 plates have fewer than two wells of them (P2)"),
+                             ("plate", "no fault found")):
+        method = {"name": "near", "kind": "profile", "decision": "nearest", "profile": {"normalise": normalise}}
+        assert words in check(tmp_path, assay, methods=[method])[1]

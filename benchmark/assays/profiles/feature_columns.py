@@ -26,6 +26,9 @@ NAMED = 5
 #: CellProfiler's measurements of objects, by the names of its modules.
 _MEASURED = re.compile(r"(?:.+?_)?(?:AreaShape|Colocalization|Correlation|Granularity|Intensity|Neighbors|"
                        r"RadialDistribution|Texture|Zernike|ObjectSkeleton)_.+")
+#: The same with the name of the objects.
+_OF_OBJECTS = re.compile(r"([A-Za-z]\w*?)_(?:AreaShape|Intensity|Texture|Granularity|Correlation|RadialDistribution|"
+                         r"Neighbors|ObjectSkeleton)_")
 _UNNAMED = re.compile(r"\s*|Unnamed: \d+(?:_level_\d+)?|(?:__)?index_level_\d+(?:__)?|level_\d+|index", re.IGNORECASE)
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 #: Last words of names that say metadata.
@@ -213,6 +216,32 @@ def without_codes(
         raise MorphobenchError(f"has no feature that is a measurement: {notes[0].what}", where, "Set assay.prefixes.")
     features = features.drop(columns=gone) if gone else features
     return features, [*notes, *tells_every_label(features, wells)], losses
+
+
+def of_other_objects(columns: Sequence[str], prefixes: Sequence[str], used: int, where: str) -> list[Loss]:
+    """CellProfiler's measurements of objects that no prefix names, which are not read, counted.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        Columns that are no metadata.
+    prefixes : sequence of str
+        What features start with; nothing is missed where there are none.
+    used : int
+        Features that are read.
+    """
+    kinds: dict[str, list[str]] = {}
+    for column in columns if prefixes else ():
+        match = _OF_OBJECTS.match(column)
+        if match and not column.startswith((*prefixes, "Image_", "Metadata_")):
+            kinds.setdefault(match[1], []).append(column)
+    if not kinds:
+        return []
+    n = sum(map(len, kinds.values()))
+    counts = ", ".join(f"{kind}_ ({len(of)})" for kind, of in kinds.items())
+    why = f"they measure objects that assay.prefixes does not name: {counts}"
+    remedy = f"Set assay.prefixes to [{', '.join([*prefixes, *(f'{kind}_' for kind in kinds)])}] to use them."
+    return [Loss("features", n, n + used, why, where, remedy=remedy)]
 
 
 def left_out(found: dict[str, list[str]], total: int, where: str) -> tuple[list[Fault], list[Loss]]:

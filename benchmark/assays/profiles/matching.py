@@ -11,6 +11,9 @@ from benchmark.assays.spelling import name_key, well_key
 from benchmark.base.errors import Fault
 from benchmark.base.tables import SITE, WELL_COLUMNS, WELL_KEY
 
+#: With fewer features rows may be equal by chance.
+TELLING = 5
+
 
 def unknown_fault(path: Path, unknown: pd.MultiIndex, known: pd.MultiIndex, total: int) -> Fault:
     """Wells of the features that the metadata do not name."""
@@ -48,6 +51,24 @@ def rows_of_wells(features: pd.DataFrame, where: str) -> list[Fault]:
     return [Fault(f"{len(features)} rows are of {len(sizes)} wells, up to {sizes.max()} a well, and no column says "
                   "which field each is of: all rows of a well count as cells or fields of it", where,
                   "Where rows of a well differ in anything else (time, cell line, plate), give each its own plate.")]
+
+
+def repeated_rows(features: pd.DataFrame, where: str) -> list[Fault]:
+    """That rows of a well are the very same in all of their features, at least `TELLING`: they count twice.
+
+    Rows without values are passed over, as are tables with few features, in which cells may be equal by chance.
+    """
+    columns = [c for c in features if not str(c).startswith("Metadata_")]
+    rows = features[features[columns].notna().any(axis=1)]
+    if len(columns) < TELLING or not rows.duplicated(WELL_KEY).any():
+        return []
+    again = rows.duplicated([*WELL_KEY, *columns])
+    if not again.any():
+        return []
+    wells = rows.loc[again, WELL_KEY].drop_duplicates()
+    return [Fault(f"{int(again.sum())} of {len(features)} rows repeat another row of their well to the last digit, in "
+                  f"{len(wells)} wells ({several([f'{p} {w}' for p, w in wells.itertuples(index=False)])}): they count "
+                  "twice", where, "Take the copies out.", warns=True)]
 
 
 def disagreeing(wells: pd.DataFrame, origin: Origin) -> list[Fault]:

@@ -24,7 +24,13 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from benchmark.assays.columns import open_text, refuse_other_separator
-from benchmark.assays.profiles.feature_columns import aside_by_name, aside_by_values, left_out, named
+from benchmark.assays.profiles.feature_columns import (
+    aside_by_name,
+    aside_by_values,
+    left_out,
+    named,
+    of_other_objects,
+)
 from benchmark.assays.profiles.profile_numbers import as_numbers, clean, empty_fault
 from benchmark.base.account import Loss
 from benchmark.base.errors import Fault, FaultsError, MorphobenchError
@@ -139,7 +145,12 @@ def guarded(path: Path, read: Callable[[], A]) -> A:
 
 
 def is_feature(column: str, prefixes: Sequence[str]) -> bool:
-    """Whether a column measures what a cell looks like: by its start, and not where or which it is."""
+    """Whether a column measures what a cell looks like: by its start, and not where or which it is.
+
+    A column whose whole name is among the prefixes is a feature whatever its name says (``Cells_Children_Foci_Count``).
+    """
+    if column in prefixes:
+        return True
     start = column.startswith(tuple(prefixes)) if prefixes else not column.startswith(("Metadata_", "Image_"))
     return start and not BOOKKEEPING_COLUMN.fullmatch(column)
 
@@ -184,10 +195,12 @@ def read_features(
         _refuse_none(path, candidates, prefixes, odd)
     total = len(features) + sum(map(len, odd.values()))
     notes = []
-    aside = [c for c in candidates if BOOKKEEPING_COLUMN.fullmatch(c) and c.startswith(tuple(prefixes))]
+    aside = [c for c in candidates if BOOKKEEPING_COLUMN.fullmatch(c) and c.startswith(tuple(prefixes))
+             and c not in prefixes]
     if aside:
         notes.append(Fault(f"{len(aside)} of {len(aside) + total} columns of {path.name} left out: they give "
-                           f"positions or numbers of objects ({', '.join(aside[:2])}, …)"))
+                           f"positions or numbers of objects ({named(aside)})",
+                           remedy="To use one as a feature, give its whole name in assay.prefixes."))
     names = dict(zip((plate, well), WELL_KEY, strict=True))
     site = next((c for c in SITES if c in header and c not in names), None)
     if site is not None:
@@ -207,6 +220,7 @@ def read_features(
     if not features:
         _refuse_none(path, candidates, prefixes, odd)
     said, losses = left_out(odd, total, path.name)
+    losses += of_other_objects(candidates, prefixes, total, path.name)
     values = values[features]
     narrow = all(d == np.float32 for d in values.dtypes)
     numbers = values.to_numpy(np.float32 if narrow else np.float64, na_value=np.nan, copy=True)

@@ -34,7 +34,13 @@ from benchmark.assays.metadata import (
 from benchmark.assays.places import several
 from benchmark.assays.profiles.cellprofiler_files import find_output, is_output, read_cells
 from benchmark.assays.profiles.feature_columns import without_codes
-from benchmark.assays.profiles.matching import disagreeing, rows_of_wells, spelt_otherwise, unknown_fault
+from benchmark.assays.profiles.matching import (
+    disagreeing,
+    repeated_rows,
+    rows_of_wells,
+    spelt_otherwise,
+    unknown_fault,
+)
 from benchmark.assays.profiles.profile_file import PREFIXES, read_features, read_header, read_text
 from benchmark.assays.profiles.profile_numbers import gaps, known_by_well
 from benchmark.assays.registry import ASSAYS, AssaySettings, Place
@@ -219,6 +225,7 @@ def join_wells(
         losses.append(Loss("wells", n, total, why, path.name, asked=True))
         features = features[~dropped]
     _refuse_copies(name, path, features)
+    notes = [*notes, *repeated_rows(features, path.name)]
     known, have = well_index(wells), well_index(features)
     unknown = have[~have.isin(known)].unique()
     if len(unknown):

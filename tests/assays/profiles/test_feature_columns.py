@@ -134,3 +134,33 @@ def test_names_of_measurements(name):
 ])
 def test_names_of_metadata(name):
     assert aside_by_name([name], ())
+
+
+def test_measurements_of_objects_that_no_prefix_names_are_counted_and_warned_of(tmp_path):
+    rng = np.random.default_rng(0)
+    names = ["Cells_AreaShape_Area", "CellBodies_AreaShape_Area", "CellBodies_Texture_Contrast", "nuclei_Intensity_A"]
+    table = plan().drop(columns=MEASURED).assign(**{name: rng.normal(size=N) for name in names})
+    assay = load(tmp_path, table, prefixes=None)
+    assert features(assay) == names[:1]
+    (loss,) = assay.losses
+    assert (loss.things, loss.lost, loss.total, loss.warns) == ("features", 3, 4, True)
+    assert "CellBodies_ (2), nuclei_ (1)" in loss.why and "CellBodies_, nuclei_]" in loss.remedy
+    assert features(load(tmp_path, table, prefixes=["Cells_", "CellBodies_", "nuclei_"])) == names
+
+
+def test_a_number_of_objects_is_a_feature_where_it_is_named_in_full(tmp_path):
+    foci = "Cells_Children_Foci_Count"
+    table = plan().rename(columns=lambda c: c.replace("net_", "Cells_net"))
+    table[foci] = np.random.default_rng(1).normal(size=N)
+    left = load(tmp_path, table, prefixes=None)
+    assert foci not in features(left)
+    assert any(foci in n.what and "give its whole name in assay.prefixes" in n.remedy for n in left.left_out)
+    assert foci in features(load(tmp_path, table, prefixes=["Cells_", foci]))
+
+
+def test_rows_that_stand_twice_in_a_well_are_a_warning(tmp_path):
+    table = plan().assign(**{f"net_{i}": np.random.default_rng(i).normal(size=N) for i in range(6)})
+    assert not any(n.warns for n in load(tmp_path, table).left_out)
+    notes = load(tmp_path, pd.concat([table, table.iloc[3:5]])).left_out
+    (note,) = [n for n in notes if n.warns]
+    assert "2 of 26 rows repeat another row of their well" in note.what and "in 2 wells" in note.what
