@@ -131,9 +131,12 @@ def _unlabelled(table: pd.DataFrame, things: str, origin: Origin) -> list[Fault]
     rows = _rows(table, (table[LABEL] == "") & (table[CONTROL] == ""))
     if not rows:
         return []
+    compounds = sorted(set(table[COMPOUND][rows]) - {""})
+    which = f"Their compounds are {listed(compounds)}: add those that are untreated to assay.negative_controls. " \
+        if compounds else ""
     return [Fault(f"{origin.name(LABEL)} is empty and the well is no control", origin.at(rows_named(rows, things)),
-                  f"{origin.missing(LABEL)}Set assay.unlabelled to leave_out to go on without them, or to keep to have "
-                  "them in no fold.")]
+                  f"{origin.missing(LABEL)}{which}Set assay.unlabelled to leave_out to go on without them, or to keep "
+                  "to have them in no fold.")]
 
 
 def _repeated(table: pd.DataFrame, channels: Sequence[str], origin: Origin) -> list[Fault]:
