@@ -225,7 +225,8 @@ def test_wells_without_label(tmp_path):
     plan = _plan()
     plan.loc[plan["Drug"] == "drug 5", "MoA"] = ""
     _write(_features(plan), tmp_path / "p.csv")
-    with pytest.raises(FaultsError, match=r"p.csv, rows 7, 14: MoA is empty and the well is no control. Their compounds are .drug 5.: add those"):
+    with pytest.raises(FaultsError, match=r"p.csv, rows 7, 14: MoA is empty and the well is no control. Their "
+                                          "compounds are 'drug 5': add those"):
         _load(tmp_path)
     kept = _load(tmp_path, unlabelled="keep")
     assert "drug 5" in set(kept.fields[COMPOUND]) - set(kept.treated[COMPOUND])
