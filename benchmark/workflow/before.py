@@ -132,7 +132,8 @@ def _controls(method: Method, assay: Assay, where: str) -> Iterator[Fault]:
     seen = set((assay.fields if method.arm == "classical" else assay.predicted)[PLATE])
     profile = getattr(method, "profile", None)
     # A well says nothing of the spread between wells; its cells say something of that between cells.
-    fewest = 2 if profile is not None and profile.normalise == "controls" and profile.level == "wells" else 1
+    by_well = getattr(profile, "normalise", "") == "controls" and getattr(profile, "level", "wells") == "wells"
+    fewest = 2 if by_well else 1
     without, plates = [plate for plate in plates_without_controls(assay, fewest) if plate in seen], len(seen)
     missing = (method.needs_controls == "each plate" and without) or len(without) == plates
     if method.needs_controls and missing and assay.scoring == "treatments":
