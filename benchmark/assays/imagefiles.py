@@ -19,7 +19,7 @@ import pandas as pd
 from pydantic import Field
 
 from benchmark.assays.outside import Outside, is_file, why_outside
-from benchmark.assays.places import listed
+from benchmark.assays.places import listed, several
 from benchmark.base.errors import Fault, sheet_row
 from benchmark.base.settings import Settings
 from benchmark.base.tables import path_column, plane_column
@@ -32,8 +32,6 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # two letters or more: C:/
 _NOTHING = frozenset({"", "nan", "na", "n/a", "#n/a", "<na>", "none", "null"})
 #: Longest name of a file on any common file system, in bytes.
 _LONGEST = 255
-#: So many places are named.
-_NAMED = 3
 
 
 class ChannelFile(Settings):
@@ -69,8 +67,7 @@ class _Where:
     def __str__(self) -> str:
         rows = [sheet_row(i) for i in sorted(self.rows)]
         if len(rows) > 1:
-            more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
-            rows = [f"{len(rows)} rows ({', '.join(r.removeprefix('row ') for r in rows[:_NAMED])}{more})"]
+            rows = [f"{len(rows)} rows ({several([r.removeprefix('row ') for r in rows], ', ')})"]
         return f"{rows[0]}, {', '.join(self.columns)}"
 
     @property

@@ -76,17 +76,15 @@ def fields_named(table: pd.DataFrame, rows: Sequence[int]) -> str:
     return names[0] if len(rows) == 1 else f"{len(rows)} rows ({'; '.join(names)}{'; …' if len(rows) > NAMED else ''})"
 
 
-def several(texts: Sequence[str]) -> str:
-    """``a; b; c and 5 more``."""
-    more = f" and {len(texts) - NAMED} more" if len(texts) > NAMED else ""
-    return "; ".join(texts[:NAMED]) + more
+def several(texts: Sequence[str], between: str = "; ", most: int = NAMED) -> str:
+    """``a; b; c and 5 more``: every message that names some of many says it by this."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return between.join(texts[:most]) + more
 
 
 def listed(values: Iterable[object], most: int = NAMED) -> str:
     """``'a', 'b', 'c' and 5 more``; characters that do not show are written as their codes."""
-    every = list(values)
-    more = f" and {len(every) - most} more" if len(every) > most else ""
-    return ", ".join(shown(v) if isinstance(v, str) else repr(v) for v in every[:most]) + more
+    return several([shown(v) if isinstance(v, str) else repr(v) for v in values], ", ", most)
 
 
 def shown(text: str) -> str:

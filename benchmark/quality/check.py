@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 
 from benchmark.assays.fieldtable import Assay, row_name
+from benchmark.assays.places import several
 from benchmark.base.errors import Fault, MorphobenchError
 from benchmark.base.files import digest, inside, read_json, sha256_file, write_json
 from benchmark.base.tables import PLATE, WELL, path_column, plane_column
 from benchmark.base.tasks import progress_bar
 from benchmark.images.reading import look_into
-from benchmark.quality.found import NAMED, Found, one_fault_a_cause
+from benchmark.quality.found import Found, one_fault_a_cause
 from benchmark.quality.missing import Surroundings
 from benchmark.quality.planes import Plane, Users, odd_planes, plane_of, several_planes
 
@@ -279,10 +280,9 @@ def _first_of(same: list[Fault]) -> Fault:
     """Faults of one kind as one: the first in full, where the next are, and how many."""
     if len(same) == 1:
         return same[0]
-    more = f" and {len(same) - NAMED} more" if len(same) > NAMED else ""
-    where = "; ".join(fault.where for fault in same[:NAMED])
+    where = several([fault.where for fault in same])
     of_first = "" if all(fault.what == same[0].what for fault in same) else " (the first of them)"
-    return Fault(f"{same[0].what}{of_first}", f"{len(same)} fields: {where}{more}", same[0].remedy)
+    return Fault(f"{same[0].what}{of_first}", f"{len(same)} fields: {where}", same[0].remedy)
 
 
 def _pair_fault(fields: pd.DataFrame, i: int, j: int, channels: list[str]) -> Fault:

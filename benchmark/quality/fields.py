@@ -45,7 +45,7 @@ class Bad:
 
     @classmethod
     def of(cls, faults: tuple[Fault, ...]) -> Bad:
-        """From the faults of one field, each said once and without the field's name."""
+        """From the faults of one field, each listed once, without the name of the field."""
         texts = (f"{f.where.rsplit(', ', 1)[-1]} {f.what}" for f in faults)
         return cls("; ".join(dict.fromkeys(texts)), cause_of(faults))
 

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmark.assays.fieldtable import Assay, row_name
+from benchmark.assays.places import NAMED, several
 from benchmark.base.errors import Fault
 from benchmark.base.tables import PLATE
-
-#: So many places are named.
-NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,7 @@ def whole_plates(assay: Assay, rows: set[int]) -> str:
     plates = lost_plates(assay, rows)
     if not plates:
         return ""
-    more = f" and {len(plates) - NAMED} more" if len(plates) > NAMED else ""
-    return f" (all of plate{'s' if len(plates) > 1 else ''} {', '.join(plates[:NAMED])}{more})"
+    return f" (all of plate{'s' if len(plates) > 1 else ''} {several(plates, ', ')})"
 
 
 def lost_plates(assay: Assay, rows: set[int]) -> list[str]:

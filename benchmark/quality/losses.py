@@ -7,12 +7,10 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from benchmark.assays.places import several
 from benchmark.base.account import Loss, Things
 from benchmark.base.errors import Fault
 from benchmark.base.tables import COMPOUND, PLATE, WELL_KEY
-
-#: So many plates are named in a message.
-NAMED = 3
 
 
 def cause_of(faults: tuple[Fault, ...]) -> str:
@@ -37,8 +35,7 @@ def field_losses(before: pd.DataFrame, causes: Mapping[int, str], asked: bool = 
     losses = []
     for cause, count in why.value_counts(sort=True).items():
         plates = sorted({str(p) for p in before.iloc[why.index[why == cause]][PLATE]})
-        some = ", ".join(plates[:NAMED]) + (f" and {len(plates) - NAMED} more" if len(plates) > NAMED else "")
-        on = f" (plate{'s' if len(plates) > 1 else ''} {some})"
+        on = f" (plate{'s' if len(plates) > 1 else ''} {several(plates, ', ')})"
         losses.append(Loss("fields", int(count), len(before), f"{cause}{on}", asked=asked, remedy=remedy))
     return losses
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from benchmark.assays.places import several
 from benchmark.base.account import Loss, Things
 from benchmark.base.errors import Fault
 from benchmark.base.tables import CELL_LINE, COMPOUND, CONTROL, FIELD_KEY, PLATE, TREATMENT_KEY, WELL_KEY
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from benchmark.assays.fieldtable import Assay
     from benchmark.workflow.grid import Grid
 
-#: So many places are named.
-NAMED = 3
 #: Steps of a selection in words that follow "left out: "; a step that is not here drops by a rule of its own.
 STEPS = {
     "missing": "too many values are missing or infinite in the training wells",
@@ -68,16 +67,12 @@ def losses_of(context: StudyContext, finished: Sequence[FinishedRun] = (), grid:
 
 
 def joined(losses: Iterable[Loss]) -> list[Loss]:
-    """Losses that are the same of several methods, which share their features, as one; `NAMED` of them are named."""
+    """Losses that are the same of several methods, which share their features, as one that names the first of them."""
     places: dict[Loss, list[str]] = {}
     for loss in losses:
         places.setdefault(replace(loss, where=""), []).append(loss.where)
-    return [replace(loss, where=some_of(list(dict.fromkeys(filter(None, where))))) for loss, where in places.items()]
-
-
-def some_of(names: Sequence[str]) -> str:
-    """``a, b, c and 4 more``."""
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    return [replace(loss, where=several(list(dict.fromkeys(filter(None, where))), ", "))
+            for loss, where in places.items()]
 
 
 def notes_of(context: StudyContext) -> list[Fault]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmark.assays.faults import gathering
 from benchmark.assays.fieldtable import Assay
+from benchmark.assays.places import several
 from benchmark.base.devices import refuse_unknown_device
 from benchmark.base.errors import Fault, FaultsError, LeakError
 from benchmark.base.tables import CONTROL, PLATE, WELL
@@ -20,8 +21,6 @@ from benchmark.workflow.study import Study
 
 #: The two arms of a comparison.
 ARMS = ("classical", "cnn")
-#: So many plates are named in a message.
-NAMED = 3
 
 
 def refuse_device(device: str, study: Study) -> None:
@@ -137,7 +136,7 @@ def _controls(method: Method, assay: Assay, where: str) -> Iterator[Fault]:
     without, plates = [plate for plate in plates_without_controls(assay, fewest) if plate in seen], len(seen)
     missing = (method.needs_controls == "each plate" and without) or len(without) == plates
     if method.needs_controls and missing and assay.scoring == "treatments":
-        names = ", ".join(without[:NAMED]) + (f" and {len(without) - NAMED} more" if len(without) > NAMED else "")
+        names = several(without, ", ")
         have = "none" if fewest == 1 else "fewer than two wells of them"
         depth = ", by the bit depth (bit_depth)" if assay.channels and method.arm == "cnn" else ""
         yield Fault(f"refers to negative controls, and {len(without)} of {plates} plates have {have} ({names})",

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from benchmark.assays.places import several
 from benchmark.base.account import Loss
 from benchmark.base.errors import Fault, MorphobenchError
 from benchmark.base.tables import COMPOUND, CONCENTRATION, LABEL, PLATE, WELL, WELL_KEY
@@ -257,5 +258,4 @@ def left_out(found: dict[str, list[str]], total: int, where: str) -> tuple[list[
 
 def named(columns: Sequence[str]) -> str:
     """The first columns by name, and how many more there are."""
-    shown = ", ".join(repr(c) for c in columns[:NAMED])
-    return shown + (f" and {len(columns) - NAMED} more" if len(columns) > NAMED else "")
+    return several([repr(c) for c in columns], ", ", NAMED)
